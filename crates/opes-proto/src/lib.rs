@@ -1,0 +1,22 @@
+//! Generated types of `proto/`: OCP Core ([`ocp`]) and the SMTP profile ([`smtp`]).
+//!
+//! Payloads are [`bytes::Bytes`] that point into the received frame; decoding copies no content. The tonic stubs exist
+//! only with the feature `grpc`, so that cores can use the messages without knowing a transport.
+
+#![allow(clippy::all, clippy::pedantic, missing_docs, rustdoc::all)]
+
+/// OCP Core, RFC 4037: `proto/opes/ocp/v1/callout.proto`.
+pub mod ocp {
+    include!(concat!(env!("OUT_DIR"), "/opes.ocp.v1.rs"));
+}
+
+/// The SMTP profile: `proto/opes/smtp/v1/profile.proto`.
+pub mod smtp {
+    include!(concat!(env!("OUT_DIR"), "/opes.smtp.v1.rs"));
+
+    /// URI of the profile feature in NO and NR.
+    pub const PROFILE_URI: &str = "https://opes.dev/ns/ocp/smtp/v1";
+}
+
+/// The encoded `FileDescriptorSet`, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

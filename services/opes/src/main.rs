@@ -1,0 +1,2 @@
+//! opes
+fn main() {}
