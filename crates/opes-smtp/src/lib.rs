@@ -9,3 +9,4 @@ pub mod grammar;
 pub mod limits;
 pub mod proxy;
 pub mod reply;
+pub mod server;
