@@ -1,1 +1,10 @@
-//! opes-mime
+//! Mail data as a span structure: where things are in a message and how to change them without touching anything else.
+//!
+//! Owns three things. [`rope`]: an adapted message as pieces over one original. [`scan`]: a streaming scanner that gives the
+//! header fields and the MIME tree with exact octet offsets. [`edit`]: header and part operations turned into splices.
+//! It never re-serialises a message: octets nobody asked to change are the same octets, so foreign signatures survive.
+//! Core crate: no I/O, no clock. Every input is legal for the scanner; only edits can fail, with a typed error.
+
+pub mod rope;
+
+pub use rope::{Piece, Rope, RopeError, Splice};
