@@ -29,7 +29,10 @@ impl Target<'_> {
     /// `field`, complete with its CRLF, below the last one.
     pub(super) fn append(&mut self, field: &[u8]) -> Result<(), EditError> {
         let at = self.fields_end()?;
-        let line_end: &[u8] = if self.starts_line(at) { b"" } else { b"\r\n" };
+        let appended =
+            |splice: &crate::Splice| splice.offset == at && splice.replacement.ends_with(b"\n");
+        let line_ended = self.starts_line(at) || self.splices.iter().any(appended);
+        let line_end: &[u8] = if line_ended { b"" } else { b"\r\n" };
         self.insert(at, [line_end, field].concat());
         Ok(())
     }
