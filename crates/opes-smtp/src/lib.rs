@@ -3,5 +3,6 @@
 //! Octets and decisions go in, actions come out; sockets, clocks, TLS and disk belong to the caller. Everything here is
 //! driven by a peer that may be hostile, so nothing panics on input and every length and count has a limit in [`limits`].
 
+pub mod client;
 pub mod limits;
 pub mod reply;
