@@ -5,6 +5,8 @@
 
 pub mod auth;
 pub mod command;
+#[cfg(any(test, feature = "dialog"))]
+pub mod dialog;
 pub mod grammar;
 pub mod limits;
 pub mod proxy;
