@@ -6,6 +6,8 @@
 pub mod auth;
 pub mod client;
 pub mod command;
+#[cfg(any(test, feature = "dialog"))]
+pub mod dialog;
 pub mod grammar;
 pub mod limits;
 pub mod proxy;

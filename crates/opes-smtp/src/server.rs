@@ -167,6 +167,10 @@ impl Session {
     }
 
     /// Sends a reply of the shell's own accord (421 on shutdown or timeout) and closes. An open transaction is forgotten.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the shell hands its reply over"
+    )]
     pub fn abort(&mut self, reply: Reply) {
         if matches!(self.phase, Phase::Closed) {
             return;
@@ -289,10 +293,10 @@ impl Session {
 
     fn on_command(&mut self, line: Bytes, command: Command, input: &BytesMut) -> Option<Action> {
         match command {
-            Command::Hello { verb, argument } => self.check_hello(line, verb, argument),
+            Command::Hello { verb, argument } => Some(self.check_hello(line, verb, argument)),
             Command::Mail { path, parameters } => self.check_mail(line, path, parameters),
             Command::Rcpt { path, parameters } => self.check_rcpt(line, path, parameters),
-            Command::Data => self.check_data(line),
+            Command::Data => Some(self.check_data(line)),
             Command::StartTls => self.check_start_tls(line, input),
             Command::Auth { mechanism, initial } => self.start_auth(&mechanism, initial.as_ref()),
             Command::Rset => self.rset(),
@@ -320,7 +324,7 @@ impl Session {
                 Err((asked, RespondError::ReplyClass(reply)))
             }
             Response::Refuse(reply) => {
-                self.refuse(asked, &reply);
+                self.refuse(&asked, &reply);
                 Ok(())
             }
             Response::Proceed => self.proceed(asked),
@@ -406,18 +410,18 @@ impl Session {
     }
 
     /// What a refusal leaves behind. It is the shell's decision, not an error of the client, so it is not counted.
-    fn refuse(&mut self, asked: Asked, reply: &Reply) {
+    fn refuse(&mut self, asked: &Asked, reply: &Reply) {
         if reply.closes() {
             return self.abort(reply.clone());
         }
         match asked {
             Asked::Nothing | Asked::Helo { .. } | Asked::StartTls | Asked::Mail { .. } => {
-                self.push(reply)
+                self.push(reply);
             }
             Asked::Connect => self.refuse_connect(reply),
             Asked::Rcpt(_) => self.refuse_rcpt(reply),
             Asked::Data => self.refuse_data(reply),
-            Asked::Bdat { octets, last } => self.refuse_bdat(octets, last, reply.clone()),
+            Asked::Bdat { octets, last } => self.refuse_bdat(*octets, *last, reply.clone()),
             Asked::Auth(_) => self.protocol_error(reply),
             Asked::ContentEnd => self.reply_to_content(reply),
         }

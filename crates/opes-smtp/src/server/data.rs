@@ -26,9 +26,9 @@ impl Data {
 // === impl Session ===
 
 impl Session {
-    pub(super) fn check_data(&mut self, line: Bytes) -> Option<Action> {
+    pub(super) fn check_data(&mut self, line: Bytes) -> Action {
         self.asked = Asked::Data;
-        Some(Action::Check(Check::Data { line }))
+        Action::Check(Check::Data { line })
     }
 
     pub(super) fn proceed_data(&mut self) {

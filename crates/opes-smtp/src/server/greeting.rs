@@ -42,12 +42,7 @@ impl Session {
         self.phase = Phase::Commands;
     }
 
-    pub(super) fn check_hello(
-        &mut self,
-        line: Bytes,
-        verb: HelloVerb,
-        argument: String,
-    ) -> Option<Action> {
+    pub(super) fn check_hello(&mut self, line: Bytes, verb: HelloVerb, argument: String) -> Action {
         self.asked = Asked::Helo {
             verb,
             argument: argument.clone(),
