@@ -123,7 +123,7 @@ pub fn parse(text: &str) -> Result<Script, DialogError> {
         match step(&line).map_err(error)? {
             Some(kind) => script.push(number, kind),
             None if script.steps.is_empty() => {
-                setting(&mut script.settings, &line).map_err(error)?
+                setting(&mut script.settings, &line).map_err(error)?;
             }
             None => return Err(error(format!("no step: {line}"))),
         }
@@ -154,7 +154,7 @@ fn unwrap_lines(text: &str) -> Vec<(usize, String)> {
             .is_some_and(|(_, last)| PREFIXES.iter().any(|p| last.starts_with(p)));
         match lines.last_mut() {
             _ if line.is_empty() || line.starts_with('#') => {}
-            Some((_, last)) if in_steps && !PREFIXES.iter().any(|p| starts(&p)) => {
+            Some((_, last)) if in_steps && !PREFIXES.iter().any(starts) => {
                 last.push(' ');
                 last.push_str(line);
             }

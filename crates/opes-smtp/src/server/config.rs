@@ -9,6 +9,10 @@ use crate::limits::{
 
 /// Settings of one listener, shared by its sessions.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent offers, each on or off"
+)]
 pub struct Config {
     /// Our name in greetings.
     pub hostname: String,

@@ -2,8 +2,9 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::answer::wrong_kind;
 use super::content::{DataReader, Piece};
-use super::{Action, Asked, Check, ContentReply, Phase, RespondError, Session, wrong_kind};
+use super::{Action, Asked, Check, ContentReply, Phase, RespondError, Session};
 use crate::reply::Reply;
 
 /// Content that is arriving after 354.
@@ -26,9 +27,9 @@ impl Data {
 // === impl Session ===
 
 impl Session {
-    pub(super) fn check_data(&mut self, line: Bytes) -> Option<Action> {
+    pub(super) fn check_data(&mut self, line: Bytes) -> Action {
         self.asked = Asked::Data;
-        Some(Action::Check(Check::Data { line }))
+        Action::Check(Check::Data { line })
     }
 
     pub(super) fn proceed_data(&mut self) {

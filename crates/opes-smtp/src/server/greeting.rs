@@ -42,21 +42,16 @@ impl Session {
         self.phase = Phase::Commands;
     }
 
-    pub(super) fn check_hello(
-        &mut self,
-        line: Bytes,
-        verb: HelloVerb,
-        argument: String,
-    ) -> Option<Action> {
+    pub(super) fn check_hello(&mut self, line: Bytes, verb: HelloVerb, argument: String) -> Action {
         self.asked = Asked::Helo {
             verb,
             argument: argument.clone(),
         };
-        Some(Action::Check(Check::Helo {
+        Action::Check(Check::Helo {
             line,
             verb,
             argument,
-        }))
+        })
     }
 
     /// Also ends an open transaction, like RSET (RFC 5321 §4.1.4).

@@ -43,10 +43,12 @@ impl Session {
         for (keyword, value) in params.iter() {
             self.admit_parameter(&keyword.to_ascii_uppercase(), value, &mut options)?;
         }
-        if !options.smtputf8 && !(path.as_str().is_ascii() && is_ascii(params)) {
-            return Err(Reply::NON_ASCII_ADDRESS);
+        let ascii = path.as_str().is_ascii() && is_ascii(params);
+        if ascii || options.smtputf8 {
+            Ok(options)
+        } else {
+            Err(Reply::NON_ASCII_ADDRESS)
         }
-        Ok(options)
     }
 
     fn admit_parameter(

@@ -48,7 +48,7 @@ impl Session {
         self.push(reply);
     }
 
-    fn mark_rcpt_refused(&mut self) {
+    pub(super) fn mark_rcpt_refused(&mut self) {
         if let Some(transaction) = &mut self.transaction {
             transaction.rcpt_refused = true;
         }
@@ -69,7 +69,8 @@ impl Session {
             }
             value.ok_or(Reply::PARAMETER_SYNTAX)?;
         }
-        if !smtputf8 && !(recipient.address.as_str().is_ascii() && is_ascii(&recipient.params)) {
+        let ascii = recipient.address.as_str().is_ascii() && is_ascii(&recipient.params);
+        if !(ascii || smtputf8) {
             return Err(Reply::NON_ASCII_ADDRESS);
         }
         if taken >= self.config.recipients_max {

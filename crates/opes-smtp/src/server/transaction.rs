@@ -5,6 +5,10 @@ use crate::reply::Reply;
 
 /// Everything between MAIL and the reply to the content.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of one envelope"
+)]
 pub struct Transaction {
     /// Verbatim, or as a service rewrote it.
     pub reverse_path: ReversePath,
