@@ -154,7 +154,7 @@ fn unwrap_lines(text: &str) -> Vec<(usize, String)> {
             .is_some_and(|(_, last)| PREFIXES.iter().any(|p| last.starts_with(p)));
         match lines.last_mut() {
             _ if line.is_empty() || line.starts_with('#') => {}
-            Some((_, last)) if in_steps && !PREFIXES.iter().any(|p| starts(p)) => {
+            Some((_, last)) if in_steps && !PREFIXES.iter().any(starts) => {
                 last.push(' ');
                 last.push_str(line);
             }

@@ -7,7 +7,7 @@ use super::action::Response;
 use super::{
     AUTH_LINE_OCTETS_MAX, Action, Asked, Authenticated, Line, Phase, RespondError, Session,
 };
-use super::{Exchange, Mechanism, wrong_kind};
+use super::{Exchange, Mechanism, answer::wrong_kind};
 use crate::auth::Step;
 use crate::reply::Reply;
 

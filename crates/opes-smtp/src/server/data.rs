@@ -2,8 +2,9 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::answer::wrong_kind;
 use super::content::{DataReader, Piece};
-use super::{Action, Asked, Check, ContentReply, Phase, RespondError, Session, wrong_kind};
+use super::{Action, Asked, Check, ContentReply, Phase, RespondError, Session};
 use crate::reply::Reply;
 
 /// Content that is arriving after 354.

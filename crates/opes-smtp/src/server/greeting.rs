@@ -47,11 +47,11 @@ impl Session {
             verb,
             argument: argument.clone(),
         };
-        Some(Action::Check(Check::Helo {
+        Action::Check(Check::Helo {
             line,
             verb,
             argument,
-        }))
+        })
     }
 
     /// Also ends an open transaction, like RSET (RFC 5321 §4.1.4).
