@@ -60,8 +60,11 @@ impl Writer {
         {
             tracing::error!(%error, segment = oldest, "cannot clean a spool segment; it keeps its space");
             self.cleaning.plan.clear();
-            self.cleaning.stuck = Some(oldest);
+            if matches!(error, SpoolError::Damaged { .. } | SpoolError::Read { .. }) {
+                self.cleaning.stuck = Some(oldest);
+            }
         }
+        self.remove_dead();
     }
 
     fn remove_dead(&mut self) {
@@ -128,6 +131,7 @@ impl Writer {
         for copy in copies {
             let at = Location {
                 segment: segment.number,
+                record_seed: segment.record_seed,
                 file: Arc::clone(&segment.file),
                 offset,
                 ..copy.entry.at
@@ -141,7 +145,7 @@ impl Writer {
     fn read_back(&self, id: QueueId, entry: Entry) -> Result<Copy, SpoolError> {
         let path = self.shared.segment_path(entry.at.segment);
         let (head, content) = read_record(&entry.at).map_err(SpoolError::read(&path))?;
-        if !intact(&head, &content, &id, entry.at.segment) {
+        if !intact(&head, &content, &id, entry.at.record_seed) {
             let id = id.to_string();
             return Err(SpoolError::Damaged { id, path });
         }
@@ -170,11 +174,11 @@ fn read_record(at: &Location) -> std::io::Result<(BytesMut, Bytes)> {
     Ok((head, content.freeze()))
 }
 
-fn intact(head: &[u8], content: &[u8], id: &QueueId, segment: u64) -> bool {
+fn intact(head: &[u8], content: &[u8], id: &QueueId, seed: u32) -> bool {
     let Some((header, json)) = head.split_first_chunk::<HEADER_OCTETS>() else {
         return false;
     };
     let payload_crc = crc32c::crc32c_append(crc32c::crc32c(json), content);
-    Header::parse(header, segment)
+    Header::parse(header, seed)
         .is_some_and(|header| header.id == *id && header.payload_crc == payload_crc)
 }

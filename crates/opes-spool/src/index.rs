@@ -11,6 +11,8 @@ use crate::record::HEADER_OCTETS;
 #[derive(Debug, Clone)]
 pub(crate) struct Location {
     pub(crate) segment: u64,
+    /// Start of the checksums of that segment's records.
+    pub(crate) record_seed: u32,
     pub(crate) file: Arc<File>,
     /// Of the record header, in the segment.
     pub(crate) offset: u64,

@@ -33,6 +33,7 @@ impl Spool {
         let own_files = dir.join(OWN_FILES);
         std::fs::create_dir_all(&own_files).map_err(SpoolError::directory(&own_files))?;
         let lock = lock(dir)?;
+        sync_name(&*disk, dir)?;
         let recovered = recover(dir)?;
         let next_number = recovered.left.number + 1;
         let index = index(&recovered.messages);
@@ -56,6 +57,19 @@ impl Spool {
             .map(|(id, found)| queued(id, found, &shared))
             .collect();
         Ok((Self::new(shared, handle), queued))
+    }
+}
+
+/// A spool that was just made must not vanish with its messages.
+fn sync_name(disk: &dyn Disk, dir: &Path) -> Result<(), SpoolError> {
+    let dir = dir.canonicalize().map_err(SpoolError::directory(dir))?;
+    match dir.parent() {
+        // A parent that we may not read was not made by us.
+        Some(parent) => match disk.sync_dir(parent) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            other => other.map_err(SpoolError::sync(parent)),
+        },
+        None => Ok(()),
     }
 }
 

@@ -94,10 +94,10 @@ impl Header {
         padded(self.payload_len().saturating_add(HEADER_OCTETS as u64))
     }
 
-    /// `None` when these octets are no header of segment number `segment`.
-    pub(crate) fn parse(octets: &[u8; HEADER_OCTETS], segment: u64) -> Option<Self> {
+    /// `None` when these octets are no record header of the segment with this `seed`.
+    pub(crate) fn parse(octets: &[u8; HEADER_OCTETS], seed: u32) -> Option<Self> {
         let field = Fields(octets);
-        if octets.get(..4)? != MAGIC || field.u32(60)? != header_crc(octets, segment) {
+        if octets.get(..4)? != MAGIC || field.u32(60)? != header_crc(octets, seed) {
             return None;
         }
         Some(Self {
@@ -192,11 +192,11 @@ impl Prepared {
     }
 
     /// Binds the record to a segment: the header's last fields.
-    pub(crate) fn seal(&mut self, segment: u64, durable_to: u64) {
+    pub(crate) fn seal(&mut self, seed: u32, durable_to: u64) {
         if let Some(field) = self.head.get_mut(40..48) {
             field.copy_from_slice(&durable_to.to_le_bytes());
         }
-        let crc = header_crc(&self.head, segment);
+        let crc = header_crc(&self.head, seed);
         if let Some(field) = self.head.get_mut(60..64) {
             field.copy_from_slice(&crc.to_le_bytes());
         }
@@ -234,8 +234,7 @@ pub(crate) fn padded(octets: u64) -> u64 {
         .unwrap_or(u64::MAX)
 }
 
-/// Seeded with the segment's number, so that no record is taken for one of another segment.
-pub(crate) fn header_crc(octets: &[u8], segment: u64) -> u32 {
-    let seed = crc32c::crc32c(&segment.to_le_bytes());
+/// Seeded with the segment's number and salt, so that no record is taken for one of another segment.
+pub(crate) fn header_crc(octets: &[u8], seed: u32) -> u32 {
     crc32c::crc32c_append(seed, octets.get(..60).unwrap_or(octets))
 }

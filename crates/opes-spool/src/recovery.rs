@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::scan::{Gap, Reader, Record, Scan};
+use self::scan::{Gap, Record, Scan, scan};
 use crate::envelope::ENVELOPE_VERSION;
 use crate::index::Location;
 use crate::own_file::{OWN_FILES, own_file_path};
@@ -109,6 +109,7 @@ struct Segment {
     number: u64,
     path: PathBuf,
     file: Arc<File>,
+    len: u64,
     scan: Scan,
 }
 
@@ -149,30 +150,61 @@ fn scan_segments(dir: &Path) -> Result<Vec<Segment>, SpoolError> {
         .filter_map(|name| segment_number(name))
         .collect();
     numbers.sort_unstable();
-    numbers
-        .into_iter()
-        .map(|number| scan_segment(dir, number))
-        .collect()
+    let mut segments = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let segment = scan_segment(dir, number)?;
+        if segment.scan.header.is_some() || is_unused(&segment)? {
+            segments.push(segment);
+        } else {
+            set_aside(dir, &segment)?;
+        }
+    }
+    Ok(segments)
+}
+
+/// Nothing but zeros: a crash came before the header.
+fn is_unused(segment: &Segment) -> Result<bool, SpoolError> {
+    let unused = || {
+        let mut file = io::BufReader::with_capacity(256 * 1024, &*segment.file);
+        loop {
+            let octets = io::BufRead::fill_buf(&mut file)?;
+            if octets.is_empty() {
+                return Ok(true);
+            }
+            if octets.iter().any(|octet| *octet != 0) {
+                return Ok(false);
+            }
+            let len = octets.len();
+            io::BufRead::consume(&mut file, len);
+        }
+    };
+    unused().map_err(SpoolError::read(&segment.path))
+}
+
+/// Neither copy of the header can be read, and so no record.
+fn set_aside(dir: &Path, segment: &Segment) -> Result<(), SpoolError> {
+    let folder = dir.join(DAMAGED);
+    std::fs::create_dir_all(&folder).map_err(SpoolError::directory(&folder))?;
+    let to = folder.join(format!("{:010}.seg", segment.number));
+    std::fs::rename(&segment.path, &to).map_err(SpoolError::write(&to))?;
+    tracing::error!(path = %segment.path.display(), moved_to = %to.display(), "spool segment has no readable header; it was set aside with all messages in it");
+    Ok(())
 }
 
 fn scan_segment(dir: &Path, number: u64) -> Result<Segment, SpoolError> {
     let path = segment_path(dir, number);
-    let scan = || {
+    let read = || {
         let file = File::open(&path)?;
         let len = file.metadata()?.len();
-        let reader = Reader {
-            file: &file,
-            number,
-            len,
-        };
-        let scan = reader.scan()?;
-        Ok((file, scan))
+        let scan = scan(&file, number, len)?;
+        Ok((file, len, scan))
     };
-    let (file, scan) = scan().map_err(SpoolError::read(&path))?;
+    let (file, len, scan) = read().map_err(SpoolError::read(&path))?;
     Ok(Segment {
         number,
         path,
         file: Arc::new(file),
+        len,
         scan,
     })
 }
@@ -188,30 +220,43 @@ fn file_names(dir: &Path) -> Result<Vec<String>, SpoolError> {
 
 /// Where segments end according to their successors.
 fn declared_ends(segments: &[Segment]) -> HashMap<u64, u64> {
-    let headers = segments.iter().filter_map(|segment| segment.scan.header);
-    headers
+    // Without a record it may be one whose creation failed, after which its predecessor was written on.
+    let used = segments
+        .iter()
+        .filter(|segment| !segment.scan.records.is_empty());
+    used.filter_map(|segment| segment.scan.header)
         .map(|header| (header.previous.number, header.previous.end))
         .collect()
 }
 
 /// Octets before `durable` were acknowledged, so that a gap there is damage; after it, it is a write that a crash cut short.
 fn report_gaps(dir: &Path, segment: &Segment, end: Option<u64>) -> Result<(), SpoolError> {
-    let durable = end.unwrap_or(segment.scan.durable_to);
-    for gap in &segment.scan.gaps {
-        let path = segment.path.display();
+    let scan = &segment.scan;
+    let durable = end.unwrap_or(scan.durable_to);
+    let tail = (scan.end < durable).then_some(Gap {
+        start: scan.end,
+        end: durable,
+    });
+    let path = segment.path.display();
+    if scan.is_torn() && tail.is_none() {
+        tracing::info!(%path, offset = scan.end, "ignored a write at the end that a crash cut short");
+    }
+    for gap in scan.gaps.iter().chain(&tail) {
         if gap.start >= durable {
-            tracing::info!(%path, offset = gap.start, octets = gap.end - gap.start, "ignored an unfinished write at the end of a spool segment");
+            tracing::info!(%path, offset = gap.start, "ignored a write that a crash cut short");
             continue;
         }
         let copy = save_gap(dir, segment, gap)?;
-        tracing::error!(%path, offset = gap.start, octets = gap.end - gap.start, copy = %copy.display(), "spool segment is damaged; the octets were copied, all other messages are recovered");
+        let octets = gap.end - gap.start;
+        tracing::error!(%path, offset = gap.start, octets, copy = %copy.display(), "spool segment is damaged; the octets were copied, all other messages are recovered");
     }
     Ok(())
 }
 
 fn save_gap(dir: &Path, segment: &Segment, gap: &Gap) -> Result<PathBuf, SpoolError> {
     let name = format!("{:010}-{}.octets", segment.number, gap.start);
-    let len = usize::try_from(gap.end - gap.start).unwrap_or(0);
+    let end = gap.end.min(segment.len).max(gap.start);
+    let len = usize::try_from(end - gap.start).unwrap_or(0);
     let mut octets = vec![0; len];
     segment
         .file
@@ -253,6 +298,7 @@ impl Facts {
         let header = &record.header;
         let at = Location {
             segment: segment.number,
+            record_seed: segment.scan.record_seed(),
             file: Arc::clone(&segment.file),
             offset: record.offset,
             meta_len: header.meta_len,

@@ -1,6 +1,7 @@
-//! A segment file: a header of 64 octets, then records. Only the newest is written; only the oldest is ever removed.
+//! A segment file: a header, kept twice, then records. Only the newest is written; only the oldest is ever removed.
 
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +11,14 @@ use crate::disk::{Disk, write_all_at};
 use crate::id::now_ms;
 use crate::record::{Fields, HEADER_OCTETS, Prepared, header_crc};
 
-/// Octets before the first record.
-pub(crate) const SEGMENT_HEADER_OCTETS: u64 = HEADER_OCTETS as u64;
+/// Octets before the first record: the header in each of two blocks, since without its salt no record can be told from content.
+pub(crate) const SEGMENT_HEADER_OCTETS: u64 = 2 * BLOCK_OCTETS as u64;
+
+/// What a disk loses at once, if it loses something.
+const BLOCK_OCTETS: usize = 4096;
+
+/// Where the copies of the header are.
+pub(crate) const HEADER_PLACES: [u64; 2] = [0, BLOCK_OCTETS as u64];
 
 const SEGMENT_MAGIC: [u8; 8] = *b"OPESSPL1";
 const SUFFIX: &str = ".seg";
@@ -28,6 +35,8 @@ pub(crate) struct SegmentEnd {
 pub(crate) struct SegmentHeader {
     pub(crate) number: u64,
     pub(crate) created_ms: u64,
+    /// Random; part of every record's checksum, so that nobody can send mail that looks like records after damage.
+    pub(crate) salt: u64,
     /// The segment that was written before this one.
     pub(crate) previous: SegmentEnd,
 }
@@ -42,6 +51,7 @@ pub(crate) struct Segment {
     pub(crate) end: u64,
     /// Up to here it is on disk.
     pub(crate) durable_to: u64,
+    pub(crate) record_seed: u32,
     capacity: u64,
 }
 
@@ -65,7 +75,8 @@ impl SegmentHeader {
         octets[16..24].copy_from_slice(&self.created_ms.to_le_bytes());
         octets[24..32].copy_from_slice(&self.previous.number.to_le_bytes());
         octets[32..40].copy_from_slice(&self.previous.end.to_le_bytes());
-        let crc = header_crc(&octets, self.number);
+        octets[40..48].copy_from_slice(&self.salt.to_le_bytes());
+        let crc = header_crc(&octets, seed(self.number, 0));
         octets[60..].copy_from_slice(&crc.to_le_bytes());
         octets
     }
@@ -74,7 +85,7 @@ impl SegmentHeader {
     pub(crate) fn parse(octets: &[u8; HEADER_OCTETS], number: u64) -> Option<Self> {
         let field = Fields(octets);
         let crc = field.u32(60)?;
-        if octets.get(..8)? != SEGMENT_MAGIC || crc != header_crc(octets, number) {
+        if octets.get(..8)? != SEGMENT_MAGIC || crc != header_crc(octets, seed(number, 0)) {
             return None;
         }
         Some(Self {
@@ -84,8 +95,23 @@ impl SegmentHeader {
                 number: field.u64(24)?,
                 end: field.u64(32)?,
             },
+            salt: field.u64(40)?,
         })
     }
+
+    /// Where the checksums of this segment's records start from.
+    pub(crate) fn record_seed(&self) -> u32 {
+        seed(self.number, self.salt)
+    }
+}
+
+fn seed(number: u64, salt: u64) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), &salt.to_le_bytes())
+}
+
+/// From the system's entropy, by way of the hash maps' keys.
+fn random() -> u64 {
+    RandomState::new().hash_one(now_ms())
 }
 
 // === impl Segment ===
@@ -119,13 +145,16 @@ impl Segment {
         let header = SegmentHeader {
             number,
             created_ms: now_ms(),
+            salt: random(),
             previous,
         };
+        let mut block = vec![0; BLOCK_OCTETS];
+        block[..HEADER_OCTETS].copy_from_slice(&header.encode());
         let file = disk
             .create(path, capacity)
             .map_err(SpoolError::write(path))?;
-        write_all_at(disk, &file, &mut [IoSlice::new(&header.encode())], 0)
-            .map_err(SpoolError::write(path))?;
+        let mut blocks = [IoSlice::new(&block), IoSlice::new(&block)];
+        write_all_at(disk, &file, &mut blocks, 0).map_err(SpoolError::write(path))?;
         disk.sync_all(&file).map_err(SpoolError::sync(path))?;
         disk.sync_dir(dir).map_err(SpoolError::sync(dir))?;
         Ok(Self {
@@ -134,6 +163,7 @@ impl Segment {
             file: Arc::new(file),
             end: SEGMENT_HEADER_OCTETS,
             durable_to: SEGMENT_HEADER_OCTETS,
+            record_seed: header.record_seed(),
             capacity,
         })
     }
@@ -153,7 +183,7 @@ impl Segment {
         let mut octets = 0;
         let mut slices = Vec::new();
         for record in records {
-            record.seal(self.number, self.durable_to);
+            record.seal(self.record_seed, self.durable_to);
             octets += record.octets();
             slices.extend(record.slices().map(IoSlice::new));
         }

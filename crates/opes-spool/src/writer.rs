@@ -43,6 +43,8 @@ pub(crate) struct Writer {
     dirty_since: Option<Instant>,
     /// Own files of settled messages, removed when the settlement is on disk.
     to_remove: Vec<QueueId>,
+    /// A segment failed, and there has been no good commit since.
+    suspect: bool,
     /// The last attempt to get a segment, if it failed.
     trouble: Option<(Instant, SpoolError)>,
     /// Held until the last octet is written.
@@ -77,6 +79,7 @@ impl Writer {
             unwritten: Vec::new(),
             dirty_since: None,
             to_remove: Vec::new(),
+            suspect: false,
             trouble: None,
             _lock: lock,
         };
@@ -189,8 +192,8 @@ impl Writer {
         match self.sync() {
             Ok(()) => self.accept(batch.stores, start),
             Err(error) => {
-                refuse(batch.stores, &error);
                 self.abandon(&error);
+                refuse(batch.stores, &error);
             }
         }
     }
@@ -235,6 +238,7 @@ impl Writer {
         };
         self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
         segment.sync(&*self.shared.disk)?;
+        self.suspect = false;
         self.unsynced.clear();
         self.dirty_since = None;
         for id in self.to_remove.drain(..) {
@@ -282,8 +286,10 @@ impl Writer {
 
     fn settled(&mut self, settle: Settle, written: Result<(), SpoolError>) {
         let settled = self.shared.index().settle(&settle.id, &settle.recipients);
+        // Without a record on disk the file must stay, or the next start would miss it.
         if let Settled::Completely(entry) = settled
             && entry.at.own_file
+            && written.is_ok()
         {
             self.to_remove.push(settle.id);
         }
@@ -292,27 +298,25 @@ impl Writer {
         }
     }
 
+    /// Those who are refused find [`Spool::unhealthy_reason`](crate::Spool::unhealthy_reason) set.
     fn fail(&mut self, batch: Batch, error: &SpoolError) {
-        refuse(batch.stores, error);
         for settle in batch.settles {
             self.settle_later(settle, error);
         }
         self.abandon(error);
+        refuse(batch.stores, error);
     }
 
-    /// Leaves a segment that failed. What was durable in it stays; settlements that were not are written again.
+    /// Leaves a segment that failed. Twice without a good commit in between, and the disk gets time to recover.
     fn abandon(&mut self, error: &SpoolError) {
-        let Some(segment) = self.current.take() else {
+        let number = self.current.as_ref().map(|segment| segment.number);
+        tracing::error!(%error, segment = number, "spool segment failed; it is left for a new one");
+        self.leave_current();
+        if std::mem::replace(&mut self.suspect, true) {
+            self.shared.health.failed(error);
+            self.trouble = Some((Instant::now(), error.clone()));
             return;
-        };
-        tracing::error!(%error, segment = segment.number, "spool segment failed; going on in a new one");
-        self.left = SegmentEnd {
-            number: segment.number,
-            end: segment.durable_to,
-        };
-        self.sealed.push_back(segment.number);
-        self.dirty_since = None;
-        self.unwritten.append(&mut self.unsynced);
+        }
         let _ = self.rotate();
     }
 
@@ -359,19 +363,44 @@ impl Writer {
         let number = self.next_number;
         self.next_number += 1;
         let disk = &*self.shared.disk;
-        let mut segment =
-            Segment::create(disk, &self.shared.dir, number, config.segment_octets, left)?;
-        if !self.unwritten.is_empty() {
-            segment.append(disk, &mut self.unwritten)?;
-            segment.sync(disk)?;
-            self.unwritten.clear();
-        }
+        let segment = Segment::create(disk, &self.shared.dir, number, config.segment_octets, left)?;
+        // From here on nothing may be added to the old one: the new header says where it ends.
+        self.left = left;
         if let Some(old) = self.current.replace(segment) {
             old.trim();
             self.sealed.push_back(old.number);
         }
-        self.left = left;
+        let written = self.write_unwritten();
+        if written.is_err() {
+            self.leave_current();
+        }
+        written
+    }
+
+    fn write_unwritten(&mut self) -> Result<(), SpoolError> {
+        let Some(segment) = &mut self.current else {
+            return Err(SpoolError::Closed);
+        };
+        if !self.unwritten.is_empty() {
+            let disk = &*self.shared.disk;
+            segment.append(disk, &mut self.unwritten)?;
+            segment.sync(disk)?;
+            self.unwritten.clear();
+        }
         Ok(())
+    }
+
+    /// What was durable in the segment stays; settlements that were not are written again.
+    fn leave_current(&mut self) {
+        if let Some(segment) = self.current.take() {
+            self.left = SegmentEnd {
+                number: segment.number,
+                end: segment.durable_to,
+            };
+            self.sealed.push_back(segment.number);
+            self.dirty_since = None;
+            self.unwritten.append(&mut self.unsynced);
+        }
     }
 
     /// The last attempt to get a segment succeeded.
@@ -424,6 +453,7 @@ fn refuse(stores: Vec<Store>, error: &SpoolError) {
 fn entry(store: &Store, segment: &Segment, offset: u64) -> Entry {
     let at = Location {
         segment: segment.number,
+        record_seed: segment.record_seed,
         file: Arc::clone(&segment.file),
         offset,
         meta_len: store.record.meta_len(),

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::record::{ALIGNMENT, HEADER_OCTETS, Header, MAGIC, padded};
-use crate::segment::{SEGMENT_HEADER_OCTETS, SegmentHeader};
+use crate::record::{ALIGNMENT, HEADER_OCTETS, Header, MAGIC};
+use crate::segment::{HEADER_PLACES, SEGMENT_HEADER_OCTETS, SegmentHeader};
 
 /// Octets read at a time.
 const STEP_OCTETS: usize = 256 * 1024;
@@ -36,47 +36,71 @@ pub(crate) struct Scan {
     pub(crate) end: u64,
     /// Highest [`Header::durable_to`] seen: before this, a gap is damage and not a torn write.
     pub(crate) durable_to: u64,
+    /// Just after the last place that looked like a record.
+    tried_to: u64,
 }
 
-/// A segment file and its size.
-pub(crate) struct Reader<'a> {
-    pub(crate) file: &'a File,
-    pub(crate) number: u64,
-    pub(crate) len: u64,
+/// What starts like a record.
+enum Candidate {
+    Record(Record),
+    /// It is none; the next may be at `end`.
+    Broken {
+        end: u64,
+    },
+}
+
+/// A segment file.
+struct Reader<'a> {
+    file: &'a File,
+    len: u64,
+    record_seed: u32,
+}
+
+/// Reads segment `number`, a file of `len` octets. Without a segment header there are no records.
+pub(crate) fn scan(file: &File, number: u64, len: u64) -> io::Result<Scan> {
+    let mut scan = Scan {
+        end: SEGMENT_HEADER_OCTETS,
+        durable_to: SEGMENT_HEADER_OCTETS,
+        ..Scan::default()
+    };
+    let mut reader = Reader {
+        file,
+        len,
+        record_seed: 0,
+    };
+    scan.header = reader.segment_header(number)?;
+    if let Some(header) = scan.header {
+        reader.record_seed = header.record_seed();
+        reader.records(&mut scan)?;
+    }
+    Ok(scan)
 }
 
 impl Reader<'_> {
-    pub(crate) fn scan(&self) -> io::Result<Scan> {
-        let mut scan = Scan {
-            header: self.segment_header()?,
-            end: SEGMENT_HEADER_OCTETS,
-            durable_to: SEGMENT_HEADER_OCTETS,
-            ..Scan::default()
-        };
+    fn records(&self, scan: &mut Scan) -> io::Result<()> {
         let mut offset = SEGMENT_HEADER_OCTETS;
-        let mut gap_start = None;
         while let Some(candidate) = self.next_magic(offset)? {
             offset = match self.record_at(candidate)? {
-                Some(record) => {
-                    scan.close_gap(gap_start.take(), candidate);
+                Candidate::Record(record) => {
+                    scan.close_gap(candidate);
                     scan.push(record)
                 }
-                None => {
-                    gap_start.get_or_insert(scan.end);
-                    candidate + ALIGNMENT
-                }
+                Candidate::Broken { end } => end,
             };
+            scan.tried_to = offset;
         }
-        scan.close_last_gap(gap_start, self.len);
-        Ok(scan)
+        Ok(())
     }
 
-    fn segment_header(&self) -> io::Result<Option<SegmentHeader>> {
-        if self.len < SEGMENT_HEADER_OCTETS {
-            return Ok(None);
+    fn segment_header(&self, number: u64) -> io::Result<Option<SegmentHeader>> {
+        for place in HEADER_PLACES {
+            if place + HEADER_OCTETS as u64 <= self.len
+                && let Some(header) = SegmentHeader::parse(&self.header_octets(place)?, number)
+            {
+                return Ok(Some(header));
+            }
         }
-        let octets = self.header_octets(0)?;
-        Ok(SegmentHeader::parse(&octets, self.number))
+        Ok(None)
     }
 
     fn header_octets(&self, offset: u64) -> io::Result<[u8; HEADER_OCTETS]> {
@@ -100,18 +124,24 @@ impl Reader<'_> {
         Ok(None)
     }
 
-    fn record_at(&self, offset: u64) -> io::Result<Option<Record>> {
-        let Some(header) = Header::parse(&self.header_octets(offset)?, self.number) else {
-            return Ok(None);
-        };
+    fn record_at(&self, offset: u64) -> io::Result<Candidate> {
+        let header = Header::parse(&self.header_octets(offset)?, self.record_seed);
         let payload = offset + HEADER_OCTETS as u64;
-        if header.payload_len() > self.len.saturating_sub(payload) {
-            return Ok(None);
-        }
+        let Some(header) =
+            header.filter(|header| header.payload_len() <= self.len.saturating_sub(payload))
+        else {
+            let end = offset + ALIGNMENT;
+            return Ok(Candidate::Broken { end });
+        };
         let json = self.read(payload, u64::from(header.meta_len), usize::MAX)?;
         let content = payload + u64::from(header.meta_len);
         let crc = self.crc(crc32c::crc32c(&json), content, header.inline_content_len())?;
-        Ok((crc == header.payload_crc).then_some(Record {
+        if crc != header.payload_crc {
+            // The length is right all the same.
+            let end = offset + header.octets();
+            return Ok(Candidate::Broken { end });
+        }
+        Ok(Candidate::Record(Record {
             offset,
             header,
             json,
@@ -145,22 +175,23 @@ impl Scan {
         self.end
     }
 
-    /// Octets between records: jumped over because a header was broken, whether or not a candidate lay in between.
-    fn close_gap(&mut self, tried: Option<u64>, record_at: u64) {
-        let start = tried.unwrap_or(self.end);
-        if start < record_at {
+    /// Octets between the last record and one at `record_at`.
+    fn close_gap(&mut self, record_at: u64) {
+        if self.end < record_at {
             self.gaps.push(Gap {
-                start,
+                start: self.end,
                 end: record_at,
             });
         }
     }
 
-    /// A broken record at the end; zeros behind the last record are no gap.
-    fn close_last_gap(&mut self, tried: Option<u64>, len: u64) {
-        if let Some(start) = tried {
-            let end = padded(start).max(len);
-            self.gaps.push(Gap { start, end });
-        }
+    /// Something was written behind the last record that is none.
+    pub(crate) fn is_torn(&self) -> bool {
+        self.tried_to > self.end
+    }
+
+    /// Of the records.
+    pub(crate) fn record_seed(&self) -> u32 {
+        self.header.map_or(0, |header| header.record_seed())
     }
 }
