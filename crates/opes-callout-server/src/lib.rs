@@ -1,1 +1,29 @@
-//! opes-callout-server
+//! The SDK of callout services: a service is a struct with one or two async methods ([`Service`]); this crate is all the
+//! rest: OCP/SMTP over gRPC, negotiation, credit, data preservation, health, reflection, drain.
+//!
+//! It owns connections and transactions; a handler owns its [`Message`]. A handler that fails, panics or is too slow
+//! harms its own transaction only: the processor still has the original. The protocol's rules are `opes-ocp`'s; here are
+//! tasks and sockets. It knows nothing of a particular service.
+
+mod answer;
+mod command;
+mod config;
+mod connection;
+mod handler;
+mod link;
+mod listener;
+mod message;
+mod outgoing;
+mod run;
+mod serve;
+mod service;
+mod transaction;
+
+pub use answer::Answer;
+pub use command::{Command, CommandAnswer, GroupParameters};
+pub use config::ServerConfig;
+pub use listener::Listener;
+pub use message::{Adapted, FRAGMENT_OCTETS_MAX, Message, MessageError};
+pub use run::run;
+pub use serve::serve;
+pub use service::{Description, Service};

@@ -1,0 +1,128 @@
+//! What the callers' futures and the task of a connection tell each other.
+//!
+//! The queue of asks has no bound of its own: permits bound the transactions, credit bounds the octets of each.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+
+use crate::error::CalloutError;
+use crate::extent::Fragment;
+use crate::reassembly::Adapted;
+use crate::request::Group;
+
+/// To the connection.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Open(Box<Open>),
+    Data {
+        link: Arc<Link>,
+        data: Data,
+    },
+    /// The caller has gone: TE 400.
+    Cancel {
+        link: Arc<Link>,
+    },
+}
+
+/// Starts a transaction.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(crate) group: Arc<Group>,
+    pub(crate) budget_ms: u32,
+    pub(crate) traceparent: String,
+    pub(crate) am_el: Option<u64>,
+    /// Encoded `MessageStart`.
+    pub(crate) profile: Bytes,
+    pub(crate) data: Data,
+    pub(crate) link: Arc<Link>,
+    pub(crate) reply: oneshot::Sender<Result<Raw, Lost>>,
+    /// One of the connection's places; given back when the transaction is over.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// The next octets of the original, and whether it ends with them.
+#[derive(Debug, Default)]
+pub(crate) struct Data {
+    pub(crate) fragments: Vec<Fragment>,
+    pub(crate) end: Option<OriginalEnd>,
+}
+
+/// How the original ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OriginalEnd {
+    /// AME 200: everything was sent.
+    Whole,
+    /// AME 206: the service wants or may have no more.
+    Partial,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    /// Encoded `Outcome`.
+    pub(crate) profile: Bytes,
+    pub(crate) adapted: Adapted,
+    pub(crate) octets_sent: u64,
+    pub(crate) octets_received: u64,
+}
+
+/// Why nothing came back.
+#[derive(Debug)]
+pub(crate) enum Lost {
+    /// The service has not begun with it: another connection may be tried.
+    NotTaken(CalloutError),
+    Failed(CalloutError),
+}
+
+/// Shared state of one transaction.
+#[derive(Debug)]
+pub(crate) struct Link {
+    xid: AtomicU32,
+    /// Octets of the original that may be handed over.
+    limit: AtomicU64,
+    changed: Notify,
+}
+
+const NO_XID: u32 = u32::MAX;
+
+impl Link {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self {
+            xid: AtomicU32::new(NO_XID),
+            limit: limit.into(),
+            changed: Notify::new(),
+        }
+    }
+
+    pub(crate) fn set_xid(&self, xid: u32) {
+        self.xid.store(xid, Ordering::Relaxed);
+    }
+
+    pub(crate) fn xid(&self) -> Option<u32> {
+        Some(self.xid.load(Ordering::Relaxed)).filter(|&xid| xid != NO_XID)
+    }
+
+    pub(crate) fn raise_limit(&self, limit: u64) {
+        if self.limit.fetch_max(limit, Ordering::Relaxed) < limit {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Waits until more than `offset` octets may be handed over. One waiter at a time; cancel safe.
+    pub(crate) async fn wait_beyond(&self, offset: u64) {
+        loop {
+            let changed = self.changed.notified();
+            if self.limit() > offset {
+                return;
+            }
+            changed.await;
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! [`ServiceClient`]: one callout from request to answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use opes_content::View;
+use opes_mime::Rope;
+use opes_proto::smtp::{self, MessageStart, Outcome, Part, Point, ProfileSelection};
+use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use crate::ask::{Ask, Data, Link, Lost, Open, OriginalEnd, Raw};
+use crate::config::ServiceClientConfig;
+use crate::connection::Handle;
+use crate::error::CalloutError;
+use crate::extent::{Extent, Fragment};
+use crate::naming::Naming;
+use crate::pool::Pool;
+use crate::reassembly::Adapted;
+use crate::request::{Answer, Request};
+use crate::sender::Sender;
+
+/// A service refuses at most so many times before it begins (it drains); each time another connection is tried.
+const ATTEMPTS_MAX: usize = 2;
+
+/// One callout service. Clones share connections.
+#[derive(Debug, Clone)]
+pub struct ServiceClient {
+    pool: Arc<Pool>,
+    naming: Arc<Naming>,
+}
+
+impl ServiceClient {
+    /// Connects to nothing yet.
+    pub fn new(config: ServiceClientConfig) -> Self {
+        let naming = Arc::new(Naming {
+            service: config.name.clone(),
+            target: config.target.clone(),
+        });
+        Self {
+            pool: Arc::new(Pool::new(config, Arc::clone(&naming))),
+            naming,
+        }
+    }
+
+    /// What the service asked for when the connection was negotiated; connects if need be.
+    pub async fn wants(&self) -> Result<ProfileSelection, CalloutError> {
+        Ok(self.pool.any().await?.negotiated.selection.clone())
+    }
+
+    /// One transaction. Dropping the future ends it (TE 400), and the handler of the service with it.
+    ///
+    /// The time limit covers connecting, waiting for a place and the service's work; time in which the mail client keeps
+    /// a growing content waiting is not the service's and does not count.
+    pub async fn run(&self, request: Request) -> Result<Answer, CalloutError> {
+        let clock = Clock {
+            started: Instant::now(),
+            timeout: request.timeout,
+        };
+        let mut refusal = None;
+        for _ in 0..ATTEMPTS_MAX {
+            let place = tokio::time::timeout_at(clock.deadline(Duration::ZERO), self.pool.place());
+            let (handle, permit) = place
+                .await
+                .map_err(|_| self.naming.timeout(clock.timeout))??;
+            match self.exchange(&handle, permit, &request, &clock).await {
+                Ok(raw) => return self.finish(raw, &request, &clock).await,
+                Err(Lost::NotTaken(error)) => refusal = Some(error),
+                Err(Lost::Failed(error)) => return Err(error),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| self.naming.unavailable("it takes no transactions")))
+    }
+
+    async fn exchange(
+        &self,
+        handle: &Handle,
+        permit: OwnedSemaphorePermit,
+        request: &Request,
+        clock: &Clock,
+    ) -> Result<Raw, Lost> {
+        let link = Arc::new(Link::new(handle.negotiated.selection.initial_credit));
+        let extent = extent(handle, request);
+        let mut sender =
+            mail_data(request).map(|view| Sender::new(view, extent, Arc::clone(&link)));
+        let data = match &mut sender {
+            Some(sender) => sender.first(&self.naming).await.map_err(Lost::Failed)?,
+            None => other_data(request),
+        };
+        let (reply, answer) = oneshot::channel();
+        let open = Open {
+            group: Arc::clone(&request.group),
+            budget_ms: budget_ms(request, clock),
+            traceparent: request.traceparent.clone(),
+            am_el: am_el(request),
+            profile: start_profile(handle, request, extent),
+            data,
+            link: Arc::clone(&link),
+            reply,
+            permit,
+        };
+        if handle.ask(Ask::Open(Box::new(open))).is_err() {
+            return Err(Lost::NotTaken(
+                self.naming.unavailable("the connection was lost"),
+            ));
+        }
+        let running = Running {
+            link: Some(link),
+            asks: handle.asks(),
+        };
+        self.wait(answer, sender, running, clock).await
+    }
+
+    /// Feeds the original and waits for the answer, whichever ends first.
+    async fn wait(
+        &self,
+        mut answer: oneshot::Receiver<Result<Raw, Lost>>,
+        mut sender: Option<Sender<'_>>,
+        mut running: Running,
+        clock: &Clock,
+    ) -> Result<Raw, Lost> {
+        let over = tokio::time::sleep_until(clock.deadline(Duration::ZERO));
+        tokio::pin!(over);
+        loop {
+            let sending = sender.as_ref().is_some_and(|sender| !sender.is_done());
+            tokio::select! {
+                biased;
+                reply = &mut answer => {
+                    running.link = None;
+                    let lost = || Lost::Failed(self.naming.unavailable("the connection was lost"));
+                    return reply.unwrap_or_else(|_| Err(lost()));
+                }
+                data = next(sender.as_mut(), &self.naming), if sending => {
+                    running.send(data.map_err(Lost::Failed)?);
+                }
+                () = &mut over => {
+                    let waited = sender.as_ref().map_or(Duration::ZERO, Sender::waited);
+                    let deadline = clock.deadline(waited);
+                    if tokio::time::Instant::now() >= deadline {
+                        return Err(Lost::Failed(self.naming.timeout(clock.timeout)));
+                    }
+                    over.as_mut().reset(deadline);
+                }
+            }
+        }
+    }
+
+    async fn finish(
+        &self,
+        raw: Raw,
+        request: &Request,
+        clock: &Clock,
+    ) -> Result<Answer, CalloutError> {
+        let Raw {
+            profile,
+            adapted,
+            octets_sent,
+            octets_received,
+        } = raw;
+        let outcome = Outcome::decode(profile)
+            .map_err(|error| self.naming.protocol(format!("its outcome: {error}")))?;
+        let mut answer = Answer {
+            outcome,
+            octets_sent,
+            octets_received,
+            ..Answer::default()
+        };
+        match mail_data(request) {
+            Some(view) => answer.adapted = self.adapted(view, adapted).await?,
+            None => answer.command_line = self.rewritten(request, adapted)?,
+        }
+        answer.elapsed = clock.started.elapsed();
+        Ok(answer)
+    }
+
+    fn rewritten(
+        &self,
+        request: &Request,
+        adapted: Adapted,
+    ) -> Result<Option<Bytes>, CalloutError> {
+        let line = adapted.into_line(request.command_line.as_ref());
+        line.map_err(|refused| self.naming.protocol(refused.to_string()))
+    }
+
+    /// "Use your original" needs no look at the content; anything else is checked against its whole length.
+    async fn adapted(&self, view: &View, adapted: Adapted) -> Result<Option<Rope>, CalloutError> {
+        if adapted.is_unchanged() {
+            return Ok(None);
+        }
+        let len = match view.len() {
+            Some(len) => len,
+            None if view.content().wait_complete().await => view.len().unwrap_or_default(),
+            None => return Err(self.naming.content("the mail client left before its end")),
+        };
+        adapted
+            .over(len)
+            .map_err(|refused| self.naming.protocol(refused.to_string()))
+    }
+}
+
+async fn next(sender: Option<&mut Sender<'_>>, naming: &Naming) -> Result<Data, CalloutError> {
+    match sender {
+        Some(sender) => sender.next(naming).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Time limit of one callout.
+struct Clock {
+    started: Instant,
+    timeout: Duration,
+}
+
+impl Clock {
+    fn deadline(&self, waited: Duration) -> tokio::time::Instant {
+        (self.started + self.timeout + waited).into()
+    }
+}
+
+/// Ends the transaction when the caller goes away.
+struct Running {
+    link: Option<Arc<Link>>,
+    asks: mpsc::UnboundedSender<Ask>,
+}
+
+impl Running {
+    fn send(&self, data: Data) {
+        if let Some(link) = &self.link {
+            // If the connection is gone, the answer says so.
+            let _gone = self.asks.send(Ask::Data {
+                link: Arc::clone(link),
+                data,
+            });
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.take() {
+            let _gone = self.asks.send(Ask::Cancel { link });
+        }
+    }
+}
+
+/// From `content` on a transaction is about mail data, before that about a command.
+fn is_message(point: Point) -> bool {
+    point >= Point::Content
+}
+
+fn mail_data(request: &Request) -> Option<&View> {
+    request
+        .content
+        .as_ref()
+        .filter(|_| is_message(request.point))
+}
+
+fn extent(handle: &Handle, request: &Request) -> Extent {
+    match mail_data(request) {
+        Some(_) => Extent::least(request.content_want, handle.negotiated.content),
+        None => Extent::NONE,
+    }
+}
+
+/// A command line, or mail data that is not at hand.
+fn other_data(request: &Request) -> Data {
+    if is_message(request.point) {
+        return Data {
+            fragments: Vec::new(),
+            end: Some(OriginalEnd::Partial),
+        };
+    }
+    let line = request.command_line.clone().filter(|line| !line.is_empty());
+    let fragments = line.map(|octets| Fragment {
+        part: Part::Command,
+        octets,
+    });
+    Data {
+        fragments: fragments.into_iter().collect(),
+        end: Some(OriginalEnd::Whole),
+    }
+}
+
+/// Exact, or absent.
+fn am_el(request: &Request) -> Option<u64> {
+    match (mail_data(request), is_message(request.point)) {
+        (Some(view), _) => view.len(),
+        (None, true) => None,
+        (None, false) => Some(
+            request
+                .command_line
+                .as_ref()
+                .map_or(0, |line| line.len() as u64),
+        ),
+    }
+}
+
+/// A growing content may take as long as the mail client wants, so there is no budget to state then.
+fn budget_ms(request: &Request, clock: &Clock) -> u32 {
+    if mail_data(request).is_some_and(|view| view.len().is_none()) {
+        return 0;
+    }
+    let left = clock.timeout.saturating_sub(clock.started.elapsed());
+    u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
+fn start_profile(handle: &Handle, request: &Request, extent: Extent) -> Bytes {
+    let (filter, content) = match is_message(request.point) {
+        true => (&handle.negotiated.message, extent.announced()),
+        false => (&handle.negotiated.command, smtp::ContentWant::Unspecified),
+    };
+    let start = MessageStart {
+        point: request.point.into(),
+        context: Some(filter.apply(&request.context)),
+        content: content.into(),
+    };
+    start.encode_to_vec().into()
+}

@@ -1,0 +1,184 @@
+//! Opens one OCP connection: transport, stream, negotiation. What comes out is a [`Handle`] to its task.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper_util::rt::TokioIo;
+use opes_ocp::{Extensions, Limits, Processor, ProcessorConfig};
+use opes_proto::ocp::callout_client::CalloutClient;
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::ask::Ask;
+use crate::config::{ServiceClientConfig, Target};
+use crate::error::CalloutError;
+use crate::naming::Naming;
+use crate::negotiated::{self, ADAPTED_CREDIT, Negotiated};
+use crate::task::{self, Parts, describe};
+
+/// HTTP/2 windows: wide, because credit per transaction is what slows a sender down.
+const STREAM_WINDOW_OCTETS: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_OCTETS: u32 = 8 * 1024 * 1024;
+
+/// Largest HTTP/2 frame we accept; fewer, larger ones are cheaper.
+const HTTP2_FRAME_OCTETS: u32 = 256 * 1024;
+
+/// A peer that is gone without a word is noticed after this and [`KEEP_ALIVE_TIMEOUT`].
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Frames between the connection's task and the transport.
+const FRAMES_QUEUED: usize = 4;
+
+/// A live connection.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    asks: mpsc::UnboundedSender<Ask>,
+    retired: Arc<AtomicBool>,
+    pub(crate) negotiated: Negotiated,
+    pub(crate) places: Arc<Semaphore>,
+}
+
+impl Handle {
+    /// Takes new transactions.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.retired.load(Ordering::Acquire) && !self.asks.is_closed()
+    }
+
+    /// Gives the ask back if the connection is over.
+    pub(crate) fn ask(&self, ask: Ask) -> Result<(), Box<Ask>> {
+        self.asks.send(ask).map_err(|error| Box::new(error.0))
+    }
+
+    pub(crate) fn asks(&self) -> mpsc::UnboundedSender<Ask> {
+        self.asks.clone()
+    }
+}
+
+/// Connects and negotiates. The caller sets the time limit.
+pub(crate) async fn open(
+    config: &ServiceClientConfig,
+    naming: &Arc<Naming>,
+) -> Result<Arc<Handle>, CalloutError> {
+    let channel = connect(config, naming).await?;
+    let mut client = CalloutClient::new(channel)
+        .max_decoding_message_size(config.frame_octets_max)
+        .max_encoding_message_size(usize::MAX);
+    let (frames, outbound) = mpsc::channel(FRAMES_QUEUED);
+    let epoch = Instant::now();
+    let inbound = client
+        .connect(ReceiverStream::new(outbound))
+        .await
+        .map_err(|status| refused(naming, &status))?
+        .into_inner();
+    let (asks, queue) = mpsc::unbounded_channel();
+    let (ready, negotiated) = oneshot::channel();
+    let retired = Arc::new(AtomicBool::new(false));
+    let parts = Parts {
+        core: Processor::new(processor_config(config), 0),
+        asks: queue,
+        frames,
+        inbound,
+        ready,
+        retired: Arc::clone(&retired),
+        naming: Arc::clone(naming),
+        idle_timeout: config.idle_timeout,
+        inserted_octets_max: config.inserted_octets_max,
+        epoch,
+    };
+    tokio::spawn(task::run(parts));
+    let negotiated = negotiated
+        .await
+        .unwrap_or_else(|_| Err(naming.unavailable("the connection was lost")))?;
+    tracing::info!(
+        service = %naming.service, target = %naming.target, product = %negotiated.selection.product,
+        "callout connection open"
+    );
+    let places = places(config, &negotiated);
+    Ok(Arc::new(Handle {
+        asks,
+        retired,
+        negotiated,
+        places,
+    }))
+}
+
+fn places(config: &ServiceClientConfig, negotiated: &Negotiated) -> Arc<Semaphore> {
+    let ours = config.max_transactions_per_connection.max(1);
+    let max = match negotiated.selection.max_transactions {
+        0 => ours,
+        theirs => ours.min(theirs),
+    };
+    Arc::new(Semaphore::new(
+        usize::try_from(max).unwrap_or(Semaphore::MAX_PERMITS),
+    ))
+}
+
+fn processor_config(config: &ServiceClientConfig) -> ProcessorConfig {
+    let transactions_max = config.max_transactions_per_connection.max(1);
+    ProcessorConfig {
+        offer: negotiated::offer(&config.system, transactions_max),
+        accept: Box::new(negotiated::terms),
+        adapted_credit: ADAPTED_CREDIT,
+        extensions: Extensions::ALL,
+        limits: Limits {
+            transactions_max,
+            ..Limits::default()
+        },
+    }
+}
+
+async fn connect(config: &ServiceClientConfig, naming: &Naming) -> Result<Channel, CalloutError> {
+    let target = Target::parse(&config.target).map_err(|form| naming.unavailable(form))?;
+    let result = match target {
+        Target::Tcp(uri) => endpoint(Endpoint::from(uri), config).connect().await,
+        Target::Unix(path) => {
+            // The authority of HTTP/2 means nothing on a Unix socket.
+            let endpoint = endpoint(Endpoint::from_static("http://localhost"), config);
+            let connector = tower::service_fn(move |_| {
+                let path = path.clone();
+                async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            });
+            endpoint.connect_with_connector(connector).await
+        }
+    };
+    result.map_err(|error| naming.unavailable(innermost(&error)))
+}
+
+fn endpoint(endpoint: Endpoint, config: &ServiceClientConfig) -> Endpoint {
+    endpoint
+        .connect_timeout(config.connect_timeout)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_OCTETS)
+        .initial_connection_window_size(CONNECTION_WINDOW_OCTETS)
+        .max_frame_size(HTTP2_FRAME_OCTETS)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+}
+
+/// "Transport error" helps nobody; its innermost cause does.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// The stream was not opened: not there, or something else than a callout service.
+fn refused(naming: &Naming, status: &Status) -> CalloutError {
+    let said = match std::error::Error::source(status) {
+        Some(source) => innermost(source),
+        None => describe(status),
+    };
+    match status.code() {
+        Code::Unavailable => naming.unavailable(said),
+        Code::Unimplemented => naming.protocol("it is a gRPC server without the OCP service"),
+        _ => naming.protocol(said),
+    }
+}

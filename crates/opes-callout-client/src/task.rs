@@ -1,0 +1,479 @@
+//! The task of one connection: owns the OCP core, joins callers and stream. Whatever is ready at once goes into one frame.
+//!
+//! It always reads, also when writing is blocked, so two ends that both have much to say never wait for each other.
+//! It ends when the connection does; every transaction that is open then, or still queued, is answered.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use opes_ocp::{AdaptedEnd, Failure, Processor, ProcessorEvent, StartTransaction};
+use opes_proto::ocp::message::Kind;
+use opes_proto::ocp::{Frame, Message};
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Status, Streaming};
+
+use crate::ask::{Ask, Lost, Open, Raw};
+use crate::error::CalloutError;
+use crate::groups::Groups;
+use crate::naming::Naming;
+use crate::negotiated::{self, Negotiated};
+use crate::reassembly::{End, Refused};
+use crate::transaction::Transaction;
+use crate::wire::{self, Outgoing};
+
+/// Octets that may wait for the stream before callers have to.
+const OUTGOING_OCTETS_MAX: usize = 1024 * 1024;
+
+/// Asks and frames taken in one go before output is looked at.
+const BATCH_MAX: usize = 64;
+
+/// Time budgets are also kept by the callers; this finds what has got stuck.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What a connection is made of.
+pub(crate) struct Parts {
+    pub(crate) core: Processor,
+    pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
+    pub(crate) frames: mpsc::Sender<Frame>,
+    pub(crate) inbound: Streaming<Frame>,
+    pub(crate) ready: oneshot::Sender<Result<Negotiated, CalloutError>>,
+    pub(crate) retired: Arc<AtomicBool>,
+    pub(crate) naming: Arc<Naming>,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) inserted_octets_max: u64,
+    pub(crate) epoch: Instant,
+}
+
+pub(crate) struct Task {
+    core: Processor,
+    ready: Option<oneshot::Sender<Result<Negotiated, CalloutError>>>,
+    retired: Arc<AtomicBool>,
+    naming: Arc<Naming>,
+    service_uri: String,
+    inserted_octets_max: u64,
+    transactions: HashMap<u32, Transaction>,
+    groups: Groups,
+    outgoing: Outgoing,
+    staging: Vec<Message>,
+    /// What the network said when the stream went away.
+    lost: String,
+    /// Ended with the connection; answered when its reason is known.
+    orphans: Vec<Transaction>,
+    epoch: Instant,
+    last_use: Instant,
+    idle_timeout: Duration,
+}
+
+/// Runs a connection to its end.
+pub(crate) async fn run(parts: Parts) {
+    let Parts {
+        core,
+        mut asks,
+        frames,
+        mut inbound,
+        ready,
+        retired,
+        naming,
+        epoch,
+        ..
+    } = parts;
+    let service_uri = format!("https://opes.dev/ns/service/{}", naming.service);
+    let mut task = Task {
+        core,
+        ready: Some(ready),
+        retired,
+        naming,
+        service_uri,
+        inserted_octets_max: parts.inserted_octets_max,
+        transactions: HashMap::new(),
+        groups: Groups::default(),
+        outgoing: Outgoing::default(),
+        staging: Vec::new(),
+        lost: String::new(),
+        orphans: Vec::new(),
+        epoch,
+        last_use: Instant::now(),
+        idle_timeout: parts.idle_timeout,
+    };
+    task.drive(&mut asks, &frames, &mut inbound).await;
+    task.answer_queued(&mut asks);
+}
+
+impl Task {
+    async fn drive(
+        &mut self,
+        asks: &mut mpsc::UnboundedReceiver<Ask>,
+        frames: &mpsc::Sender<Frame>,
+        inbound: &mut Streaming<Frame>,
+    ) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.take_asks(asks);
+            self.send_ready(frames);
+            if self.core.has_ended() && self.outgoing.is_empty() {
+                return;
+            }
+            let room = self.outgoing.octets() < OUTGOING_OCTETS_MAX;
+            tokio::select! {
+                frame = inbound.message(), if !self.core.has_ended() => self.on_inbound(frame),
+                ask = asks.recv(), if room && !self.core.has_ended() => match ask {
+                    Some(ask) => self.on_ask(ask),
+                    // All handles are gone: nobody can start anything.
+                    None => self.retire(),
+                },
+                permit = frames.reserve(), if !self.outgoing.is_empty() => match permit {
+                    Ok(permit) => permit.send(self.outgoing.next_frame()),
+                    Err(_) => { self.stream_lost("the stream was closed"); return; }
+                },
+                _ = ticks.tick() => self.tick(),
+            }
+        }
+    }
+
+    fn take_asks(&mut self, asks: &mut mpsc::UnboundedReceiver<Ask>) {
+        for _ in 0..BATCH_MAX {
+            if self.core.has_ended() || self.outgoing.octets() >= OUTGOING_OCTETS_MAX {
+                return;
+            }
+            let Ok(ask) = asks.try_recv() else { return };
+            self.on_ask(ask);
+            self.collect();
+        }
+    }
+
+    fn send_ready(&mut self, frames: &mpsc::Sender<Frame>) {
+        self.collect();
+        while !self.outgoing.is_empty() {
+            let Ok(permit) = frames.try_reserve() else {
+                return;
+            };
+            permit.send(self.outgoing.next_frame());
+        }
+    }
+
+    /// Moves the core's output on and counts it for its transactions.
+    fn collect(&mut self) {
+        self.on_events();
+        self.core.drain_output(&mut self.staging);
+        for message in self.staging.drain(..) {
+            let xid = wire::xid(&message);
+            let octets = self.outgoing.push(message);
+            if let Some(t) = xid.and_then(|xid| self.transactions.get_mut(&xid)) {
+                t.octets_sent += octets as u64;
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn tick(&mut self) {
+        let now = self.now_ms();
+        self.core.tick(now);
+        if self.transactions.is_empty() && self.last_use.elapsed() >= self.idle_timeout {
+            self.retire();
+        }
+    }
+
+    /// Takes nothing new; ends with the last transaction.
+    fn retire(&mut self) {
+        self.retired.store(true, Ordering::Release);
+        self.core.drain();
+    }
+
+    // ---- callers -------------------------------------------------------------------------------------------------
+
+    fn on_ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Open(open) => self.open(*open),
+            Ask::Data { link, data } => {
+                let Some(xid) = link.xid() else { return };
+                if let Some(transaction) = self.transactions.get_mut(&xid) {
+                    transaction.hand_over(data);
+                    self.pump(xid);
+                }
+            }
+            Ask::Cancel { link } => {
+                if let Some(xid) = link.xid() {
+                    // It may have ended in the meantime.
+                    let _ended = self.core.abort(xid, "the processor gave up waiting");
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, open: Open) {
+        let Open {
+            group,
+            budget_ms,
+            traceparent,
+            am_el,
+            profile,
+            data,
+            link,
+            reply,
+            permit,
+        } = open;
+        self.last_use = Instant::now();
+        let started = self
+            .groups
+            .id(&group, &self.service_uri, &mut self.core)
+            .and_then(|sg_id| {
+                self.core.start(StartTransaction {
+                    sg_id,
+                    budget_ms,
+                    traceparent,
+                    am_el,
+                    profile,
+                })
+            });
+        let xid = match started {
+            Ok(xid) => xid,
+            Err(error) => {
+                let lost = Lost::NotTaken(self.naming.unavailable(error.to_string()));
+                // The caller may have gone.
+                let _gone = reply.send(Err(lost));
+                return;
+            }
+        };
+        link.set_xid(xid);
+        let mut transaction = Transaction::new(link, reply, permit);
+        transaction.hand_over(data);
+        self.transactions.insert(xid, transaction);
+        self.pump(xid);
+    }
+
+    fn pump(&mut self, xid: u32) {
+        let Some(transaction) = self.transactions.get_mut(&xid) else {
+            return;
+        };
+        if let Err(error) = transaction.pump(xid, &mut self.core) {
+            // Ours: the sender hands over a flow that the core refuses, e.g. a wrong exact length.
+            tracing::error!(service = %self.naming.service, xid, %error, "original flow refused by the core");
+            let _ended = self.core.abort(xid, "internal error of the processor");
+        }
+    }
+
+    /// The connection is over: what is still queued was not begun.
+    fn answer_queued(&mut self, asks: &mut mpsc::UnboundedReceiver<Ask>) {
+        self.retired.store(true, Ordering::Release);
+        asks.close();
+        while let Ok(ask) = asks.try_recv() {
+            if let Ask::Open(open) = ask {
+                let lost =
+                    Lost::NotTaken(self.naming.failure(&Failure::ConnectionLost, &self.lost));
+                let _gone = open.reply.send(Err(lost));
+            }
+        }
+    }
+
+    // ---- the service ---------------------------------------------------------------------------------------------
+
+    fn on_inbound(&mut self, frame: Result<Option<Frame>, Status>) {
+        match frame {
+            Ok(Some(frame)) => self.on_frame(frame),
+            Ok(None) => self.stream_lost("the service closed the stream"),
+            Err(status) => self.stream_lost(&describe(&status)),
+        }
+        self.on_events();
+    }
+
+    fn on_frame(&mut self, frame: Frame) {
+        let now = self.now_ms();
+        self.core.tick(now);
+        for message in frame.messages {
+            self.note(&message);
+            self.core.receive(message);
+            // At once, so that what a transaction cost is counted before it ends.
+            self.collect();
+        }
+    }
+
+    fn note(&mut self, message: &Message) {
+        let Some(xid) = wire::xid(message) else {
+            return;
+        };
+        let Some(transaction) = self.transactions.get_mut(&xid) else {
+            return;
+        };
+        transaction.octets_received += prost::Message::encoded_len(message) as u64;
+        match &message.kind {
+            Some(Kind::ApplicationMessageStart(_) | Kind::ApplicationMessageEnd(_)) => {
+                transaction.begun = true;
+            }
+            Some(Kind::TransactionEnd(_)) => transaction.refused = !transaction.begun,
+            _ => {}
+        }
+    }
+
+    fn stream_lost(&mut self, reason: &str) {
+        reason.clone_into(&mut self.lost);
+        self.core.connection_lost();
+        self.on_events();
+    }
+
+    fn on_events(&mut self) {
+        while let Some(event) = self.core.next_event() {
+            self.on_event(event);
+        }
+    }
+
+    fn on_event(&mut self, event: ProcessorEvent) {
+        match event {
+            ProcessorEvent::Negotiated { feature } => {
+                let Some(selection) = negotiated::selection(&feature) else {
+                    return;
+                };
+                self.report_ready(Ok(Negotiated::new(selection)));
+            }
+            ProcessorEvent::AdaptedData {
+                xid,
+                payload,
+                as_is,
+                ..
+            } => {
+                self.adapted(xid, payload, as_is);
+            }
+            ProcessorEvent::UseOriginal { xid, offset, size } => {
+                self.reassemble(xid, |t| t.reassembly.yours(offset, size));
+            }
+            ProcessorEvent::AdaptedEnd { xid, end, profile } => self.adapted_end(xid, end, profile),
+            ProcessorEvent::Ended { xid, result } => self.ended(xid, result),
+            ProcessorEvent::Sendable { xid } => self.pump(xid),
+            ProcessorEvent::StopReceiving { xid, size } => {
+                if let Some(transaction) = self.transactions.get_mut(&xid) {
+                    transaction.stop_receiving(size);
+                    self.pump(xid);
+                }
+            }
+            ProcessorEvent::ConnectionEnded { result } => self.connection_ended(&result),
+            // All of the original is kept by the caller, so there is nothing to release or to grant by hand; the rest
+            // is for logs and tools.
+            ProcessorEvent::NegotiationFailed { .. }
+            | ProcessorEvent::OfferAnswered { .. }
+            | ProcessorEvent::AdaptedStart { .. }
+            | ProcessorEvent::StopSendingWanted { .. }
+            | ProcessorEvent::Released { .. }
+            | ProcessorEvent::Progress { .. }
+            | ProcessorEvent::Ability { .. } => {}
+        }
+    }
+
+    fn adapted(&mut self, xid: u32, payload: Bytes, as_is: Option<u64>) {
+        let (octets, max) = (payload.len() as u64, self.inserted_octets_max);
+        self.reassemble(xid, |t| match as_is {
+            Some(from) => t.reassembly.yours(from, octets),
+            None => t.reassembly.mine(payload, max),
+        });
+        if let Some(transaction) = self.transactions.get_mut(&xid) {
+            transaction.received(xid, octets, &mut self.core);
+        }
+    }
+
+    fn reassemble(&mut self, xid: u32, step: impl FnOnce(&mut Transaction) -> Result<(), Refused>) {
+        let Some(transaction) = self.transactions.get_mut(&xid) else {
+            return;
+        };
+        if let Err(refused) = step(transaction) {
+            let refused = refused.to_string();
+            self.answer(xid, |naming| Lost::Failed(naming.protocol(refused.clone())));
+            let _ended = self.core.abort(xid, &refused);
+        }
+    }
+
+    fn adapted_end(&mut self, xid: u32, end: AdaptedEnd, profile: Bytes) {
+        if let Some(transaction) = self.transactions.get_mut(&xid) {
+            let end = match end {
+                AdaptedEnd::Complete => End::Whole,
+                AdaptedEnd::Rest { from } => End::Rest(from),
+            };
+            let reassembly = std::mem::take(&mut transaction.reassembly);
+            transaction.answer = Some((profile, reassembly.finish(end)));
+        }
+    }
+
+    fn ended(&mut self, xid: u32, result: Result<(), Failure>) {
+        self.last_use = Instant::now();
+        let Some(mut transaction) = self.transactions.remove(&xid) else {
+            return;
+        };
+        match (result, transaction.answer.take()) {
+            (Ok(()), Some((profile, adapted))) => {
+                let (octets_sent, octets_received) =
+                    (transaction.octets_sent, transaction.octets_received);
+                let raw = Raw {
+                    profile,
+                    adapted,
+                    octets_sent,
+                    octets_received,
+                };
+                // The caller may have gone; then nobody wants the answer.
+                let _gone = transaction.reply.send(Ok(raw));
+            }
+            (Err(Failure::ConnectionLost), _) => self.orphans.push(transaction),
+            (result, _) => {
+                let failure = result.err().unwrap_or(Failure::Unfinished);
+                let error = self.naming.failure(&failure, "");
+                let refused = transaction.refused && matches!(failure, Failure::Peer { .. });
+                let lost = if refused {
+                    self.refused(error)
+                } else {
+                    Lost::Failed(error)
+                };
+                let _gone = transaction.reply.send(Err(lost));
+            }
+        }
+    }
+
+    /// TE 400 before anything else: the service takes no new transactions here. What runs goes on.
+    fn refused(&mut self, error: CalloutError) -> Lost {
+        self.retire();
+        Lost::NotTaken(error)
+    }
+
+    /// Answers a transaction that goes on for a moment.
+    fn answer(&mut self, xid: u32, lost: impl FnOnce(&Naming) -> Lost) {
+        if let Some(transaction) = self.transactions.remove(&xid) {
+            let _gone = transaction.reply.send(Err(lost(&self.naming)));
+        }
+    }
+
+    fn connection_ended(&mut self, result: &Result<(), Failure>) {
+        self.retired.store(true, Ordering::Release);
+        let error = match result {
+            Err(Failure::Violation(rule)) => self.naming.protocol(rule.to_string()),
+            Err(Failure::Peer { reason }) => {
+                self.naming.unavailable(format!("it closed: {reason}"))
+            }
+            Err(Failure::NoProgress(_)) if self.ready.is_some() => {
+                self.naming.protocol("no answer to the negotiation")
+            }
+            Err(failure) => self.naming.failure(failure, &self.lost),
+            Ok(()) => self.naming.unavailable("it closed the connection"),
+        };
+        if self.ready.is_none() && !matches!(result, Ok(())) {
+            tracing::info!(service = %self.naming.service, %error, "callout connection ended");
+        }
+        self.report_ready(Err(error.clone()));
+        for orphan in self.orphans.drain(..) {
+            let _gone = orphan.reply.send(Err(Lost::Failed(error.clone())));
+        }
+    }
+
+    fn report_ready(&mut self, result: Result<Negotiated, CalloutError>) {
+        if let Some(ready) = self.ready.take() {
+            // Whoever wanted the connection may have run out of time.
+            let _gone = ready.send(result);
+        }
+    }
+}
+
+/// A gRPC status in one line, without its debug noise.
+pub(crate) fn describe(status: &Status) -> String {
+    format!("{}: {}", status.code(), status.message())
+}

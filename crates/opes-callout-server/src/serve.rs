@@ -1,0 +1,159 @@
+//! The gRPC server around a service: OCP, health (grpc.health.v1), reflection, drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use opes_proto::ocp::Frame;
+use opes_proto::ocp::callout_server::{Callout, CalloutServer};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Router, TcpIncoming};
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use crate::config::ServerConfig;
+use crate::connection::{self, Shutdown};
+use crate::listener::Listener;
+use crate::service::Service;
+
+/// HTTP/2 windows: wide, because credit per transaction is what slows a sender down.
+const STREAM_WINDOW_OCTETS: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_OCTETS: u32 = 8 * 1024 * 1024;
+
+/// Largest HTTP/2 frame we accept; fewer, larger ones are cheaper.
+const HTTP2_FRAME_OCTETS: u32 = 256 * 1024;
+
+/// A peer that is gone without a word is noticed after these two.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Frames between a connection's task and the transport.
+const FRAMES_QUEUED: usize = 4;
+
+/// For the last frames to get out once all connections were told to close.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
+/// Serves until `shutdown`, then drains: running transactions finish (for at most [`ServerConfig::drain`]), new ones are
+/// refused, health says `NOT_SERVING`.
+pub async fn serve<S: Service>(
+    service: Arc<S>,
+    listener: Listener,
+    config: ServerConfig,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<CalloutServer<Harness<S>>>().await;
+    let hard = CancellationToken::new();
+    let orders = Shutdown {
+        drain: shutdown.clone(),
+        now: hard.clone(),
+    };
+    let (frame_octets_max, drain) = (config.frame_octets_max, config.drain);
+    let callout = CalloutServer::new(Harness {
+        service,
+        config,
+        shutdown: orders,
+    })
+    .max_decoding_message_size(frame_octets_max)
+    .max_encoding_message_size(usize::MAX);
+    let router = transport()
+        .add_service(health_service)
+        .add_service(reflection()?)
+        .add_service(callout);
+    let watch = shutdown.clone();
+    let serving = accept(router, listener, async move {
+        watch.cancelled().await;
+        health.set_not_serving::<CalloutServer<Harness<S>>>().await;
+        health
+            .set_service_status("", tonic_health::ServingStatus::NotServing)
+            .await;
+    });
+    tokio::pin!(serving);
+    tokio::select! {
+        result = &mut serving => return result,
+        () = time_is_up(&shutdown, drain) => hard.cancel(),
+    }
+    tracing::warn!("transactions still running at the end of the drain time were given up");
+    tokio::time::timeout(CLOSE_GRACE, serving)
+        .await
+        .unwrap_or(Ok(()))
+}
+
+async fn time_is_up(shutdown: &CancellationToken, drain: Duration) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(drain).await;
+}
+
+fn transport() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_OCTETS)
+        .initial_connection_window_size(CONNECTION_WINDOW_OCTETS)
+        .max_frame_size(HTTP2_FRAME_OCTETS)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+}
+
+fn reflection() -> anyhow::Result<
+    tonic_reflection::server::v1::ServerReflectionServer<
+        impl tonic_reflection::server::v1::ServerReflection,
+    >,
+> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(opes_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("the protocol's descriptors do not fit together: a fault of the build")
+}
+
+async fn accept(
+    router: Router,
+    listener: Listener,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let address = listener.address();
+    let result = match listener {
+        Listener::Tcp(listener) => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            router
+                .serve_with_incoming_shutdown(incoming, shutdown)
+                .await
+        }
+        Listener::Unix(listener) => {
+            let incoming = UnixListenerStream::new(listener);
+            router
+                .serve_with_incoming_shutdown(incoming, shutdown)
+                .await
+        }
+    };
+    result.with_context(|| format!("serving on {address} ended"))
+}
+
+/// The gRPC face of a service.
+struct Harness<S> {
+    service: Arc<S>,
+    config: ServerConfig,
+    shutdown: Shutdown,
+}
+
+#[async_trait]
+impl<S: Service> Callout for Harness<S> {
+    type ConnectStream = ReceiverStream<Result<Frame, Status>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let (frames, outbound) = mpsc::channel(FRAMES_QUEUED);
+        let (service, config) = (Arc::clone(&self.service), self.config.clone());
+        let connection = connection::run(
+            service,
+            config,
+            request.into_inner(),
+            frames,
+            self.shutdown.clone(),
+        );
+        tokio::spawn(connection);
+        Ok(Response::new(ReceiverStream::new(outbound)))
+    }
+}

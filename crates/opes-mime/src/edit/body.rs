@@ -1,0 +1,191 @@
+//! A mark in front of the text that a reader sees first.
+//!
+//! Owns the choice of that text and the rendering of the mark in its type, character set and transfer encoding. The rest of the
+//! body is not looked at: what is put in front of it decodes by itself.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::part::{quoted_printable, with_crlf};
+use super::{Edit, EditError, LINE_OCTETS_MAX, Target};
+use crate::structure::{Encoding, Part};
+
+/// Octets of content in one base64 line of 76, RFC 2045 §6.8.
+const BASE64_LINE_CONTENT_OCTETS: usize = 57;
+
+impl Target<'_> {
+    pub(super) fn mark_body(&mut self, text: &str, all: &[Edit]) -> Result<(), EditError> {
+        let text = with_crlf(text.trim_end());
+        if text.is_empty() {
+            return Err(EditError::InvalidText("body mark"));
+        }
+        let marked: Vec<(u64, Vec<u8>)> = {
+            let texts = self.first_texts(all);
+            let render = |part: &&Part| Ok((part.body_start, self.rendered(part, &text)?));
+            texts.iter().map(render).collect::<Result<_, EditError>>()?
+        };
+        if marked.is_empty() {
+            return Err(EditError::Unsupported(
+                "the message has no text part for a body mark",
+            ));
+        }
+        for (offset, octets) in marked {
+            self.insert(offset, octets);
+        }
+        Ok(())
+    }
+
+    /// The first text that is shown, or, inside a multipart/alternative, the first of each alternative.
+    fn first_texts(&self, all: &[Edit]) -> Vec<&Part> {
+        let parts = &self.structure.parts;
+        let Some(first) = (0..parts.len()).find(|index| self.is_markable(*index, all)) else {
+            return Vec::new();
+        };
+        let ancestors = std::iter::successors(Some(first), |index| parts.get(*index)?.parent);
+        let is_alternative = |index: &usize| {
+            parts
+                .get(*index)
+                .is_some_and(|part| part.content_type == "multipart/alternative")
+        };
+        let texts: Vec<usize> = match ancestors.filter(is_alternative).last() {
+            Some(alternative) => {
+                let alternatives = self.structure.children(alternative);
+                alternatives
+                    .filter_map(|child| self.first_markable_inside(child, all))
+                    .collect()
+            }
+            None => vec![first],
+        };
+        texts.iter().filter_map(|index| parts.get(*index)).collect()
+    }
+
+    fn first_markable_inside(&self, top: usize, all: &[Edit]) -> Option<usize> {
+        let parts = &self.structure.parts;
+        let is_inside = |index: &usize| {
+            std::iter::successors(Some(*index), |at| parts.get(*at)?.parent).any(|at| at == top)
+        };
+        (top..parts.len())
+            .filter(is_inside)
+            .find(|index| self.is_markable(*index, all))
+    }
+
+    /// A text for reading, not an attachment, not inside another message, and not replaced by another edit.
+    fn is_markable(&self, index: usize, all: &[Edit]) -> bool {
+        let parts = &self.structure.parts;
+        let Some(part) = parts.get(index) else {
+            return false;
+        };
+        let mut ancestors = std::iter::successors(Some(part), |part| parts.get(part.parent?));
+        let is_text = matches!(part.content_type.as_str(), "text/plain" | "text/html");
+        let out_of_sight = |part: &Part| {
+            let is_replaced =
+                |edit: &Edit| matches!(edit, Edit::PartReplace { path, .. } if *path == part.path);
+            part.disposition == "attachment" || part.is_message() || all.iter().any(is_replaced)
+        };
+        is_text && !ancestors.any(out_of_sight)
+    }
+
+    /// The mark, ready to stand in front of the body of `part`.
+    fn rendered(&self, part: &Part, text: &str) -> Result<Vec<u8>, EditError> {
+        let text = if part.content_type == "text/html" {
+            html(text)
+        } else {
+            format!("{text}\r\n\r\n")
+        };
+        let octets = in_charset(&text, &part.charset).ok_or(EditError::Unsupported(
+            "the mark cannot be written in the character set of the text",
+        ))?;
+        let mark = in_encoding(octets, part.encoding)?;
+        let no_body = part.parent.is_none() && !self.has_empty_line();
+        let lead: &[u8] = match (no_body, self.starts_line(part.body_start)) {
+            (false, _) => b"",
+            (true, true) => b"\r\n",
+            (true, false) => b"\r\n\r\n",
+        };
+        Ok([lead, &mark].concat())
+    }
+}
+
+fn html(text: &str) -> String {
+    let escaped = text
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;");
+    format!("<div>{}</div>\r\n", escaped.replace("\r\n", "<br>\r\n"))
+}
+
+/// `None`: the set has other characters, or is not a superset of US-ASCII.
+fn in_charset(text: &str, charset: &str) -> Option<Vec<u8>> {
+    let other_octets = [
+        "utf-16",
+        "utf-32",
+        "utf-7",
+        "ucs-",
+        "ibm",
+        "ebcdic",
+        "cp037",
+        "iso-10646",
+    ];
+    match charset {
+        "utf-8" | "utf8" => Some(text.as_bytes().to_vec()),
+        "iso-8859-1" | "latin1" => text.chars().map(|c| u8::try_from(c).ok()).collect(),
+        _ if other_octets.iter().any(|other| charset.starts_with(other)) => None,
+        _ => text.is_ascii().then(|| text.as_bytes().to_vec()),
+    }
+}
+
+fn in_encoding(octets: Vec<u8>, encoding: Encoding) -> Result<Vec<u8>, EditError> {
+    let too_long = || {
+        octets
+            .split(|octet| *octet == b'\n')
+            .any(|line| line.len() > LINE_OCTETS_MAX + 1)
+    };
+    match encoding {
+        Encoding::Base64 => Ok(base64_lines(octets)),
+        Encoding::QuotedPrintable => Ok(quoted_printable(&octets)),
+        Encoding::SevenBit if !octets.is_ascii() => Err(EditError::Unsupported(
+            "the mark has characters that a 7bit text part cannot hold",
+        )),
+        Encoding::SevenBit | Encoding::EightBit if too_long() => Err(EditError::Unsupported(
+            "the mark has a line that is too long for mail",
+        )),
+        Encoding::SevenBit | Encoding::EightBit | Encoding::Binary => Ok(no_delimiter(octets)),
+        Encoding::Other => Err(EditError::Unsupported(
+            "the text has an unknown transfer encoding",
+        )),
+    }
+}
+
+/// Without an encoding a line that looks like a delimiter can only be indented.
+fn no_delimiter(octets: Vec<u8>) -> Vec<u8> {
+    if !octets.starts_with(b"--") && memchr::memmem::find(&octets, b"\n--").is_none() {
+        return octets;
+    }
+    let lines = octets.split_inclusive(|octet| *octet == b'\n');
+    lines
+        .flat_map(|line| {
+            if line.starts_with(b"--") {
+                [b" ", line]
+            } else {
+                [b"", line]
+            }
+            .concat()
+        })
+        .collect()
+}
+
+/// Whole quanta without padding, so that the body that follows goes on decoding: blanks fill up the last line.
+fn base64_lines(mut octets: Vec<u8>) -> Vec<u8> {
+    while octets.len() % 3 != 0 {
+        let at = octets
+            .len()
+            .saturating_sub(if octets.ends_with(b"\r\n") { 2 } else { 0 });
+        octets.insert(at, b' ');
+    }
+    let mut lines = Vec::with_capacity(octets.len() / 2 * 3);
+    for content in octets.chunks(BASE64_LINE_CONTENT_OCTETS) {
+        lines.extend_from_slice(STANDARD.encode(content).as_bytes());
+        lines.extend_from_slice(b"\r\n");
+    }
+    lines
+}
