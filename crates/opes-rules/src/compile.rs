@@ -86,7 +86,10 @@ fn compile_beside(
     let mut rules = compile_rules(objects, &services, broken, &mut found);
     rules.sort_by(|a, b| (a.rule.priority, &a.rule.name).cmp(&(b.rule.priority, &b.rule.name)));
     conflict::check(&rules, &mut found);
-    conflict::unused_services(objects, &mut found);
+    // Who would call it may be in a rule that could not be read.
+    if !broken.iter().any(|(kind, _)| kind == "OpesRule") {
+        conflict::unused_services(objects, &mut found);
+    }
     found.sort();
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);

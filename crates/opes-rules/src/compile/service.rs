@@ -191,7 +191,7 @@ fn tls(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> TlsMode {
     };
     let local = endpoint.starts_with("unix:")
         || host_and_port(endpoint).is_ok_and(|(host, _)| is_loopback(host));
-    let clear = endpoint.starts_with("http://");
+    let clear = endpoint.starts_with("http://") && host_and_port(endpoint).is_ok();
     match spec.transport.tls {
         Some(TlsMode::Mutual) if clear => {
             let remedy = "write https://, or transport: { tls: none }";

@@ -72,7 +72,9 @@ pub(super) fn parse(source: &str) -> Result<IdedExpr, ConditionError> {
     let failed = |_| ConditionError::new("no thread to parse the expression on", "try again");
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(PARSER_STACK_OCTETS);
-        let parsing = thread.spawn_scoped(scope, || parse_here(source)).map_err(failed)?;
+        let parsing = thread
+            .spawn_scoped(scope, || parse_here(source))
+            .map_err(failed)?;
         let broken = |_| ConditionError::new("not an expression that can be parsed", "");
         parsing.join().map_err(broken)?
     })
@@ -90,7 +92,10 @@ fn parse_here(source: &str) -> Result<IdedExpr, ConditionError> {
         };
         let said = first.msg.lines().next().unwrap_or_default();
         let (line, column) = first.pos;
-        ConditionError::new(format!("not a CEL expression: {said} (at {line}:{column})"), "")
+        ConditionError::new(
+            format!("not a CEL expression: {said} (at {line}:{column})"),
+            "",
+        )
     })
 }
 
