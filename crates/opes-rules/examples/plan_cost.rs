@@ -59,9 +59,9 @@ fn table(matching: &str) -> RoutingTable {
     match load([("generated", text.as_str())]) {
         Ok(table) => table,
         Err(diagnostics) => {
-            diagnostics
-                .iter()
-                .for_each(|diagnostic| eprintln!("{diagnostic}"));
+            for diagnostic in diagnostics {
+                eprintln!("{diagnostic}");
+            }
             std::process::exit(1);
         }
     }

@@ -38,6 +38,10 @@ struct Compiled<'o> {
 }
 
 /// Compiles objects. On failure at least one of the diagnostics is an error.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "a table replaces the objects it was made from"
+)]
 pub fn compile(objects: Vec<Object>) -> Result<RoutingTable, Vec<Diagnostic>> {
     compile_beside(&objects, &BTreeSet::new())
 }

@@ -2,7 +2,9 @@
 //!
 //! `OPES_UPDATE_GOLDEN=1` rewrites the expectations; read the difference before committing it.
 
-use opes_rules::load;
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use opes_rules::{Diagnostic, load};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,12 +28,18 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap().to_string_lossy().into_owned()
 }
 
+fn lines(diagnostics: &[Diagnostic]) -> String {
+    let mut text: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+    text.push(String::new());
+    text.join("\n")
+}
+
 #[test]
 fn refused_files_give_exactly_these_diagnostics() {
     for path in yaml_files(&root().join("tests/rules/refused")) {
         let text = fs::read_to_string(&path).unwrap();
         let diagnostics = load([(name_of(&path).as_str(), text.as_str())]).unwrap_err();
-        let said: String = diagnostics.iter().map(|d| format!("{d}\n")).collect();
+        let said = lines(&diagnostics);
         let expected = path.with_extension("expect");
         if std::env::var_os("OPES_UPDATE_GOLDEN").is_some() {
             fs::write(&expected, &said).unwrap();
@@ -51,13 +59,7 @@ fn example_files_compile_without_a_warning() {
         let text = fs::read_to_string(&path).unwrap();
         match load([(name_of(&path).as_str(), text.as_str())]) {
             Ok(table) => assert!(table.warnings.is_empty(), "{:?}", table.warnings),
-            Err(diagnostics) => panic!(
-                "{}",
-                diagnostics
-                    .iter()
-                    .map(|d| format!("{d}\n"))
-                    .collect::<String>()
-            ),
+            Err(diagnostics) => panic!("{}", lines(&diagnostics)),
         }
     }
 }
@@ -71,13 +73,7 @@ fn examples_in_the_documentation_compile() {
         let example = block.split("```").next().unwrap();
         examples += 1;
         if let Err(diagnostics) = load([("docs/rules.md", example)]) {
-            panic!(
-                "{}\n{example}",
-                diagnostics
-                    .iter()
-                    .map(|d| format!("{d}\n"))
-                    .collect::<String>()
-            );
+            panic!("{}\n{example}", lines(&diagnostics));
         }
     }
     assert!(examples >= 5, "the page has {examples} examples");

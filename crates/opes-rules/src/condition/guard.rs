@@ -198,12 +198,13 @@ impl Counts {
 fn literal(source: &str, rest: &str) -> Result<usize, ConditionError> {
     let quote = rest.get(..1).unwrap_or_default();
     let triple = quote.repeat(3);
-    let (mark, multiline) = match rest.starts_with(&triple) {
-        true => (triple.as_str(), true),
-        false => (quote, false),
+    let (mark, multiline) = if rest.starts_with(&triple) {
+        (triple.as_str(), true)
+    } else {
+        (quote, false)
     };
     let before = source.len() - rest.len();
-    let raw = source.get(..before).is_some_and(|head| is_raw_prefix(head));
+    let raw = source.get(..before).is_some_and(is_raw_prefix);
     let mut at = mark.len();
     loop {
         let tail = rest.get(at..).unwrap_or_default();

@@ -44,9 +44,13 @@ fn call(name: &str, service: &str, more: &str) -> String {
 fn table_of(rules: &[String]) -> RoutingTable {
     let text = format!("{SERVICES}{}", rules.concat());
     load([("test.yaml", text.as_str())]).unwrap_or_else(|found| {
+        let said: Vec<String> = found.iter().map(ToString::to_string).collect();
         panic!(
             "{}",
-            found.iter().map(|d| format!("{d}\n")).collect::<String>()
+            said.join(
+                "
+"
+            )
         )
     })
 }
