@@ -38,6 +38,10 @@ struct Compiled<'o> {
 }
 
 /// Compiles objects. On failure at least one of the diagnostics is an error.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "a table replaces the objects it was made from"
+)]
 pub fn compile(objects: Vec<Object>) -> Result<RoutingTable, Vec<Diagnostic>> {
     compile_beside(&objects, &BTreeSet::new())
 }
@@ -86,7 +90,10 @@ fn compile_beside(
     let mut rules = compile_rules(objects, &services, broken, &mut found);
     rules.sort_by(|a, b| (a.rule.priority, &a.rule.name).cmp(&(b.rule.priority, &b.rule.name)));
     conflict::check(&rules, &mut found);
-    conflict::unused_services(objects, &mut found);
+    // Who would call it may be in a rule that could not be read.
+    if !broken.iter().any(|(kind, _)| kind == "OpesRule") {
+        conflict::unused_services(objects, &mut found);
+    }
     found.sort();
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);

@@ -190,10 +190,10 @@ fn mismatch(
             rule.percent
         ));
     }
-    let closer = closed
+    let ended_by = closed
         .iter()
         .find(|(_, set)| set.contains(recipient.unwrap_or(0)));
-    if let Some((name, _)) = closer.filter(|_| rule.class != Some(Class::Observe)) {
+    if let Some((name, _)) = ended_by.filter(|_| rule.class != Some(Class::Observe)) {
         return Some(format!("rule {name} has ended this point"));
     }
     if recipient.is_none() && facts.point.has_recipients() && rule.matcher.per_recipient() {

@@ -69,7 +69,7 @@ pub trait Headers {
 
 // === impl Facts ===
 
-impl<'a> Facts<'a> {
+impl Facts<'_> {
     /// Nothing known but the point; fill in with `Facts { helo, ..Facts::at(point) }`.
     pub const fn at(point: Point) -> Self {
         Self {

@@ -221,9 +221,10 @@ impl Domains {
 
     /// Nothing of this set's own names is in the other. Two wildcards may always meet.
     fn excludes(&self, other: &Self) -> bool {
-        !self.exact.iter().any(|domain| other.has_domain(domain))
-            && !(self.null_path && other.null_path)
-            && (self.parents.is_empty() || other.parents.is_empty())
+        let shared = self.exact.iter().any(|domain| other.has_domain(domain));
+        let null_paths = self.null_path && other.null_path;
+        let wildcards = !self.parents.is_empty() && !other.parents.is_empty();
+        !(shared || null_paths || wildcards)
     }
 }
 

@@ -285,3 +285,6 @@ impl Plan {
         PlanSignature(hash.finish())
     }
 }
+
+#[cfg(test)]
+mod tests;

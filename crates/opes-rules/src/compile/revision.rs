@@ -3,6 +3,7 @@
 use crate::object::{Object, Resource};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::fmt::Write;
 
 /// Octets of the hash that are kept: enough to tell revisions apart, short enough to read out.
 const REVISION_OCTETS: usize = 8;
@@ -16,12 +17,13 @@ pub(super) fn of(objects: &[Object]) -> String {
         hash.update(line.as_bytes());
         hash.update(b"\n");
     }
-    let digest = hash.finalize();
-    digest
+    hash.finalize()
         .iter()
         .take(REVISION_OCTETS)
-        .map(|octet| format!("{octet:02x}"))
-        .collect()
+        .fold(String::new(), |mut hex, octet| {
+            let _ = write!(hex, "{octet:02x}");
+            hex
+        })
 }
 
 fn canonical(object: &Object) -> String {

@@ -146,7 +146,11 @@ fn matcher(written: &Match, points: &[Point], report: &mut Report<'_>) -> Matche
         && under.0 <= over.0.saturating_add(1)
     {
         let message = format!("no size is over {over} and under {under}");
-        report.error("spec.match.sizeUnder", message, "swap them");
+        report.error(
+            "spec.match.sizeUnder",
+            message,
+            "raise it, or lower sizeOver",
+        );
     }
     let domains = |listed: &Option<Vec<String>>| {
         listed

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 /// Longest connect or idle timeout: a client waits 5 minutes for most replies (RFC 5321 §4.5.3.2).
-const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 /// Shortest timeout that a network can meet.
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 /// Most transactions on one connection.
@@ -191,7 +191,7 @@ fn tls(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> TlsMode {
     };
     let local = endpoint.starts_with("unix:")
         || host_and_port(endpoint).is_ok_and(|(host, _)| is_loopback(host));
-    let clear = endpoint.starts_with("http://");
+    let clear = endpoint.starts_with("http://") && host_and_port(endpoint).is_ok();
     match spec.transport.tls {
         Some(TlsMode::Mutual) if clear => {
             let remedy = "write https://, or transport: { tls: none }";

@@ -191,12 +191,12 @@ impl<'a> Scope<'a> {
     }
 
     fn test(&self, test: TextTest, sides: &'a [Node; 2]) -> Result<bool, Unevaluable> {
-        let [text, part] = sides;
-        let (text, part) = (self.text(text)?, self.text(part)?);
+        let [whole, part] = sides;
+        let (whole, part) = (self.text(whole)?, self.text(part)?);
         Ok(match test {
-            TextTest::StartsWith => text.starts_with(&*part),
-            TextTest::EndsWith => text.ends_with(&*part),
-            TextTest::Contains => text.contains(&*part),
+            TextTest::StartsWith => whole.starts_with(&*part),
+            TextTest::EndsWith => whole.ends_with(&*part),
+            TextTest::Contains => whole.contains(&*part),
         })
     }
 

@@ -72,7 +72,9 @@ pub(super) fn parse(source: &str) -> Result<IdedExpr, ConditionError> {
     let failed = |_| ConditionError::new("no thread to parse the expression on", "try again");
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(PARSER_STACK_OCTETS);
-        let parsing = thread.spawn_scoped(scope, || parse_here(source)).map_err(failed)?;
+        let parsing = thread
+            .spawn_scoped(scope, || parse_here(source))
+            .map_err(failed)?;
         let broken = |_| ConditionError::new("not an expression that can be parsed", "");
         parsing.join().map_err(broken)?
     })
@@ -90,7 +92,10 @@ fn parse_here(source: &str) -> Result<IdedExpr, ConditionError> {
         };
         let said = first.msg.lines().next().unwrap_or_default();
         let (line, column) = first.pos;
-        ConditionError::new(format!("not a CEL expression: {said} (at {line}:{column})"), "")
+        ConditionError::new(
+            format!("not a CEL expression: {said} (at {line}:{column})"),
+            "",
+        )
     })
 }
 
@@ -193,12 +198,13 @@ impl Counts {
 fn literal(source: &str, rest: &str) -> Result<usize, ConditionError> {
     let quote = rest.get(..1).unwrap_or_default();
     let triple = quote.repeat(3);
-    let (mark, multiline) = match rest.starts_with(&triple) {
-        true => (triple.as_str(), true),
-        false => (quote, false),
+    let (mark, multiline) = if rest.starts_with(&triple) {
+        (triple.as_str(), true)
+    } else {
+        (quote, false)
     };
     let before = source.len() - rest.len();
-    let raw = source.get(..before).is_some_and(|head| is_raw_prefix(head));
+    let raw = source.get(..before).is_some_and(is_raw_prefix);
     let mut at = mark.len();
     loop {
         let tail = rest.get(at..).unwrap_or_default();

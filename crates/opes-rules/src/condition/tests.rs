@@ -8,7 +8,8 @@ struct OneField(&'static str, &'static str);
 
 impl Headers for OneField {
     fn first(&self, name: &str) -> Option<Cow<'_, str>> {
-        name.eq_ignore_ascii_case(self.0).then_some(Cow::Borrowed(self.1))
+        name.eq_ignore_ascii_case(self.0)
+            .then_some(Cow::Borrowed(self.1))
     }
 }
 
@@ -17,8 +18,14 @@ fn evaluate(source: &str) -> Result<bool, Unevaluable> {
     let parameters = ["BODY=8BITMIME".to_owned(), "SIZE=5000".to_owned()];
     let notify = ["NOTIFY=NEVER".to_owned()];
     let recipients = [
-        Recipient { address: "Ann@Example.com", parameters: &notify },
-        Recipient { address: "bob@example.org", parameters: &[] },
+        Recipient {
+            address: "Ann@Example.com",
+            parameters: &notify,
+        },
+        Recipient {
+            address: "bob@example.org",
+            parameters: &[],
+        },
     ];
     let annotations = BTreeMap::from([
         ("spam.score".to_owned(), "7.5".to_owned()),
@@ -31,7 +38,10 @@ fn evaluate(source: &str) -> Result<bool, Unevaluable> {
         client_port: Some(40_000),
         helo: Some("mail.example.net"),
         tls: Some("TLSv1.3"),
-        mail_from: Some(Sender { address: "bounce@news.example.net", parameters: &parameters }),
+        mail_from: Some(Sender {
+            address: "bounce@news.example.net",
+            parameters: &parameters,
+        }),
         recipients: &recipients,
         size: Some(5_000),
         headers: Some(&OneField("Subject", "Hello, world")),
@@ -44,17 +54,30 @@ fn evaluate(source: &str) -> Result<bool, Unevaluable> {
 
 fn refusal(source: &str) -> String {
     let errors = Condition::compile(source).expect_err(source);
-    errors.iter().map(|e| format!("{} | {}", e.message, e.remedy)).collect::<Vec<_>>().join("\n")
+    errors
+        .iter()
+        .map(|e| format!("{} | {}", e.message, e.remedy))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[test]
 fn what_holds_and_what_does_not() {
     for (source, expected) in [
         // The documented example.
-        (r#"!(client.ip in cidr("10.0.0.0/8")) && mail.parameters.exists(p, p == "BODY=8BITMIME")"#, true),
+        (
+            r#"!(client.ip in cidr("10.0.0.0/8")) && mail.parameters.exists(p, p == "BODY=8BITMIME")"#,
+            true,
+        ),
         (r#"client.ip in cidr("192.0.2.0/24")"#, true),
-        (r#"client.ip in cidr("198.51.100.0/24", "2001:db8::/32")"#, false),
-        (r#"client.ip in cidr(["198.51.100.0/24", "192.0.2.7"])"#, true),
+        (
+            r#"client.ip in cidr("198.51.100.0/24", "2001:db8::/32")"#,
+            false,
+        ),
+        (
+            r#"client.ip in cidr(["198.51.100.0/24", "192.0.2.7"])"#,
+            true,
+        ),
         (r#"client.ip in ["192.0.2.0/28"]"#, true),
         (r#"client.ip == "192.0.2.7""#, true),
         (r#""192.0.2.8" == client.ip"#, false),
@@ -63,7 +86,10 @@ fn what_holds_and_what_does_not() {
         (r#"point == "content""#, true),
         (r#"helo.endsWith(".example.net")"#, true),
         (r#"tls.version == "TLSv1.3" && auth.identity == """#, true),
-        ("has(tls.version) && !has(auth.identity) && has(mail.from)", true),
+        (
+            "has(tls.version) && !has(auth.identity) && has(mail.from)",
+            true,
+        ),
         (r#"mail.from.startsWith("bounce@")"#, true),
         (r#"domain(mail.from) == "news.example.net""#, true),
         (r#"domain(rcpt) == "example.com""#, true),
@@ -76,7 +102,10 @@ fn what_holds_and_what_does_not() {
         (r#"recipients.all(r, r.contains("@"))"#, true),
         (r#"recipients.exists_one(r, r.endsWith(".org"))"#, true),
         ("size > 4999 && size <= 5000", true),
-        ("size / 1000 * 2 + 1 == 11 && size % 7 == 2 && -size < 0", true),
+        (
+            "size / 1000 * 2 + 1 == 11 && size % 7 == 2 && -size < 0",
+            true,
+        ),
         ("size * 1.5 > 7000.0", true),
         (r#"header("subject") == "Hello, world""#, true),
         (r#"header("X-Absent") == """#, true),
@@ -86,7 +115,10 @@ fn what_holds_and_what_does_not() {
         (r#"header("Subject").size() == 12"#, true),
         (r#"annotation("spam.score") > 5"#, true),
         (r#"5 >= annotation("spam.score")"#, false),
-        (r#"annotation("spam.flag") == true && annotation("spam.flag")"#, true),
+        (
+            r#"annotation("spam.flag") == true && annotation("spam.flag")"#,
+            true,
+        ),
         (r#"annotation("word") == "fish""#, true),
         (r#"annotation("word") in ["fish", "fowl"]"#, true),
         (r#"hasAnnotation("word") && !hasAnnotation("absent")"#, true),
@@ -104,33 +136,72 @@ fn what_holds_and_what_does_not() {
 fn what_is_missing_has_no_answer_unless_the_other_side_decides() {
     let missing = Err(Unevaluable::Missing(Variable::Annotation));
     assert_eq!(evaluate(r#"annotation("absent") > 5"#), missing);
-    assert_eq!(evaluate(r#"annotation("absent") > 5 || size > 10"#), Ok(true));
-    assert_eq!(evaluate(r#"size > 10 || annotation("absent") > 5"#), Ok(true));
-    assert_eq!(evaluate(r#"annotation("absent") > 5 && size < 10"#), Ok(false));
-    assert_eq!(evaluate(r#"annotation("absent") > 5 && size > 10"#), missing);
+    assert_eq!(
+        evaluate(r#"annotation("absent") > 5 || size > 10"#),
+        Ok(true)
+    );
+    assert_eq!(
+        evaluate(r#"size > 10 || annotation("absent") > 5"#),
+        Ok(true)
+    );
+    assert_eq!(
+        evaluate(r#"annotation("absent") > 5 && size < 10"#),
+        Ok(false)
+    );
+    assert_eq!(
+        evaluate(r#"annotation("absent") > 5 && size > 10"#),
+        missing
+    );
     assert_eq!(evaluate(r#"!(annotation("absent") > 5)"#), missing);
-    assert_eq!(evaluate(r#"annotation("word") > 5"#), Err(Unevaluable::NotA("a number")));
-    assert_eq!(evaluate("1 / (size - 5000) == 1"), Err(Unevaluable::Arithmetic));
-    assert_eq!(evaluate("9223372036854775807 + size > 0"), Err(Unevaluable::Arithmetic));
+    assert_eq!(
+        evaluate(r#"annotation("word") > 5"#),
+        Err(Unevaluable::NotA("a number"))
+    );
+    assert_eq!(
+        evaluate("1 / (size - 5000) == 1"),
+        Err(Unevaluable::Arithmetic)
+    );
+    assert_eq!(
+        evaluate("9223372036854775807 + size > 0"),
+        Err(Unevaluable::Arithmetic)
+    );
     let nothing = Facts::at(Point::Connect);
     let helo = Condition::compile(r#"helo == "x""#).unwrap();
-    assert_eq!(helo.evaluate(&nothing, None), Err(Unevaluable::Missing(Variable::Helo)));
+    assert_eq!(
+        helo.evaluate(&nothing, None),
+        Err(Unevaluable::Missing(Variable::Helo))
+    );
 }
 
 #[test]
 fn what_is_not_understood_is_refused_with_a_remedy() {
     for (source, said) in [
         ("size", "expected a truth value, found an integer"),
-        ("mail.form == \"x\"", "unknown name `mail.form` | did you mean `mail.from`?"),
+        (
+            "mail.form == \"x\"",
+            "unknown name `mail.form` | did you mean `mail.from`?",
+        ),
         ("now() > 1", "unknown function `now`"),
         ("rcpt.startWith(\"a\")", "did you mean `startsWith`?"),
-        ("rcpt.matches(helo)", "the pattern of .matches() is not a written text"),
+        (
+            "rcpt.matches(helo)",
+            "the pattern of .matches() is not a written text",
+        ),
         ("rcpt.matches(\"(\")", "not a usable regular expression"),
-        ("rcpt.matches(\"(a{1000}){1000}\")", "not a usable regular expression"),
+        (
+            "rcpt.matches(\"(a{1000}){1000}\")",
+            "not a usable regular expression",
+        ),
         ("client.ip.startsWith(\"10.\")", "client.ip in cidr"),
         ("client.ip in cidr(\"10.0.0.1/8\")", "write 10.0.0.0/8"),
-        ("rcpt in cidr(\"10.0.0.0/8\")", "only an address can be in cidr"),
-        ("cidr(\"10.0.0.0/8\") == client.ip", "can only stand after `in`"),
+        (
+            "rcpt in cidr(\"10.0.0.0/8\")",
+            "only an address can be in cidr",
+        ),
+        (
+            "cidr(\"10.0.0.0/8\") == client.ip",
+            "can only stand after `in`",
+        ),
         ("rcpt == 5", "a text cannot be compared with an integer"),
         ("size + \"a\" > 1", "expected a number, found a text"),
         ("recipients == [\"a\"]", "a list can only stand after"),
@@ -141,8 +212,14 @@ fn what_is_not_understood_is_refused_with_a_remedy() {
         ("header(\"Sub ject\") == \"a\"", "not a header field name"),
         ("size > 1 &&", "not a CEL expression"),
         ("b\"a\" == b\"a\"", "octet strings are not supported"),
-        ("recipients.all(r, recipients.exists(q, q == r))", "more than one .exists()"),
-        ("recipients.all(r, true) && recipients.exists(r, true)", "more than one .exists()"),
+        (
+            "recipients.all(r, recipients.exists(q, q == r))",
+            "more than one .exists()",
+        ),
+        (
+            "recipients.all(r, true) && recipients.exists(r, true)",
+            "more than one .exists()",
+        ),
         ("size in []", "a list has 1 to 100 elements"),
         ("", "the expression is empty"),
     ] {
@@ -163,23 +240,47 @@ fn hostile_sources_are_refused_on_a_small_stack() {
     let run = || {
         for (source, said) in [
             (vec!["true"; 20_000].join(" || "), "octets, more than 4096"),
-            ("(".repeat(2_000) + "true" + &")".repeat(2_000), "nests too deeply"),
+            (
+                "(".repeat(2_000) + "true" + &")".repeat(2_000),
+                "nests too deeply",
+            ),
             ("[".repeat(4_000), "nests too deeply"),
-            ("!".repeat(4_000) + "true", "more than 8 `!` or `-` in a row"),
-            ("- ".repeat(2_000) + "1 == 1", "more than 8 `!` or `-` in a row"),
+            (
+                "!".repeat(4_000) + "true",
+                "more than 8 `!` or `-` in a row",
+            ),
+            (
+                "- ".repeat(2_000) + "1 == 1",
+                "more than 8 `!` or `-` in a row",
+            ),
             ("true?true:".repeat(400) + "true", "more than 16 `?`"),
             ("a".to_owned() + &".a".repeat(2_000), "nests too deeply"),
             (vec!["size"; 600].join("+") + " > 1", "nests too deeply"),
             (vec!["true"; 300].join("||"), "more than 200 operations"),
             ("\"".to_owned() + &"(".repeat(3_000), "is not closed"),
-            ("\"\\q".to_owned() + &"(".repeat(3_000) + "\"", "unknown escape"),
+            (
+                "\"\\q".to_owned() + &"(".repeat(3_000) + "\"",
+                "unknown escape",
+            ),
             ("'\n'".to_owned() + &"(".repeat(3_000), "is not closed"),
         ] {
             let refused = refusal(&source);
-            assert!(refused.contains(said), "{}…: {refused}", source.get(..20).unwrap_or(&source));
+            assert!(
+                refused.contains(said),
+                "{}…: {refused}",
+                source.get(..20).unwrap_or(&source)
+            );
         }
         // The deepest thing that passes the scan must not overflow either.
-        for level in ["!(", "(true||", "size([", "{1:", "[1 + (2 * (", "true?true:(", "has("] {
+        for level in [
+            "!(",
+            "(true||",
+            "size([",
+            "{1:",
+            "[1 + (2 * (",
+            "true?true:(",
+            "has(",
+        ] {
             let brackets = level.matches(['(', '[', '{']).count();
             let open = level.repeat(16 / brackets);
             assert!(Condition::compile(&open).is_err());
@@ -187,7 +288,10 @@ fn hostile_sources_are_refused_on_a_small_stack() {
             let _ = Condition::compile(&format!("{open}true{close}"));
         }
     };
-    let thread = std::thread::Builder::new().stack_size(512 << 10).spawn(run).unwrap();
+    let thread = std::thread::Builder::new()
+        .stack_size(512 << 10)
+        .spawn(run)
+        .unwrap();
     thread.join().unwrap();
 }
 

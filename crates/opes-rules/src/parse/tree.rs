@@ -10,6 +10,8 @@ use std::fmt;
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) position: Position,
+    /// Place in the list that it was written in; stays when neighbours are pruned.
+    pub(super) ordinal: usize,
     pub(super) value: Value,
 }
 
@@ -145,6 +147,7 @@ impl<'de> Deserialize<'de> for Node {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
         Ok(Self {
             position: position(spanned.referenced),
+            ordinal: 0,
             value: spanned.value,
         })
     }
@@ -203,8 +206,11 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
         let mut nodes = Vec::new();
-        while let Some(node) = sequence.next_element()? {
-            nodes.push(node);
+        while let Some(node) = sequence.next_element::<Node>()? {
+            nodes.push(Node {
+                ordinal: nodes.len(),
+                ..node
+            });
         }
         Ok(Value::List(nodes))
     }

@@ -18,6 +18,9 @@ use std::fmt;
 /// Most mistakes reported for one object; the rest is seen after these are corrected.
 const FAULTS_MAX: usize = 50;
 
+/// What serde calls whole numbers.
+const INTEGERS: [&str; 8] = ["i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"];
+
 /// One mistake and the node that caused it.
 #[derive(Debug, Default)]
 pub(super) struct Fault {
@@ -28,12 +31,21 @@ pub(super) struct Fault {
     segments: Vec<Segment>,
     /// Name of a field that is not there: the node cannot be pruned to get further.
     missing: Option<&'static str>,
+    /// A choice has nothing in it.
+    empty: bool,
 }
 
 #[derive(Debug)]
 struct Segment {
+    /// Place among the children that are left.
     index: usize,
-    name: Option<String>,
+    label: Label,
+}
+
+#[derive(Debug)]
+enum Label {
+    Key(String),
+    Element(usize),
 }
 
 /// Reads `T` out of a tree; on failure gives every mistake found.
@@ -49,7 +61,11 @@ pub(super) fn read<T: de::DeserializeOwned>(mut node: Node) -> Result<T, Vec<Fau
         let more = node.prune(&fault.child_path());
         let culprit = fault.culprit();
         // What is missing because it was pruned is not a mistake of its author.
-        if fault.missing.is_none() || !pruned.contains(&fault.field()) {
+        let missing = match fault.missing {
+            Some(_) => pruned.contains(&fault.field()),
+            None => fault.empty && pruned.iter().any(|field| field.starts_with(&culprit)),
+        };
+        if !missing {
             faults.push(fault);
         }
         pruned.push(culprit);
@@ -75,10 +91,10 @@ impl Fault {
     fn culprit(&self) -> String {
         let mut path = String::new();
         for segment in self.segments.iter().rev() {
-            match &segment.name {
-                Some(name) => path = super::tree::join(&path, name),
-                None => path = format!("{path}[{}]", segment.index),
-            }
+            path = match &segment.label {
+                Label::Key(name) => super::tree::join(&path, name),
+                Label::Element(number) => format!("{path}[{number}]"),
+            };
         }
         path
     }
@@ -99,12 +115,14 @@ impl Fault {
         }
     }
 
-    fn inside(mut self, index: usize, name: Option<&str>, position: Position) -> Self {
+    /// In the value or key of this entry.
+    fn within(self, index: usize, entry: &Entry, position: Position) -> Self {
+        self.below(index, Label::Key(entry.key.clone()), position)
+    }
+
+    fn below(mut self, index: usize, label: Label, position: Position) -> Self {
         self.position.get_or_insert(position);
-        self.segments.push(Segment {
-            index,
-            name: name.map(str::to_owned),
-        });
+        self.segments.push(Segment { index, label });
         self
     }
 }
@@ -135,8 +153,13 @@ impl de::Error for Fault {
             Unexpected::Unit => "give it a value or remove the line".to_owned(),
             _ => String::new(),
         };
+        let wanted = match expected.to_string() {
+            integer if INTEGERS.contains(&integer.as_str()) => "a whole number".to_owned(),
+            other if other.starts_with("struct ") => "a mapping".to_owned(),
+            other => other,
+        };
         Self::says(
-            format!("expected {expected}, found {}", found(unexpected)),
+            format!("expected {wanted}, found {}", found(unexpected)),
             remedy,
         )
     }
@@ -211,14 +234,18 @@ impl<'de> Deserializer<'de> for NodeReader<'_> {
         match &self.0.value {
             Value::Text(text) => {
                 let reader: StrDeserializer<'_, Fault> = text.as_str().into_deserializer();
-                reader.deserialize_enum(name, variants, visitor)
+                reader
+                    .deserialize_enum(name, variants, visitor)
+                    .map_err(|fault| alone(text, variants).unwrap_or(fault))
             }
             Value::Map(entries) => match entries.as_slice() {
                 [only] => visitor.visit_enum(ChoiceReader(only)),
-                _ => Err(Fault::says(
-                    format!("expected exactly one field, found {}", entries.len()),
-                    format!("keep one of {}", variants.join(", ")),
-                )),
+                _ => Err(Fault {
+                    message: format!("expected exactly one field, found {}", entries.len()),
+                    remedy: format!("write one of {}", variants.join(", ")),
+                    empty: entries.is_empty(),
+                    ..Fault::default()
+                }),
             },
             other => Err(Fault::says(
                 format!(
@@ -245,6 +272,16 @@ impl<'de> Deserializer<'de> for NodeReader<'_> {
     }
 }
 
+/// A choice that has fields, written as a name alone.
+fn alone(text: &str, variants: &[&str]) -> Option<Fault> {
+    variants.contains(&text).then(|| {
+        Fault::says(
+            format!("`{text}` is written as a field"),
+            format!("write {text}: {{}}"),
+        )
+    })
+}
+
 struct ListReader<'t> {
     nodes: &'t [Node],
     next: usize,
@@ -264,7 +301,7 @@ impl<'de> SeqAccess<'de> for ListReader<'_> {
         self.next += 1;
         seed.deserialize(NodeReader(node))
             .map(Some)
-            .map_err(|fault| fault.inside(index, None, node.position))
+            .map_err(|fault| fault.below(index, Label::Element(node.ordinal), node.position))
     }
 }
 
@@ -286,7 +323,7 @@ impl<'de> MapAccess<'de> for MapReader<'_> {
         let key: StrDeserializer<'_, Fault> = entry.key.as_str().into_deserializer();
         seed.deserialize(key)
             .map(Some)
-            .map_err(|fault| fault.inside(self.next, Some(&entry.key), entry.key_position))
+            .map_err(|fault| fault.within(self.next, entry, entry.key_position))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
@@ -296,7 +333,7 @@ impl<'de> MapAccess<'de> for MapReader<'_> {
             return Err(Fault::says("a value is missing".to_owned(), String::new()));
         };
         seed.deserialize(NodeReader(&entry.node))
-            .map_err(|fault| fault.inside(index, Some(&entry.key), entry.node.position))
+            .map_err(|fault| fault.within(index, entry, entry.node.position))
     }
 }
 
@@ -315,7 +352,7 @@ impl<'de, 't> EnumAccess<'de> for ChoiceReader<'t> {
         let key: StrDeserializer<'_, Fault> = entry.key.as_str().into_deserializer();
         let value = seed
             .deserialize(key)
-            .map_err(|fault| fault.inside(0, Some(&entry.key), entry.key_position))?;
+            .map_err(|fault| fault.within(0, entry, entry.key_position))?;
         Ok((value, NodeVariant(entry)))
     }
 }
@@ -324,7 +361,7 @@ struct NodeVariant<'t>(&'t Entry);
 
 impl NodeVariant<'_> {
     fn inside(&self, fault: Fault) -> Fault {
-        fault.inside(0, Some(&self.0.key), self.0.node.position)
+        fault.within(0, self.0, self.0.node.position)
     }
 }
 

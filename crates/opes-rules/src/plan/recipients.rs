@@ -89,10 +89,9 @@ impl Builder {
     /// Notes whether recipient `index` is in the set.
     pub(super) fn add(&mut self, index: usize, inside: bool) {
         match (&mut self.partial, inside) {
-            (None, true) => {}
             (None, false) => self.partial = Some((0..index).filter_map(small).collect()),
             (Some(indexes), true) => indexes.extend(small(index)),
-            (Some(_), false) => {}
+            (None, true) | (Some(_), false) => {}
         }
         self.seen += 1;
     }

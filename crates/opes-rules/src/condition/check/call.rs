@@ -163,10 +163,10 @@ impl Checker {
 
     fn function(&mut self, name: &str, arguments: &[IdedExpr]) -> Typed {
         let [argument] = arguments else {
-            return match FUNCTIONS.contains(&name) {
-                true => self.refuse(format!("{name}() takes one argument"), ""),
-                false => self.unknown_function(name),
-            };
+            if FUNCTIONS.contains(&name) {
+                return self.refuse(format!("{name}() takes one argument"), "");
+            }
+            return self.unknown_function(name);
         };
         match name {
             "header" => {
