@@ -19,14 +19,9 @@ pub(crate) async fn run(args: ServiceArgs) -> Result<ExitCode> {
         Some(path) => read(path)?,
         None => Value::Object(serde_json::Map::new()),
     };
-    let stop = CancellationToken::new();
     let listener = opes_callout_server::Listener::bind(&args.listen).await?;
-    println!("listening on {}", listener.address()?);
-    let signal = stop.clone();
-    tokio::spawn(async move {
-        opes_callout_server::terminated().await;
-        signal.cancel();
-    });
+    let stop = opes_callout_server::shutdown_on_signal()?;
+    println!("listening on {listener}");
     serve(args.name, &config, listener, stop).await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -44,7 +39,7 @@ pub(crate) async fn start_all(
             format!("CalloutService {name}: there is no built-in service `{builtin}`\n  help: one of {}", BuiltinName::names())
         })?;
         let listener = opes_callout_server::Listener::bind("127.0.0.1:0").await?;
-        endpoints.insert(name.clone(), format!("http://{}", listener.address()?));
+        endpoints.insert(name.clone(), format!("http://{listener}"));
         let (config, stop, name) = (config.clone(), stop.clone(), name.clone());
         check(kind, &config).with_context(|| format!("CalloutService {name}: spec.builtin.config"))?;
         tokio::spawn(async move {

@@ -184,8 +184,6 @@ pub(crate) enum UserCommand {
     },
 }
 
-pub(crate) use BuiltinName as Builtin;
-
 impl BuiltinName {
     /// Name as written in `CalloutService.spec.builtin.name`.
     pub(crate) fn parse(name: &str) -> Option<Self> {

@@ -37,6 +37,7 @@ pub(crate) enum Event {
 pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
     let table = rules(&args)?;
     let (rule_count, revision) = (table.rules.len(), table.revision.clone());
+    let gone = opes_callout_server::shutdown_on_signal()?;
     let stop = CancellationToken::new();
     let endpoints = builtin::start_all(&table, &stop).await?;
     let config = config(&args)?;
@@ -54,7 +55,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
         println!("{}", demo::run(server, maildir.as_deref(), &mut events).await?);
     }
     if !args.exit {
-        print_until_told_to_go(&mut events).await;
+        print_until_told_to_go(&mut events, &gone).await;
     }
     edge.drain().await;
     stop.cancel();
@@ -159,12 +160,10 @@ fn banner(args: &DevArgs, edge: &EdgeHandle, rules: usize, revision: &str) {
     println!("try       swaks --server {} --from steve@example.org --to paul@example.com", args.smtp);
 }
 
-async fn print_until_told_to_go(events: &mut mpsc::Receiver<Event>) {
-    let gone = opes_callout_server::terminated();
-    tokio::pin!(gone);
+async fn print_until_told_to_go(events: &mut mpsc::Receiver<Event>, gone: &CancellationToken) {
     loop {
         tokio::select! {
-            () = &mut gone => return,
+            () = gone.cancelled() => return,
             event = events.recv() => match event {
                 Some(Event::Message(report)) => println!("{}", line::message(&report)),
                 Some(Event::Delivered(event)) => println!("{}", line::delivery(&event)),

@@ -10,6 +10,7 @@ use opes_edge::config::EdgeConfig;
 use opes_edge::{EdgeHandle, Endpoints, Hooks, Metrics, Routing};
 use opes_telemetry::{Health, Registry};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::rulesets;
 
@@ -19,6 +20,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Runs until told to go.
 pub(crate) async fn run(path: &Path) -> Result<ExitCode> {
     let config = EdgeConfig::load(path)?;
+    let gone = opes_callout_server::shutdown_on_signal()?;
     let system = config.system.clone();
     let rules = config.rules.clone();
     let routing = routing(rules.as_deref(), &system)?;
@@ -31,7 +33,7 @@ pub(crate) async fn run(path: &Path) -> Result<ExitCode> {
         serve_admin(address, registry, health.clone()).await?;
     }
     announce(&edge);
-    watch(&edge, rules.as_deref(), &system, &health).await;
+    watch(&edge, rules.as_deref(), &system, &health, &gone).await;
     health.not_ready("edge", "draining");
     edge.drain().await;
     Ok(ExitCode::SUCCESS)
@@ -64,13 +66,17 @@ fn routing(rules: Option<&Path>, system: &str) -> Result<Routing> {
 }
 
 /// Swaps in changed rules and follows the spool's health until the process is told to go.
-async fn watch(edge: &EdgeHandle, rules: Option<&Path>, system: &str, health: &Health) {
+async fn watch(
+    edge: &EdgeHandle,
+    rules: Option<&Path>,
+    system: &str,
+    health: &Health,
+    gone: &CancellationToken,
+) {
     let mut seen = rules.map(fingerprint);
-    let gone = opes_callout_server::terminated();
-    tokio::pin!(gone);
     loop {
         tokio::select! {
-            () = &mut gone => return,
+            () = gone.cancelled() => return,
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }
         match edge.unhealthy_reason() {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use opes_edge::HeaderFields;
 use opes_rules::{Facts, Point, Recipient, Sender, explain};
 
 use crate::cli::{ExplainArgs, RulesCommand};
@@ -39,7 +40,9 @@ fn explain(args: &ExplainArgs) -> Result<ExitCode> {
         Some(path) => Some(std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?),
         None => None,
     };
-    let header = message.as_deref().map(Message::new);
+    let structure = message.as_deref().map(opes_mime::scan);
+    let header = structure.as_ref().zip(message.as_deref());
+    let header = header.map(|(structure, message)| HeaderFields::new(structure, message));
     let recipients: Vec<_> =
         args.to.iter().map(|address| Recipient { address, parameters: &[] }).collect();
     let facts = Facts {
