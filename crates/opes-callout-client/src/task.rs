@@ -175,7 +175,8 @@ impl Task {
     fn tick(&mut self) {
         let now = self.now_ms();
         self.core.tick(now);
-        if self.transactions.is_empty() && self.last_use.elapsed() >= self.idle_timeout {
+        let idle = self.ready.is_none() && self.transactions.is_empty();
+        if idle && self.last_use.elapsed() >= self.idle_timeout {
             self.retire();
         }
     }
