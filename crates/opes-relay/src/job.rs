@@ -128,10 +128,13 @@ impl Job {
             settle(&id, &decided, shared).await;
         }
         let again = self.again(&verdicts, &decided, shared);
+        if again.is_none() && !self.is_live() {
+            shared.closed_one();
+        }
         self.tell(&verdicts, again.as_ref().map(|again| again.wait), shared);
         match again {
             Some(again) => self.try_again(again, shared),
-            None => self.close(verdicts, shared),
+            None => self.answer(verdicts),
         }
     }
 
@@ -197,13 +200,10 @@ impl Job {
         }
     }
 
-    fn close(self, verdicts: Vec<Verdict>, shared: &Shared) {
-        match self.origin {
-            Origin::Spool { .. } => shared.closed_one(),
+    fn answer(self, verdicts: Vec<Verdict>) {
+        if let Origin::Client(answer) = self.origin {
             // A client that has gone does not wait for its replies any more.
-            Origin::Client(answer) => {
-                let _ = answer.send(verdicts.into_iter().map(|verdict| verdict.reply).collect());
-            }
+            let _ = answer.send(verdicts.into_iter().map(|verdict| verdict.reply).collect());
         }
     }
 
