@@ -60,7 +60,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 /// Octets that say where they are.
 fn octets(from: usize, len: usize) -> Bytes {
     (from..from + len)
-        .map(|at| (at % 251) as u8)
+        .map(|at| u8::try_from(at % 251).unwrap())
         .collect::<Vec<_>>()
         .into()
 }

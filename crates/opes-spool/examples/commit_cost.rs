@@ -38,7 +38,12 @@ fn main() {
         .expect("a runtime starts");
     let (cpu, start) = (cpu_time(), Instant::now());
     runtime.block_on(run(&spool, load));
-    report(&spool, load, start.elapsed(), cpu_time() - cpu);
+    report(
+        &spool,
+        load,
+        start.elapsed(),
+        cpu_time().saturating_sub(cpu),
+    );
 }
 
 async fn run(spool: &Spool, load: Load) {
