@@ -84,16 +84,16 @@ pub(crate) enum Verdict {
 /// The table of `docs/spool.md`.
 pub(crate) fn verdict(state: OnDisk) -> Verdict {
     match state {
-        OnDisk { message: false, .. } => Verdict::Forget,
-        OnDisk {
+        OnDisk { message: false, .. }
+        | OnDisk {
             settled: SettledPart::All,
             ..
         } => Verdict::Forget,
         OnDisk {
             needs_own_file: false,
             ..
-        } => Verdict::Queue,
-        OnDisk {
+        }
+        | OnDisk {
             own_file: OwnFileState::Complete,
             ..
         } => Verdict::Queue,

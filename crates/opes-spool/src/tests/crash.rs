@@ -148,7 +148,9 @@ async fn either_copy_of_the_segment_header_is_enough() {
     assert!(!intact.is_empty());
     for (broken, lost) in [(&[0][..], false), (&[4096], false), (&[0, 4096], true)] {
         let mut log = history.log.clone();
-        broken.iter().for_each(|at| log[*at..at + 64].fill(0xff));
+        for at in broken {
+            log[*at..at + 64].fill(0xff);
+        }
         let (_dir, path) = directory_with(&log, 0);
         let recovered = recover(&path).unwrap();
         let found: Vec<_> = recovered.messages.into_keys().collect();
@@ -195,8 +197,8 @@ async fn content_that_looks_like_records_is_not_taken_for_any() {
 async fn a_missing_large_content_is_reported_with_its_envelope() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(dir.path(), small()).unwrap();
-    let large = store(&spool, 1, &[b'x'; 20_000]).await.unwrap();
-    let short = store(&spool, 1, &[b'y'; 20_000]).await.unwrap();
+    let large = store(&spool, 1, &vec![b'x'; 20_000]).await.unwrap();
+    let short = store(&spool, 1, &vec![b'y'; 20_000]).await.unwrap();
     drop(spool);
     let big = dir.path().join("big");
     std::fs::remove_file(big.join(large.id.to_string())).unwrap();

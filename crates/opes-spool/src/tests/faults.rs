@@ -119,7 +119,7 @@ async fn a_large_message_that_finds_no_room_leaves_no_file() {
     let disk = Arc::new(TestDisk::default());
     let (spool, _) = open(&disk, dir.path());
     disk.fail_writes.store(true, Ordering::SeqCst);
-    store(&spool, 1, &[b'x'; 20_000]).await.unwrap_err();
+    store(&spool, 1, &vec![b'x'; 20_000]).await.unwrap_err();
     assert_eq!(own_files(dir.path()), 0);
 }
 
