@@ -151,6 +151,9 @@ pub enum NotifyTo {
     Administrator,
 }
 
+/// Fields as written.
+type Fields = serde_json::Map<String, serde_json::Value>;
+
 /// Settings that were checked, with compiled patterns.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -158,19 +161,19 @@ pub struct Config {
     pub settings: Settings,
     names: Vec<Pattern>,
     /// The fields that were written, for rules to override.
-    written: serde_json::Map<String, serde_json::Value>,
+    written: Fields,
 }
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Not the schema.
-    #[error("{place}: {source}; the fields are described in docs/services/security-filter.md")]
+    #[error("{place}: {problem}; the fields are described in docs/services/security-filter.md")]
     Schema {
-        /// `config` or `parameters`.
-        place: &'static str,
-        /// What is wrong, with the field.
-        source: serde_json::Error,
+        /// `config` or `parameters`, with the field if it is known.
+        place: String,
+        /// What is wrong.
+        problem: String,
     },
     /// A type that is neither known nor a media type.
     #[error("blockTypes: {0:?} is neither a media type such as application/pdf nor one of: {known}", known = known_types())]
@@ -216,8 +219,8 @@ impl Config {
     /// With a rule's `parameters`, a JSON object as text; its fields take the place of the service's.
     pub fn with_parameters(&self, json: &str) -> Result<Self, ConfigError> {
         let place = "parameters";
-        let overrides: Option<serde_json::Map<String, serde_json::Value>> =
-            serde_json::from_str(json).map_err(|source| ConfigError::Schema { place, source })?;
+        let overrides: Option<Fields> =
+            serde_json::from_str(json).map_err(|error| schema(place, &error))?;
         let overrides = overrides.unwrap_or_default();
         if let Some(field) = SERVICE_FIELDS
             .iter()
@@ -232,11 +235,13 @@ impl Config {
     }
 
     fn parse(json: serde_json::Value, place: &'static str) -> Result<Self, ConfigError> {
-        let schema = |source| ConfigError::Schema { place, source };
-        let fields: Option<serde_json::Map<_, _>> = serde_json::from_value(json).map_err(schema)?;
+        let fields: Option<Fields> =
+            serde_json::from_value(json).map_err(|error| schema(place, &error))?;
         let written = fields.unwrap_or_default();
-        let settings: Settings =
-            serde_json::from_value(serde_json::Value::Object(written.clone())).map_err(schema)?;
+        let settings = read(&written).map_err(|error| match culprit(&written) {
+            Some(field) => schema(&format!("{place}: {field}"), &error),
+            None => schema(place, &error),
+        })?;
         check(&settings)?;
         let names = settings
             .block_names
@@ -274,6 +279,25 @@ impl Config {
         };
         self.settings.block_types.iter().any(fits)
     }
+}
+
+fn schema(place: &str, error: &serde_json::Error) -> ConfigError {
+    ConfigError::Schema {
+        place: place.to_owned(),
+        problem: error.to_string(),
+    }
+}
+
+fn read(fields: &Fields) -> Result<Settings, serde_json::Error> {
+    serde_json::from_value(serde_json::Value::Object(fields.clone()))
+}
+
+/// The field that cannot be read. What serde says of a wrong value does not name it.
+fn culprit(fields: &Fields) -> Option<&String> {
+    let is_bad = |(name, value): &(&String, &serde_json::Value)| {
+        read(&Fields::from_iter([((*name).clone(), (*value).clone())])).is_err()
+    };
+    fields.iter().find(is_bad).map(|(name, _)| name)
 }
 
 fn check(settings: &Settings) -> Result<(), ConfigError> {
@@ -384,7 +408,7 @@ mod tests {
     fn errors_name_field_and_remedy() {
         for (config, parts) in [
             (json!({ "blockType": [] }), ["blockType", "blockTypes"]),
-            (json!({ "onViolation": "drop" }), ["drop", "replace"]),
+            (json!({ "onViolation": "drop" }), ["onViolation", "replace"]),
             (
                 json!({ "blockTypes": ["executables"] }),
                 ["executables", "executable, "],
@@ -427,7 +451,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            message.starts_with("parameters: unknown field `blockName`"),
+            message.starts_with("parameters: blockName: unknown field `blockName`"),
             "{message}"
         );
     }

@@ -124,7 +124,7 @@ fn push_filename(name: &str, fields: &mut String) {
         for octet in section.iter().collect::<String>().bytes() {
             match octet {
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => {
-                    fields.push(char::from(octet))
+                    fields.push(char::from(octet));
                 }
                 _ => {
                     let _ = write!(fields, "%{octet:02X}");

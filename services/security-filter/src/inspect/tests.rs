@@ -324,8 +324,8 @@ proptest! {
     /// Wherever the parts end up, replacing what was found leaves a message in which nothing is found.
     #[test]
     fn replacing_all_findings_makes_a_clean_message(names in proptest::collection::vec("[ab]\\.(exe|txt)", 1..6)) {
-        let entities: String = names.iter()
-            .map(|name| format!("--b\r\nContent-Disposition: attachment; filename={name}\r\n\r\nx\r\n")).collect();
+        let entity = |name: &String| format!("--b\r\nContent-Disposition: attachment; filename={name}\r\n\r\nx\r\n");
+        let entities = names.iter().map(entity).collect::<Vec<_>>().concat();
         let message = format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{entities}--b--\r\n");
         let findings = inspect(message.as_bytes(), &config());
         prop_assert_eq!(findings.len(), names.iter().filter(|name| name.ends_with("exe")).count());

@@ -15,6 +15,7 @@ const ALL: Allowed = Allowed {
     report: true,
 };
 
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 fn settings(json: serde_json::Value) -> Settings {
     Config::from_json(&json).unwrap().settings
 }
@@ -106,71 +107,53 @@ fn a_policy_may_refuse_quarantine_and_notify() {
 #[test]
 fn what_the_rule_does_not_allow_is_not_done_but_nothing_forbidden_passes() {
     let (findings, none) = ([finding("2", "a.exe")], Allowed::default());
-    let kind =
-        |config: serde_json::Value, allowed| match decide(&findings, &settings(config), allowed)
-            .map(|it| it.action)
-        {
+    let kind = |on_violation: &str, allowed| {
+        let settings = settings(json!({ "onViolation": on_violation }));
+        match decide(&findings, &settings, allowed).map(|decision| decision.action) {
             Ok(Action::Replace(_)) => "replace",
             Ok(Action::Refuse(..)) => "refuse",
             Ok(Action::Quarantine) => "quarantine",
             Ok(Action::Accept) => "accept",
             Err(_) => "fail",
-        };
-    let (replace, reject) = (json!({}), json!({ "onViolation": "reject" }));
-    assert_eq!(
-        kind(
-            replace.clone(),
-            Allowed {
-                reject: true,
-                ..none
-            }
-        ),
-        "refuse"
-    );
-    assert_eq!(
-        kind(
-            reject.clone(),
-            Allowed {
-                replace_part: true,
-                ..none
-            }
-        ),
-        "replace"
-    );
-    assert_eq!(
-        kind(
-            reject.clone(),
-            Allowed {
-                replace_part: true,
-                reject: true,
-                ..none
-            }
-        ),
-        "refuse"
-    );
-    assert_eq!(
-        kind(
-            replace.clone(),
-            Allowed {
-                quarantine: true,
-                header: true,
-                ..none
-            }
-        ),
-        "quarantine"
-    );
-    assert_eq!(
-        kind(
-            replace,
-            Allowed {
-                header: true,
-                subject: true,
-                ..none
-            }
-        ),
-        "fail"
-    );
-    assert_eq!(kind(reject, none), "fail");
+        }
+    };
+    let reject = Allowed {
+        reject: true,
+        ..none
+    };
+    let replace = Allowed {
+        replace_part: true,
+        ..none
+    };
+    let both = Allowed {
+        reject: true,
+        ..replace
+    };
+    let quarantine = Allowed {
+        quarantine: true,
+        header: true,
+        ..none
+    };
+    let marks = Allowed {
+        header: true,
+        subject: true,
+        ..none
+    };
+    for (on_violation, allowed, expected) in [
+        ("replace", reject, "refuse"),
+        ("replace", both, "replace"),
+        ("reject", replace, "replace"),
+        ("reject", both, "refuse"),
+        ("replace", quarantine, "quarantine"),
+        ("replace", marks, "fail"),
+        ("reject", none, "fail"),
+    ] {
+        assert_eq!(
+            kind(on_violation, allowed),
+            expected,
+            "{on_violation} {allowed:?}"
+        );
+    }
     let only_replace = decide(
         &findings,
         &settings(json!({})),
@@ -203,7 +186,7 @@ fn what_cannot_be_seen_is_refused_unless_configured() {
         ("accept", None),
     ] {
         let decision = decide(
-            &[beyond.clone()],
+            std::slice::from_ref(&beyond),
             &settings(json!({ "onUnscannable": policy })),
             ALL,
         )
