@@ -75,6 +75,11 @@ fn c_48_a_dpm_that_crossed_our_dwm_binds_nobody() {
     assert_eq!(sent(&mut s), ["DWP", "DWM"]);
     feed(&mut s, [dpm(0), dum(0, 0, "x")]);
     assert_eq!((sent(&mut s).len(), s.received(0)), (0, 1));
+    // Nor does a further DWP tell whether the DPM that comes is older or younger than the DWM.
+    s.pause(0, 0).expect("open");
+    out(&mut s);
+    feed(&mut s, [dpm(0), dum(0, 1, "y")]);
+    assert_eq!((sent(&mut s).len(), s.received(0)), (0, 2));
 }
 
 #[test]

@@ -142,7 +142,6 @@ pub(super) trait Agent {
     fn take(&mut self, message: Message);
     fn give(&mut self, into: &mut Vec<Message>);
     fn event(&mut self) -> Option<Self::Event>;
-    fn ended(&self) -> bool;
 }
 
 macro_rules! agent {
@@ -157,9 +156,6 @@ macro_rules! agent {
             }
             fn event(&mut self) -> Option<$event> {
                 self.next_event()
-            }
-            fn ended(&self) -> bool {
-                self.has_ended()
             }
         }
     };
