@@ -4,6 +4,8 @@
 //! - every transaction ends, so nothing waits for ever;
 //! - what P puts together is what S meant, octet for octet.
 
+// Sizes here are below a hundred.
+#[allow(clippy::cast_possible_truncation)]
 mod world;
 
 use bytes::Bytes;

@@ -268,18 +268,18 @@ pub(super) fn s_refuses(
 pub(super) fn kind(kind: Kind) -> Message {
     Message { kind: Some(kind) }
 }
-pub(super) fn code(code: u32) -> Option<Code> {
-    Some(Code {
+pub(super) fn code(code: u32) -> Code {
+    Code {
         code,
         reason: String::new(),
-    })
+    }
 }
 pub(super) fn cs() -> Message {
     kind(Kind::ConnectionStart(ConnectionStart {}))
 }
 pub(super) fn ce(result: u32) -> Message {
     kind(Kind::ConnectionEnd(ConnectionEnd {
-        result: code(result),
+        result: Some(code(result)),
     }))
 }
 pub(super) fn offer(uris: &[&str]) -> NegotiationOffer {
@@ -322,7 +322,7 @@ pub(super) fn ts(xid: u32, sg_id: u32) -> Message {
 pub(super) fn te(xid: u32, result: u32) -> Message {
     kind(Kind::TransactionEnd(TransactionEnd {
         xid,
-        result: code(result),
+        result: Some(code(result)),
     }))
 }
 pub(super) fn ams(xid: u32) -> Message {
@@ -341,14 +341,14 @@ pub(super) fn ams_of(xid: u32, am_el: u64) -> Message {
 pub(super) fn ame(xid: u32, result: u32) -> Message {
     kind(Kind::ApplicationMessageEnd(ApplicationMessageEnd {
         xid,
-        result: code(result),
+        result: Some(code(result)),
         ..Default::default()
     }))
 }
 pub(super) fn ame_from(xid: u32, joint: u64) -> Message {
     let end = ApplicationMessageEnd {
         xid,
-        result: code(206),
+        result: Some(code(206)),
         original_offset: Some(joint),
         ..Default::default()
     };

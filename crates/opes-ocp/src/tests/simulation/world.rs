@@ -98,10 +98,14 @@ impl World {
             if self.jobs.iter().all(|j| !j.ended.is_empty()) {
                 break;
             }
-            (0..self.jobs.len()).for_each(|i| self.finish_p(i));
+            for index in 0..self.jobs.len() {
+                self.finish_p(index);
+            }
             self.deliver_to_s(usize::MAX);
             let xids: Vec<u32> = self.works.keys().copied().collect();
-            xids.into_iter().for_each(|xid| self.finish_s(xid));
+            for xid in xids {
+                self.finish_s(xid);
+            }
             self.deliver_to_p(usize::MAX);
         }
         self.deliver_to_s(usize::MAX);
@@ -154,7 +158,7 @@ impl World {
     fn note_p(&mut self, event: ProcessorEvent) {
         match event {
             ProcessorEvent::AdaptedData { xid, payload, .. } => {
-                self.job(xid).built.extend_from_slice(&payload)
+                self.job(xid).built.extend_from_slice(&payload);
             }
             ProcessorEvent::UseOriginal { xid, offset, size } => {
                 let job = self.job(xid);
@@ -173,7 +177,7 @@ impl World {
             ProcessorEvent::StopSendingWanted { xid } => self.job(xid).stop_wanted = true,
             ProcessorEvent::Ended { xid, result } => self.job(xid).ended.push(result),
             ProcessorEvent::ConnectionEnded { result } => {
-                assert!(self.lost, "connection ended: {result:?}")
+                assert!(self.lost, "connection ended: {result:?}");
             }
             _ => {}
         }
@@ -202,7 +206,7 @@ impl World {
             ServerEvent::StopSending { xid, from } => self.work(xid).joint = Some(from as usize),
             ServerEvent::Ended { xid, result } => self.work(xid).ended.push(result),
             ServerEvent::ConnectionEnded { result } => {
-                assert!(self.lost, "connection ended: {result:?}")
+                assert!(self.lost, "connection ended: {result:?}");
             }
             _ => {}
         }
@@ -430,7 +434,6 @@ impl World {
         let standing = self.extensions.standing_stop && work.joint.is_none();
         let end = match (&work.original_end, work.joint) {
             (_, Some(joint)) if work.covered == joint => AdaptedEnd::Rest { from: joint as u64 },
-            (_, Some(_)) => return,
             (Some(OriginalEnd::Complete), None) if all && !early => AdaptedEnd::Complete,
             (Some(OriginalEnd::Partial), None) if all && !standing => AdaptedEnd::Complete,
             (end, None) if standing && (early || end.is_some()) => AdaptedEnd::Rest {
