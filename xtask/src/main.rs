@@ -1,2 +1,51 @@
-//! xtask
-fn main() {}
+//! `cargo xtask`: the project's own commands. `test` is the gate; `bench` makes the figures that the documents quote.
+
+mod bench;
+mod cache;
+mod deny;
+mod install;
+mod step;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+cargo xtask test              the gate: install, format, lints, build, tests, licences
+cargo xtask test --fast       without lints and end-to-end tests
+cargo xtask bench             Postfix + milter against edge + callout, one table (--quick: one round)
+cargo xtask soak [MINUTES]    the tests with random input and kill -9, over and over";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["test"] => test::run(false),
+        ["test", "--fast"] => test::run(true),
+        ["bench"] => bench(false),
+        ["bench", "--quick"] => bench(true),
+        ["soak"] => test::soak(10),
+        ["soak", minutes] => test::soak(minutes.parse()?),
+        ["noop-milter", socket] => bench::serve_milter(&PathBuf::from(socket)),
+        _ => bail!("what to do?\n{USAGE}"),
+    }
+}
+
+fn bench(quick: bool) -> Result<()> {
+    install::packages()?;
+    let target = cache::target_folder()?;
+    step::cargo("release build", &target, &["build", "--release", "--locked", "-p", "opes", "-p", "opes-examples"])?;
+    bench::run(&target.join("release"), quick)
+}
