@@ -74,7 +74,9 @@ pub async fn serve<S: Service>(
         result = &mut serving => return result,
         () = time_is_up(&shutdown, drain) => hard.cancel(),
     }
-    tracing::warn!("transactions still running at the end of the drain time were given up");
+    tracing::warn!(
+        "connections still open at the end of the drain time were cut, with the transactions on them"
+    );
     tokio::time::timeout(CLOSE_GRACE, serving)
         .await
         .unwrap_or(Ok(()))
