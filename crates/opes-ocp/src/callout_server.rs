@@ -394,7 +394,7 @@ impl CalloutServer {
 
     /// DWP: no original from `offset` on for now, please.
     pub fn pause(&mut self, xid: u32, offset: u64) -> Result<(), CallError> {
-        open(&mut self.transactions, xid)?.original.pause();
+        open(&mut self.transactions, xid)?;
         self.connection
             .send(Kind::WantDataPaused(WantDataPaused { xid, offset }));
         Ok(())

@@ -515,7 +515,7 @@ impl Processor {
 
     /// DWP: no adapted data from `offset` on for now, please.
     pub fn pause(&mut self, xid: u32, offset: u64) -> Result<(), CallError> {
-        open(&mut self.transactions, xid)?.adapted.pause();
+        open(&mut self.transactions, xid)?;
         self.connection
             .send(Kind::WantDataPaused(WantDataPaused { xid, offset }));
         Ok(())
