@@ -1,1 +1,18 @@
-//! opes-access-control
+//! Access control: a policy over client, HELO, TLS, AUTH, sender and recipient decides whether a command goes on
+//! (RFC 4496 §4.4, §4.8).
+//!
+//! A refusal is the reply to that very command (command satisfaction); nothing is ever modified. Owns the policy and its
+//! reloading. A policy that cannot be read keeps the service from starting; later it keeps the last good one in force.
+
+mod address;
+mod pattern;
+mod policy;
+mod verdict;
+
+pub use address::Address;
+pub use pattern::{AddressPatterns, HostPatterns, IdentityPatterns, Networks, PATTERNS_MAX};
+pub use policy::{
+    ADDRESS_OCTETS_MAX_DEFAULT, Action, Auth, Decision, Denial, Facts, Policy, PolicyError,
+    RULES_MAX, Rule,
+};
+pub use verdict::{Cause, ReplyText, Verdict};
