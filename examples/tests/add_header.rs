@@ -1,5 +1,8 @@
 //! The example as a process: starts, says where it listens, serves, ends cleanly on SIGTERM.
 
+// Unwrapping is how these tests fail.
+#![allow(clippy::unwrap_used)]
+
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;

@@ -1,5 +1,8 @@
 //! What Kubernetes and people with grpcurl see of a service.
 
+// Unwrapping is how these tests fail.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
