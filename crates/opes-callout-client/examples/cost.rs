@@ -123,7 +123,7 @@ async fn main() -> anyhow::Result<()> {
     while let Some(result) = tasks.join_next().await {
         result??;
     }
-    let (cpu, wall) = (cpu()? - cpu_before, started.elapsed());
+    let (cpu, wall) = (cpu()?.saturating_sub(cpu_before), started.elapsed());
     let per_message = cpu.as_secs_f64() * 1e6 / f64::from(u32::try_from(messages)?);
     println!(
         "{messages} messages of {octets} octets, {in_flight} in flight: {per_message:.1} µs CPU each, {:.2} s wall",

@@ -312,9 +312,10 @@ fn budget_ms(request: &Request, clock: &Clock) -> u32 {
 }
 
 fn start_profile(handle: &Handle, request: &Request, extent: Extent) -> Bytes {
-    let (filter, content) = match is_message(request.point) {
-        true => (&handle.negotiated.message, extent.announced()),
-        false => (&handle.negotiated.command, smtp::ContentWant::Unspecified),
+    let (filter, content) = if is_message(request.point) {
+        (&handle.negotiated.message, extent.announced())
+    } else {
+        (&handle.negotiated.command, smtp::ContentWant::Unspecified)
     };
     let start = MessageStart {
         point: request.point.into(),

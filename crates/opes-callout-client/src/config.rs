@@ -37,7 +37,7 @@ impl ServiceClientConfig {
             name: name.into(),
             target: target.into(),
             connect_timeout: Duration::from_secs(2),
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_mins(1),
             connections: 2,
             max_transactions_per_connection: 256,
             system: String::new(),
