@@ -102,11 +102,20 @@ impl CommandAnswer {
     }
 
     /// Next hop of the recipient in question.
-    pub fn next_hop(mut self, host: impl Into<String>, port: u16) -> Self {
+    pub fn next_hop(self, host: impl Into<String>, port: u16) -> Self {
+        self.next_hop_speaking(host, port, false)
+    }
+
+    /// The same, for a next hop that speaks LMTP (RFC 2033).
+    pub fn next_hop_lmtp(self, host: impl Into<String>, port: u16) -> Self {
+        self.next_hop_speaking(host, port, true)
+    }
+
+    fn next_hop_speaking(mut self, host: impl Into<String>, port: u16, lmtp: bool) -> Self {
         let next_hop = NextHop {
             host: host.into(),
             port: u32::from(port),
-            lmtp: false,
+            lmtp,
         };
         self.answer = self.answer.recipient(RecipientChange {
             next_hop: Some(next_hop),

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Listener, ServerConfig, Service, serve};
 
 /// Where a service listens if it is not told: loopback, port named after RFC 4037.
-const LISTEN_DEFAULT: &str = "127.0.0.1:4037";
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:4037";
 
 /// Runs `service` until SIGTERM or SIGINT, then drains: the body of a service's `main`.
 ///
@@ -22,7 +22,13 @@ pub async fn run<S: Service>(service: S) -> anyhow::Result<()> {
         return Ok(());
     };
     start_logs();
-    let listener = Listener::bind(&listen).await?;
+    run_on(service, &listen).await
+}
+
+/// As [`run`], for programs with arguments and logs of their own: serves on `listen` (`HOST:PORT` or `unix:PATH`) until
+/// SIGTERM or SIGINT, then drains. Prints `listening on ADDRESS` once it can be called.
+pub async fn run_on<S: Service>(service: S, listen: &str) -> anyhow::Result<()> {
+    let listener = Listener::bind(listen).await?;
     // Handlers before the readiness line: whoever waits for the line may send a signal at once.
     let shutdown = shutdown_on_signal()?;
     println!("listening on {listener}");

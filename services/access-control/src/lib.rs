@@ -5,8 +5,10 @@
 //! reloading. A policy that cannot be read keeps the service from starting; later it keeps the last good one in force.
 
 mod address;
+mod config;
 mod pattern;
 mod policy;
+mod service;
 mod verdict;
 
 pub use address::Address;
@@ -15,4 +17,5 @@ pub use policy::{
     ADDRESS_OCTETS_MAX_DEFAULT, Action, Auth, Decision, Denial, Facts, Policy, PolicyError,
     RULES_MAX, Rule,
 };
+pub use service::{AccessControl, RULE_ANNOTATION};
 pub use verdict::{Cause, ReplyText, Verdict};

@@ -159,6 +159,11 @@ impl Policy {
         }
     }
 
+    /// Does any rule depend on the client's address?
+    pub fn looks_at_client(&self) -> bool {
+        self.rules.iter().any(|rule| rule.client.is_some())
+    }
+
     fn overlong(&self, facts: &Facts<'_>) -> Option<Denial<'static>> {
         let overlong = |address: &Option<Address>, cause| {
             let octets = address.as_ref()?.octets_as_written();

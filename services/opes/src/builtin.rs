@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use opes_access_control::AccessControl;
+use opes_callout_server::{ServerConfig, run_on, serve as serve_on};
 use opes_rerouting::Rerouting;
 use opes_rules::{RoutingTable, Target};
 use opes_security_filter::SecurityFilter;
@@ -19,10 +20,11 @@ pub(crate) async fn run(args: ServiceArgs) -> Result<ExitCode> {
         Some(path) => read(path)?,
         None => Value::Object(serde_json::Map::new()),
     };
-    let listener = opes_callout_server::Listener::bind(&args.listen).await?;
-    let stop = opes_callout_server::shutdown_on_signal()?;
-    println!("listening on {listener}");
-    serve(args.name, &config, listener, stop).await?;
+    match args.name {
+        BuiltinName::AccessControl => run_on(AccessControl::from_config(&config)?, &args.listen).await?,
+        BuiltinName::Rerouting => run_on(Rerouting::from_config(&config)?, &args.listen).await?,
+        BuiltinName::SecurityFilter => run_on(SecurityFilter::from_config(&config)?, &args.listen).await?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -65,15 +67,14 @@ async fn serve(
     listener: opes_callout_server::Listener,
     stop: CancellationToken,
 ) -> Result<()> {
-    use opes_callout_server::{ServerConfig, serve};
     let server = ServerConfig::default();
     match kind {
         BuiltinName::AccessControl => {
-            serve(AccessControl::from_config(config)?.into(), listener, server, stop).await
+            serve_on(AccessControl::from_config(config)?.into(), listener, server, stop).await
         }
-        BuiltinName::Rerouting => serve(Rerouting::from_config(config)?.into(), listener, server, stop).await,
+        BuiltinName::Rerouting => serve_on(Rerouting::from_config(config)?.into(), listener, server, stop).await,
         BuiltinName::SecurityFilter => {
-            serve(SecurityFilter::from_config(config)?.into(), listener, server, stop).await
+            serve_on(SecurityFilter::from_config(config)?.into(), listener, server, stop).await
         }
     }
 }

@@ -4,6 +4,10 @@
 //! next hop. Owns the map and its reloading. A map that cannot be read keeps the service from starting; later it keeps the
 //! last good one in force.
 
+mod config;
 mod map;
+mod service;
+pub mod verdict;
 
 pub use map::{DETAIL_SEPARATOR, ENTRIES_MAX, Map, MapError, NextHop, RewriteError, Route, Target};
+pub use service::Rerouting;

@@ -1,15 +1,10 @@
 //! The security filter as a program of its own: `opes-security-filter --config FILE --listen ADDRESS`.
 
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser;
-use opes_callout_server::{Listener, ServerConfig, serve};
 use opes_security_filter::SecurityFilter;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 /// OPES callout service: attachment policy by detected type, name and nesting (RFC 4496 §4.1).
 #[derive(Debug, Parser)]
@@ -31,19 +26,7 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     opes_telemetry::init_logs(opes_telemetry::Format::Human, &arguments.log_level)?;
     let filter = SecurityFilter::from_config(&read_config(arguments.config)?)?;
-    let listener = Listener::bind(&arguments.listen).await?;
-    let shutdown = shutdown_on_signal()?;
-    println!("listening on {listener}");
-    std::io::stdout()
-        .flush()
-        .context("cannot write the readiness line")?;
-    serve(
-        Arc::new(filter),
-        listener,
-        ServerConfig::default(),
-        shutdown,
-    )
-    .await
+    opes_callout_server::run_on(filter, &arguments.listen).await
 }
 
 fn read_config(path: Option<PathBuf>) -> anyhow::Result<serde_json::Value> {
@@ -53,19 +36,4 @@ fn read_config(path: Option<PathBuf>) -> anyhow::Result<serde_json::Value> {
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
     serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))
-}
-
-fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let shutdown = CancellationToken::new();
-    let asked = shutdown.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        asked.cancel();
-    });
-    Ok(shutdown)
 }

@@ -1,0 +1,46 @@
+//! `opes-access-control --policy FILE`: the access-control service as a process of its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+use opes_access_control::AccessControl;
+use opes_callout_server::{LISTEN_DEFAULT, run_on};
+use opes_telemetry::{Format, Health, Registry, init_logs, serve_admin};
+use tokio::net::TcpListener;
+
+/// Refuses clients, senders and recipients by a policy file (RFC 4496 §4.4), as an OPES callout service.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Policy in YAML; read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// Where processors reach this service: HOST:PORT or unix:PATH.
+    #[arg(long, value_name = "ADDRESS", default_value = LISTEN_DEFAULT)]
+    listen: String,
+    /// Serve /metrics, /healthz and /readyz here.
+    #[arg(long, value_name = "HOST:PORT")]
+    admin: Option<SocketAddr>,
+    /// human or json.
+    #[arg(long, default_value = "human")]
+    log_format: Format,
+    /// error, warn, info, debug, trace, or a filter.
+    #[arg(long, default_value = "info")]
+    log_level: String,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    init_logs(arguments.log_format, &arguments.log_level)?;
+    let service = AccessControl::from_policy_file(arguments.policy)?;
+    if let Some(address) = arguments.admin {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} for --admin"))?;
+        tokio::spawn(serve_admin(listener, Registry::new(), Health::new()));
+    }
+    run_on(service, &arguments.listen).await
+}
