@@ -16,7 +16,6 @@ use opes_smtp::reply::Reply;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -52,7 +51,6 @@ pub(crate) struct Connection {
     input: BytesMut,
     timeouts: Timeouts,
     pub(crate) messages: u32,
-    _permit: Arc<OwnedSemaphorePermit>,
 }
 
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
@@ -73,11 +71,10 @@ enum Broken {
 
 impl Connection {
     /// Connects, greets and encrypts, as far as the peer's policy allows. The error is always transient.
-    pub(crate) async fn open(peer: &Peer, permit: OwnedSemaphorePermit) -> Result<Self, Reply> {
-        let permit = Arc::new(permit);
+    pub(crate) async fn open(peer: &Peer) -> Result<Self, Reply> {
         let mut mode = peer.tls_mode;
         loop {
-            let mut connection = Self::connect(peer, mode, Arc::clone(&permit)).await?;
+            let mut connection = Self::connect(peer, mode).await?;
             match connection.greet(peer).await {
                 Ok(()) => return Ok(connection),
                 Err(refused) if refused.at_handshake && mode == TlsMode::Opportunistic => {
@@ -89,11 +86,7 @@ impl Connection {
         }
     }
 
-    async fn connect(
-        peer: &Peer,
-        tls: TlsMode,
-        permit: Arc<OwnedSemaphorePermit>,
-    ) -> Result<Self, Reply> {
+    async fn connect(peer: &Peer, tls: TlsMode) -> Result<Self, Reply> {
         let connecting = TcpStream::connect((peer.host.as_str(), peer.port));
         let stream = timeout(peer.timeouts.connect, connecting)
             .await
@@ -114,7 +107,6 @@ impl Connection {
             input: BytesMut::with_capacity(READ_OCTETS),
             timeouts: peer.timeouts,
             messages: 0,
-            _permit: permit,
         })
     }
 

@@ -172,13 +172,14 @@ impl Job {
             && verdicts.iter().all(|verdict| {
                 !verdict.reply.is_transient() || asks_for_another_transaction(&verdict.reply)
             });
-        let wait = match at_once {
-            true => Duration::ZERO,
-            false => shared
+        let wait = if at_once {
+            Duration::ZERO
+        } else {
+            shared
                 .config
                 .retry
                 .message
-                .delay(attempts + 1, crate::relay::random()),
+                .delay(attempts + 1, crate::relay::random())
         };
         Some(Again { wait, left })
     }

@@ -159,7 +159,9 @@ impl Lane {
         state.put_back(job);
         state.probes_failed = state.probes_failed.saturating_add(1);
         let (old, mut fresh): (VecDeque<_>, VecDeque<_>) = state.ready.drain(..).partition(expired);
-        fresh.iter_mut().for_each(|job| job.source.release_memory());
+        for job in &mut fresh {
+            job.source.release_memory();
+        }
         state.ready = fresh;
         state.live.drain(..).chain(old).collect()
     }

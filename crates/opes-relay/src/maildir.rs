@@ -160,11 +160,12 @@ impl<'a> Batch<'a> {
     }
 
     async fn write(self, shared: &Arc<Shared>) {
-        let mut written = match self.deposits.is_empty() {
-            true => Vec::new(),
-            false => write_all(self.dir.to_owned(), self.deposits).await,
+        let mut written = Vec::new().into_iter();
+        if !self.deposits.is_empty() {
+            written = write_all(self.dir.to_owned(), self.deposits)
+                .await
+                .into_iter();
         }
-        .into_iter();
         for (job, planned) in self.jobs {
             let verdicts = planned
                 .into_iter()

@@ -11,7 +11,7 @@ use std::time::Duration;
 use opes_content::View;
 use opes_smtp::reply::Reply;
 use opes_spool::{Envelope, Queued, Recipient, Spool};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) delayed: Delayed,
     /// One permit a connection, over all next hops.
     pub(crate) connections: Arc<Semaphore>,
+    /// Somebody has none: an idle one is to be given up.
+    pub(crate) connection_wanted: Notify,
     /// No new attempts.
     pub(crate) stopping: CancellationToken,
     /// Nor those under way.
@@ -72,6 +74,10 @@ impl Relay {
 
     /// Takes over the delivery of a message that was just stored. Never refuses and never waits: that is for
     /// [`Relay::unhealthy_reason`] to prevent.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the relay owns the delivery from here on"
+    )]
     pub fn enqueue(&self, queued: Queued) {
         self.shared.enqueue(&queued, false);
     }
@@ -163,6 +169,7 @@ impl Shared {
             spool,
             delayed: Delayed::default(),
             connections: Arc::new(Semaphore::new(config.connections_total_max.max(1))),
+            connection_wanted: Notify::new(),
             stopping: CancellationToken::new(),
             abort: CancellationToken::new(),
             tasks: TaskTracker::new(),

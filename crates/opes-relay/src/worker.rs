@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use opes_smtp::client::{Mail, MailRecipient, Outcome};
 use opes_smtp::reply::Reply;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 
 use crate::connection::{Connection, Peer};
@@ -21,11 +22,14 @@ pub(crate) struct Worker {
     seat: Seat,
     peer: Peer,
     connection: Option<Connection>,
+    /// The right to have a connection, over all next hops.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Why an idle worker goes on.
 enum Wake {
     Work,
+    /// Nothing to do for long enough, or another next hop needs the connection.
     Timeout,
     PeerSpoke,
     Stop,
@@ -39,6 +43,7 @@ impl Worker {
             lane,
             peer,
             connection: None,
+            permit: None,
         }
     }
 
@@ -60,6 +65,9 @@ impl Worker {
         if job.is_abandoned() {
             return ControlFlow::Continue(());
         }
+        let Some(job) = self.with_permit(job).await else {
+            return ControlFlow::Break(());
+        };
         match self.send(&job).await {
             Ok(outcome) => {
                 let verdicts = outcome.replies.into_iter().map(Verdict::new).collect();
@@ -110,10 +118,35 @@ impl Worker {
         Ok(outcome)
     }
 
+    /// Gets the right to connect. When there is none, the job goes to a colleague; a worker without one asks idle connections to other
+    /// next hops to make way. `None`: the worker must end.
+    async fn with_permit(&mut self, job: Job) -> Option<Job> {
+        if self.permit.is_some() {
+            return Some(job);
+        }
+        let connections = &self.shared.connections;
+        if let Ok(permit) = Arc::clone(connections).try_acquire_owned() {
+            self.permit = Some(permit);
+            return Some(job);
+        }
+        let wait = self
+            .lane
+            .next_wait(&self.shared.config.retry.next_hop, random());
+        let job = self.seat.leave_to_others(job, wait)?;
+        self.shared.connection_wanted.notify_one();
+        let permit = Arc::clone(connections).acquire_owned();
+        self.permit = Some(
+            self.shared
+                .stopping
+                .run_until_cancelled(permit)
+                .await?
+                .ok()?,
+        );
+        Some(job)
+    }
+
     async fn connect(&self) -> Result<Connection, Reply> {
-        let permit = Arc::clone(&self.shared.connections).acquire_owned().await;
-        let permit = permit.map_err(|_| Reply::NEXT_HOP_UNREACHABLE)?;
-        let connection = Box::pin(Connection::open(&self.peer, permit)).await?;
+        let connection = Box::pin(Connection::open(&self.peer)).await?;
         for _ in 0..self.lane.reached() {
             self.shared.start_worker(&self.lane);
         }
@@ -135,6 +168,7 @@ impl Worker {
         if let Some(connection) = self.connection.take() {
             connection.quit().await;
         }
+        self.permit = None;
     }
 
     /// No connection is to be had: leaves if others have one, else holds the queue and tries again later.
@@ -155,6 +189,7 @@ impl Worker {
 
     /// Until the next probe, or until a client comes whose message is worth a try now.
     async fn rest(&mut self, wait: Duration) -> ControlFlow<()> {
+        self.permit = None;
         tokio::select! {
             () = sleep(wait) => {}
             () = self.lane.work() => {}
@@ -164,6 +199,9 @@ impl Worker {
     }
 
     async fn idle(&mut self) -> ControlFlow<()> {
+        if self.connection.is_none() {
+            self.permit = None;
+        }
         let wake = self.wait().await;
         self.lane.awake();
         match wake {
@@ -175,6 +213,7 @@ impl Worker {
             }
             Wake::PeerSpoke => {
                 self.connection = None;
+                self.permit = None;
                 self.leave()
             }
         }
@@ -201,6 +240,7 @@ impl Worker {
             () = self.shared.stopping.cancelled() => Wake::Stop,
             () = self.lane.work() => Wake::Work,
             () = spoken_to => Wake::PeerSpoke,
+            () = self.shared.connection_wanted.notified() => Wake::Timeout,
             () = sleep(self.peer.timeouts.idle) => Wake::Timeout,
         }
     }

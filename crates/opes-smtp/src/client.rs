@@ -159,7 +159,7 @@ impl Client {
                 Ok(Some(reply)) => self.on_reply(reply, input),
                 Ok(None) => return Action::NeedInput,
                 Err(error) => {
-                    self.fail(Reply::NEXT_HOP_PROTOCOL_ERROR.with_text(error.to_string()))
+                    self.fail(Reply::NEXT_HOP_PROTOCOL_ERROR.with_text(error.to_string()));
                 }
             }
         }

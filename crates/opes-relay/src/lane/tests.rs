@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 const BACKOFF: Backoff = Backoff {
     first: Duration::from_secs(1),
-    max: Duration::from_secs(60),
+    max: Duration::from_mins(1),
 };
 
 fn lane(workers_max: usize) -> Arc<Lane> {

@@ -49,12 +49,19 @@ pub(super) fn safe_component(text: &str) -> Option<String> {
         if plain {
             safe.push(char::from(octet));
         } else {
-            safe.push_str(&format!("%{octet:02X}"));
+            safe.push('%');
+            safe.extend([octet >> 4, octet & 15].map(hex_digit));
         }
     }
     (1..=COMPONENT_OCTETS_MAX)
         .contains(&safe.len())
         .then_some(safe)
+}
+
+fn hex_digit(value: u8) -> char {
+    char::from_digit(value.into(), 16)
+        .unwrap_or('0')
+        .to_ascii_uppercase()
 }
 
 #[cfg(test)]

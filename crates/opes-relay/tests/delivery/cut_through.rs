@@ -72,7 +72,7 @@ async fn client_that_goes_away_leaves_no_message_behind() {
         .expect("room");
     let envelope = envelope(&["b@example.net"]);
     let (replies, ()) = tokio::join!(bench.relay.deliver(&envelope, &view), async {
-        drop(writer)
+        drop(writer);
     });
     assert!(replies[0].is_transient());
     assert!(sink.received().is_empty());

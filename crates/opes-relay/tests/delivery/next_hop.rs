@@ -86,10 +86,9 @@ async fn connections_are_bounded_and_replaced() {
         bench.decided().await;
     }
     assert_eq!(sink.received().len(), 40);
-    assert!(
-        sink.record.quits.load(Ordering::SeqCst) >= 3,
-        "replaced with QUIT"
-    );
+    let quits = sink.record.quits.load(Ordering::SeqCst);
+    assert!(quits >= 2, "connections are replaced with QUIT");
+    assert!(sink.record.peak.load(Ordering::SeqCst) <= 2);
 }
 
 #[tokio::test]

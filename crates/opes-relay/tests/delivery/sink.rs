@@ -59,6 +59,9 @@ pub(crate) struct Received {
 pub(crate) struct Record {
     pub(crate) received: Mutex<Vec<Received>>,
     pub(crate) connections: AtomicUsize,
+    open: AtomicUsize,
+    /// Most connections at the same time.
+    pub(crate) peak: AtomicUsize,
     pub(crate) quits: AtomicUsize,
     /// MAIL commands that came with RCPT behind them in one piece.
     pub(crate) pipelined: AtomicUsize,
@@ -97,8 +100,11 @@ impl Sink {
                 of_task.connections.fetch_add(1, Ordering::SeqCst);
                 let (behaviour, record) = (Arc::clone(&behaviour), Arc::clone(&of_task));
                 sessions.spawn(async move {
+                    let open = record.open.fetch_add(1, Ordering::SeqCst) + 1;
+                    record.peak.fetch_max(open, Ordering::SeqCst);
                     // The peer going away is part of many tests.
                     let _ = serve(Box::new(stream), &behaviour, &record).await;
+                    record.open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });

@@ -3,6 +3,10 @@
 
 /// Extensions this client makes use of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a keyword that is there or not"
+)]
 pub struct Extensions {
     /// RFC 2920
     pub pipelining: bool,

@@ -16,7 +16,8 @@ struct Dialog {
     recipients: Vec<&'static str>,
     mail: fn(&mut Mail<'_>),
     outcomes: Vec<super::Outcome>,
-    closed: Option<Option<Reply>>,
+    closed: bool,
+    reason: Option<Reply>,
 }
 
 impl Dialog {
@@ -34,7 +35,8 @@ impl Dialog {
             recipients: recipients.to_vec(),
             mail: |_| {},
             outcomes: Vec::new(),
-            closed: None,
+            closed: false,
+            reason: None,
         }
     }
 
@@ -88,7 +90,7 @@ impl Dialog {
     }
 
     fn pump(&mut self) {
-        while self.closed.is_none() {
+        while !self.closed {
             let action = self.client.poll(&mut self.input);
             self.collect_output();
             match action {
@@ -108,7 +110,7 @@ impl Dialog {
                     self.client.content_sent();
                 }
                 Action::Done(outcome) => self.outcomes.push(outcome),
-                Action::Closed(reason) => self.closed = Some(reason),
+                Action::Closed(reason) => (self.closed, self.reason) = (true, reason),
             }
         }
     }
@@ -134,7 +136,7 @@ impl Dialog {
                     );
                     assert_eq!(self.sent.remove(0), command.trim_start());
                 }
-                _ if line == "[closed]" => assert!(self.closed.is_some(), "still open"),
+                _ if line == "[closed]" => assert!(self.closed, "still open"),
                 _ if line == "[lost]" => {
                     self.client.connection_lost("reset by peer");
                     self.pump();
@@ -204,7 +206,7 @@ fn envelope_goes_in_one_write_when_pipelining_is_offered() {
          [closed]",
     ]));
     assert_eq!(dialog.codes(), [250]);
-    assert_eq!(dialog.closed, Some(None));
+    assert!(dialog.closed && dialog.reason.is_none());
 }
 
 #[test]
@@ -367,7 +369,7 @@ fn sessions_that_do_not_come_about_are_transient() {
         "S: 250 mx\n[closed]",
     ] {
         let dialog = Dialog::new(&["b@example.net"]).play(refusal);
-        let reason = dialog.closed.flatten().expect("a reason");
+        let reason = dialog.reason.expect("a reason");
         assert!(reason.is_transient(), "{reason}");
         assert!(dialog.outcomes.is_empty());
     }
@@ -400,12 +402,7 @@ fn octets_behind_the_starttls_reply_are_refused() {
         .input
         .extend_from_slice(b"220 mx\r\n250-mx\r\n250 STARTTLS\r\n220 go\r\n250 injected\r\n");
     dialog.pump();
-    assert!(
-        dialog
-            .closed
-            .flatten()
-            .is_some_and(|reason| reason.is_transient())
-    );
+    assert!(dialog.reason.is_some_and(|reason| reason.is_transient()));
 }
 
 #[test]
@@ -418,12 +415,7 @@ fn required_tls_is_never_done_without() {
         let dialog = Dialog::new(&["b@example.net"])
             .tls(TlsMode::Required)
             .play(refusal);
-        assert!(
-            dialog
-                .closed
-                .flatten()
-                .is_some_and(|reason| reason.is_transient())
-        );
+        assert!(dialog.reason.is_some_and(|reason| reason.is_transient()));
     }
     Dialog::new(&["b@example.net"]).play(
         "S: 220 mx
@@ -587,12 +579,7 @@ fn replies_without_a_command_end_the_session() {
     let dialog = Dialog::new(&[])
         .messages(0)
         .play(&script(&[PLAIN, "S: 250 surprise\n[closed]"]));
-    assert!(
-        dialog
-            .closed
-            .flatten()
-            .is_some_and(|reason| reason.is_transient())
-    );
+    assert!(dialog.reason.is_some_and(|reason| reason.is_transient()));
 }
 
 proptest! {
@@ -632,7 +619,7 @@ fn check_totality(octets: &[u8], lmtp: bool) -> Result<(), TestCaseError> {
     }
     dialog.client.connection_lost("end of input");
     dialog.pump();
-    prop_assert!(dialog.closed.is_some());
+    prop_assert!(dialog.closed);
     prop_assert_eq!(dialog.outcomes.len(), 3 - dialog.messages);
     prop_assert!(
         dialog

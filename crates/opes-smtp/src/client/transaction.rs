@@ -171,9 +171,9 @@ impl Transaction {
     }
 
     fn words(&mut self, words: &[&str]) {
-        words
-            .iter()
-            .for_each(|word| self.lines.extend_from_slice(word.as_bytes()));
+        for word in words {
+            self.lines.extend_from_slice(word.as_bytes());
+        }
     }
 
     fn line(&mut self, step: Step, words: &[&str]) {
