@@ -167,11 +167,11 @@ impl Writer {
         while !settles.is_empty() {
             let blocked = self.shared.write_settles(settles);
             settles = blocked.settles;
-            let octets = settles.iter().map(|settle| settle.record.octets()).sum();
-            let room = match blocked.error {
-                Some(error) => self.abandon(&error),
-                None if settles.is_empty() => Ok(()),
-                None => self.make_room(octets),
+            let room = match (blocked.error, settles.first()) {
+                (Some(error), _) => self.abandon(&error),
+                // One at least; asking for all might be too much.
+                (None, Some(first)) => self.make_room(first.record.octets()),
+                (None, None) => Ok(()),
             };
             if let Err(error) = room {
                 return self.settle_later(settles, &error);
