@@ -38,6 +38,8 @@ pub(crate) struct Writer {
     left: SegmentEnd,
     /// Settlements that could not be written; the next segment starts with them. At most one a recipient that was live.
     unwritten: Vec<Note>,
+    /// The last good sync.
+    synced_at: Option<Instant>,
     /// A segment failed, and there has been no good commit since.
     suspect: bool,
     /// The last attempt to get a segment for messages, if it failed.
@@ -71,6 +73,7 @@ impl Writer {
             next_number,
             left,
             unwritten: Vec::new(),
+            synced_at: None,
             suspect: false,
             trouble: None,
             crammed_at: None,
@@ -104,7 +107,10 @@ impl Writer {
             return Some(Instant::now());
         }
         let dirty_since = self.shared.tail().dirty_since();
-        let sync = dirty_since.map(|since| since + self.shared.config.settle_sync);
+        // After a sync the next settlements are near: a look after the usual time spares the settler a nudge for each.
+        let since = dirty_since.or(self.synced_at);
+        let sync = since.map(|since| since + self.shared.config.settle_sync);
+        let sync = sync.filter(|at| dirty_since.is_some() || *at > Instant::now());
         let retry = self.trouble.as_ref().map(|(at, _)| *at + RETRY);
         sync.into_iter().chain(retry).min()
     }
@@ -199,7 +205,7 @@ impl Writer {
         let written = self.append(&mut batch);
         let committed = written.and_then(|appended| self.sync().map(|()| appended));
         match committed {
-            Ok(appended) => self.accept(batch.stores, appended),
+            Ok(appended) => self.accept(batch.stores, &appended),
             Err(error) => {
                 // Those who are refused find `unhealthy_reason` set, if it is.
                 let _ = self.abandon(&error);
@@ -239,6 +245,7 @@ impl Writer {
         let syncing = self.shared.tail().begin_sync().ok_or(SpoolError::Closed)?;
         self.shared.sync_data(&syncing)?;
         let notes = self.shared.tail().end_sync(&syncing);
+        self.synced_at = Some(Instant::now());
         self.suspect = false;
         self.remove_own_files(&notes);
         Ok(())
@@ -267,17 +274,18 @@ impl Writer {
         self.sync()
     }
 
-    fn accept(&self, stores: Vec<Store>, appended: Appended) {
+    fn accept(&self, stores: Vec<Store>, appended: &Appended) {
         let mut offset = appended.start;
         {
             let mut index = self.shared.index();
             for store in &stores {
-                index.insert(store.queued.id, entry(store, &appended, offset));
+                index.insert(store.queued.id, entry(store, appended, offset));
                 offset += store.record.octets();
             }
         }
-        let stored = &self.shared.counters.stored;
-        stored.fetch_add(stores.len() as u64, Ordering::Relaxed);
+        let counters = &self.shared.counters;
+        let count = stores.len() as u64;
+        counters.stored.fetch_add(count, Ordering::Relaxed);
         for store in stores {
             if let Some(file) = store.own_file {
                 file.keep();
