@@ -1,0 +1,167 @@
+//! What may be linked: banned crates and licences, from `deny.toml`.
+//!
+//! A small check of our own, so that the gate holds where cargo-deny is not installed; with cargo-deny, that runs as well.
+
+mod licence;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use anyhow::{Context as _, ensure};
+
+use crate::gate::Passed;
+use crate::shell::{cargo, output, root, run, succeeds};
+
+/// Normal dependencies on every platform: build scripts and tests are not shipped. `cargo metadata` would be the obvious
+/// source, but it lists crates of features that nobody turns on.
+const LINKED: &[&str] = &[
+    "tree",
+    "--workspace",
+    "--locked",
+    "--edges=normal",
+    "--target=all",
+    "--prefix=depth",
+    "--format= {p} | {l}",
+];
+
+/// Applies `deny.toml` to everything that ends up in a program of ours.
+pub(crate) fn check() -> anyhow::Result<Passed> {
+    let rules = fs::read_to_string(root().join("deny.toml")).context("deny.toml")?;
+    let tree = output(&mut cargo(LINKED.iter().copied()))?;
+    let tree = String::from_utf8(tree).context("cargo tree")?;
+    let findings = findings(&Rules::parse(&rules)?, &linked(&tree));
+    ensure!(findings.is_empty(), "\n    {}", findings.join("\n    "));
+    if succeeds(&mut cargo(["deny", "--version"])) {
+        run(&mut cargo(["deny", "check", "bans", "licenses", "sources"]))?;
+    }
+    Ok(Passed::Checked)
+}
+
+struct Rules {
+    banned: BTreeSet<String>,
+    licences: BTreeSet<String>,
+}
+
+/// A package that is linked into something of ours.
+struct Package {
+    /// SPDX expression; empty = none stated.
+    licence: String,
+    /// One of those that pull it in.
+    parent: String,
+}
+
+fn findings(rules: &Rules, linked: &BTreeMap<String, Package>) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (id, Package { licence, parent }) in linked {
+        let name = id.split(' ').next().unwrap_or(id);
+        if rules.banned.contains(name) {
+            findings.push(format!(
+                "{name} is banned by deny.toml, but {parent} depends on it"
+            ));
+        }
+        if !licence::is_allowed(licence, &rules.licences) {
+            findings.push(format!(
+                "{id} (from {parent}): licence `{licence}` is not allowed in deny.toml"
+            ));
+        }
+    }
+    findings
+}
+
+/// Reads the output of [`LINKED`]: `2 name v1.0.0 (…) | MIT`, a line per edge, the digit its depth. By name and version.
+fn linked(tree: &str) -> BTreeMap<String, Package> {
+    let mut linked = BTreeMap::new();
+    let mut above: Vec<&str> = Vec::new();
+    for line in tree.lines() {
+        let Some((package, licence)) = line.split_once(" | ") else {
+            continue;
+        };
+        let mut words = package.split_whitespace();
+        let depth = words
+            .next()
+            .and_then(|depth| depth.parse().ok())
+            .unwrap_or(0);
+        let name = words.next().unwrap_or_default();
+        above.truncate(depth);
+        let parent = above.last().copied().unwrap_or("the workspace").to_owned();
+        above.push(name);
+        let version = words.next().unwrap_or_default();
+        let licence = licence.trim_end_matches("(*)").trim().to_owned();
+        linked
+            .entry(format!("{name} {version}"))
+            .or_insert(Package { licence, parent });
+    }
+    linked
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// The `deny` list of `[bans]` and the `allow` list of `[licenses]`: all that we need of TOML.
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let banned = list(text, "bans", "deny");
+        let licences = list(text, "licenses", "allow");
+        ensure!(
+            !banned.is_empty() && !licences.is_empty(),
+            "deny.toml bans or allows nothing"
+        );
+        Ok(Self { banned, licences })
+    }
+}
+
+/// The first string of each line of `key = [ … ]` in `[section]`: its other strings are reasons.
+fn list(text: &str, section: &str, key: &str) -> BTreeSet<String> {
+    let header = format!("[{section}]");
+    let body = text
+        .lines()
+        .map(str::trim)
+        .skip_while(|line| *line != header)
+        .skip(1);
+    let opening = format!("{key} = [");
+    body.take_while(|line| !(line.starts_with('[') && line.ends_with(']')))
+        .skip_while(|line| *line != opening)
+        .skip(1)
+        .take_while(|line| *line != "]")
+        .filter_map(|line| line.split('#').next()?.split('"').nth(1))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: &str = "# x\n[bans]\nmultiple-versions = \"warn\"\ndeny = [\n  { crate = \"ring\", reason = \"one\" },\n]\n\
+                         [licenses]\nallow = [\n  \"MIT\", # usual\n  \"ISC\",\n]\n";
+
+    fn found(tree: &str) -> Vec<String> {
+        findings(&Rules::parse(RULES).unwrap(), &linked(tree))
+    }
+
+    #[test]
+    fn banned_crates_are_found_below_others() {
+        let tree = "0 opes v0.1.0 (/x) | MIT\n1 a v1.0.0 | MIT OR Apache-2.0\n2 b v1.0.0 | MIT (*)\n\
+                    2 ring v0.17.0 | MIT AND ISC\n1 c v1.0.0 (proc-macro) | MIT\n";
+        assert_eq!(
+            found(tree),
+            ["ring is banned by deny.toml, but a depends on it"]
+        );
+    }
+
+    #[test]
+    fn licences_that_are_missing_or_not_allowed_are_found() {
+        let tree = "0 opes v0.1.0 | MIT\n1 g v1.0.0 | GPL-3.0-only\n1 n v1.0.0 | \n";
+        assert_eq!(
+            found(tree),
+            [
+                "g v1.0.0 (from opes): licence `GPL-3.0-only` is not allowed in deny.toml",
+                "n v1.0.0 (from opes): licence `` is not allowed in deny.toml",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_empty_rule_file_is_refused() {
+        assert!(Rules::parse("[bans]\n[licenses]\n").is_err());
+    }
+}
