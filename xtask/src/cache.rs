@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 
-use crate::shell::root;
+use crate::step::root;
 
 const MARKER: &str = ".opes-last-used";
 const UNUSED_FOR: Duration = Duration::from_secs(24 * 60 * 60);

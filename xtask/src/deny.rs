@@ -6,11 +6,11 @@ mod licence;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, Result, ensure};
 
-use crate::gate::Passed;
-use crate::shell::{cargo, output, root, run, succeeds};
+use crate::step;
 
 /// Normal dependencies on every platform: build scripts and tests are not shipped. `cargo metadata` would be the obvious
 /// source, but it lists crates of features that nobody turns on.
@@ -25,16 +25,36 @@ const LINKED: &[&str] = &[
 ];
 
 /// Applies `deny.toml` to everything that ends up in a program of ours.
-pub(crate) fn check() -> anyhow::Result<Passed> {
-    let rules = fs::read_to_string(root().join("deny.toml")).context("deny.toml")?;
-    let tree = output(&mut cargo(LINKED.iter().copied()))?;
-    let tree = String::from_utf8(tree).context("cargo tree")?;
-    let findings = findings(&Rules::parse(&rules)?, &linked(&tree));
-    ensure!(findings.is_empty(), "\n    {}", findings.join("\n    "));
-    if succeeds(&mut cargo(["deny", "--version"])) {
-        run(&mut cargo(["deny", "check", "bans", "licenses", "sources"]))?;
+pub(crate) fn check(target: &Path) -> Result<()> {
+    step::timed("licences and bans", || own_check(target))?;
+    let installed = step::cargo_command(target)
+        .args(["deny", "--version"])
+        .output();
+    if installed.is_ok_and(|output| output.status.success()) {
+        step::cargo(
+            "cargo deny",
+            target,
+            &["deny", "check", "bans", "licenses", "sources"],
+        )?;
     }
-    Ok(Passed::Checked)
+    Ok(())
+}
+
+fn own_check(target: &Path) -> Result<()> {
+    let rules = fs::read_to_string(step::root().join("deny.toml")).context("deny.toml")?;
+    let tree = step::cargo_command(target)
+        .args(LINKED)
+        .output()
+        .context("cargo tree")?;
+    ensure!(
+        tree.status.success(),
+        "cargo tree: {}",
+        String::from_utf8_lossy(&tree.stderr)
+    );
+    let tree = String::from_utf8(tree.stdout).context("cargo tree")?;
+    let findings = findings(&Rules::parse(&rules)?, &linked(&tree));
+    ensure!(findings.is_empty(), "{}", findings.join("\n"));
+    Ok(())
 }
 
 struct Rules {
@@ -98,7 +118,7 @@ fn linked(tree: &str) -> BTreeMap<String, Package> {
 
 impl Rules {
     /// The `deny` list of `[bans]` and the `allow` list of `[licenses]`: all that we need of TOML.
-    fn parse(text: &str) -> anyhow::Result<Self> {
+    fn parse(text: &str) -> Result<Self> {
         let banned = list(text, "bans", "deny");
         let licences = list(text, "licenses", "allow");
         ensure!(

@@ -1,43 +1,51 @@
-//! Project tasks: `cargo xtask test` is the whole gate, the same on a developer's machine and in CI.
-//!
-//! Needs Rust, a C compiler and, for what is missing, root on a Debian or Ubuntu. Depends on next to nothing, so that it is
-//! compiled in seconds.
+//! `cargo xtask`: the project's own commands. `test` is the gate; `bench` makes the figures that the documents quote.
 
+mod bench;
 mod cache;
 mod deny;
-mod gate;
-mod shell;
-mod tools;
+mod install;
+mod step;
+mod test;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "\
-Usage: cargo xtask TASK
+use anyhow::{Result, bail};
 
-Tasks:
-  test [STEP…]   everything that must pass before a merge; with steps, only those:
-                 tools fmt clippy build test deny
-";
+const USAGE: &str = "\
+cargo xtask test              the gate: install, format, lints, build, tests, licences
+cargo xtask test --fast       without lints and end-to-end tests
+cargo xtask bench             Postfix + milter against edge + callout, one table (--quick: one round)
+cargo xtask soak [MINUTES]    the tests with random input and kill -9, over and over";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let outcome = match arguments
-        .split_first()
-        .map(|(task, rest)| (task.as_str(), rest))
-    {
-        Some(("test", steps)) => gate::run(steps),
-        Some(("help" | "--help" | "-h", _)) => {
-            print!("{USAGE}");
-            Ok(())
-        }
-        Some((unknown, _)) => Err(anyhow::anyhow!("unknown task `{unknown}`\n\n{USAGE}")),
-        None => Err(anyhow::anyhow!("{USAGE}")),
-    };
-    match outcome {
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["test"] => test::run(false),
+        ["test", "--fast"] => test::run(true),
+        ["bench"] => bench(false),
+        ["bench", "--quick"] => bench(true),
+        ["soak"] => test::soak(10),
+        ["soak", minutes] => test::soak(minutes.parse()?),
+        ["noop-milter", socket] => bench::serve_milter(&PathBuf::from(socket)),
+        _ => bail!("what to do?\n{USAGE}"),
+    }
+}
+
+fn bench(quick: bool) -> Result<()> {
+    install::packages()?;
+    let target = cache::target_folder()?;
+    step::release_build(&target)?;
+    bench::run(&target.join("release"), quick)
 }

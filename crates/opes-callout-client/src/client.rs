@@ -21,7 +21,7 @@ use crate::reassembly::Adapted;
 use crate::request::{Answer, Request};
 use crate::sender::Sender;
 
-/// A service refuses at most so many times before it begins (it drains); each time another connection is tried.
+/// Connections tried for one transaction: a service that drains refuses before it begins, an idempotent one may begin twice.
 const ATTEMPTS_MAX: usize = 2;
 
 /// One callout service. Clones share connections.
@@ -29,18 +29,19 @@ const ATTEMPTS_MAX: usize = 2;
 pub struct ServiceClient {
     pool: Arc<Pool>,
     naming: Arc<Naming>,
+    idempotent: bool,
 }
 
 impl ServiceClient {
     /// Connects to nothing yet.
     pub fn new(config: ServiceClientConfig) -> Self {
-        let naming = Arc::new(Naming {
-            service: config.name.clone(),
-            target: config.target.clone(),
-        });
+        let (service, target) = (config.name.clone(), config.target.clone());
+        let naming = Arc::new(Naming { service, target });
+        let idempotent = config.idempotent;
         Self {
             pool: Arc::new(Pool::new(config, Arc::clone(&naming))),
             naming,
+            idempotent,
         }
     }
 
@@ -67,10 +68,15 @@ impl ServiceClient {
             match self.exchange(&handle, permit, &request, &clock).await {
                 Ok(raw) => return self.finish(raw, &request, &clock).await,
                 Err(Lost::NotTaken(error)) => refusal = Some(error),
+                Err(Lost::Failed(error)) if self.may_repeat(&error) => refusal = Some(error),
                 Err(Lost::Failed(error)) => return Err(error),
             }
         }
         Err(refusal.unwrap_or_else(|| self.naming.unavailable("it takes no transactions")))
+    }
+
+    fn may_repeat(&self, error: &CalloutError) -> bool {
+        self.idempotent && matches!(error, CalloutError::Unavailable { .. })
     }
 
     async fn exchange(
@@ -306,9 +312,10 @@ fn budget_ms(request: &Request, clock: &Clock) -> u32 {
 }
 
 fn start_profile(handle: &Handle, request: &Request, extent: Extent) -> Bytes {
-    let (filter, content) = match is_message(request.point) {
-        true => (&handle.negotiated.message, extent.announced()),
-        false => (&handle.negotiated.command, smtp::ContentWant::Unspecified),
+    let (filter, content) = if is_message(request.point) {
+        (&handle.negotiated.message, extent.announced())
+    } else {
+        (&handle.negotiated.command, smtp::ContentWant::Unspecified)
     };
     let start = MessageStart {
         point: request.point.into(),

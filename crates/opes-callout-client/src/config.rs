@@ -24,6 +24,8 @@ pub struct ServiceClientConfig {
     pub system: String,
     /// Octets that a service may insert into one message; more is a protocol error.
     pub inserted_octets_max: u64,
+    /// The service may see a message twice: what a lost connection interrupted is tried once more on another one.
+    pub idempotent: bool,
     /// Largest frame that is read, in octets.
     pub frame_octets_max: usize,
 }
@@ -35,11 +37,12 @@ impl ServiceClientConfig {
             name: name.into(),
             target: target.into(),
             connect_timeout: Duration::from_secs(2),
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_mins(1),
             connections: 2,
             max_transactions_per_connection: 256,
             system: String::new(),
             inserted_octets_max: 64 * 1024 * 1024,
+            idempotent: false,
             frame_octets_max: 4 * 1024 * 1024,
         }
     }

@@ -72,8 +72,8 @@ pub(crate) struct Fragment {
 pub(crate) struct Cursor {
     extent: Extent,
     offset: u64,
-    /// `None` while the header section goes on.
-    body: Option<()>,
+    /// The header section has ended.
+    in_body: bool,
     /// The last octets of the header so far, at most three: its end may be cut in two.
     tail: Tail,
 }
@@ -89,7 +89,7 @@ impl Cursor {
         Self {
             extent,
             offset: 0,
-            body: None,
+            in_body: false,
             tail: Tail::default(),
         }
     }
@@ -101,7 +101,7 @@ impl Cursor {
 
     /// Nothing further is wanted.
     pub(crate) fn is_satisfied(&self) -> bool {
-        self.offset >= self.extent.octets || (self.extent.header_only && self.body.is_some())
+        self.offset >= self.extent.octets || (self.extent.header_only && self.in_body)
     }
 
     /// Octets worth reading at most.
@@ -117,7 +117,7 @@ impl Cursor {
     pub(crate) fn take(&mut self, mut octets: Bytes) -> [Option<Fragment>; 2] {
         let wanted = usize::try_from(self.wanted()).unwrap_or(usize::MAX);
         octets.truncate(wanted);
-        if self.body.is_some() {
+        if self.in_body {
             return [self.fragment(smtp::Part::Body, octets), None];
         }
         let Some(end) = self.header_end(&octets) else {
@@ -126,7 +126,7 @@ impl Cursor {
         };
         let header = octets.split_to(end);
         let header = self.fragment(smtp::Part::Header, header);
-        self.body = Some(());
+        self.in_body = true;
         if self.extent.header_only {
             return [header, None];
         }
@@ -162,9 +162,10 @@ impl Cursor {
         let joint = joint.get(..tail.len() + head.len())?;
         // A message whose first line is empty has no header at all.
         let leading = self.offset < 2 && joint.starts_with(b"\r\n");
-        let end = match leading {
-            true => 2,
-            false => memchr::memmem::find(joint, b"\r\n\r\n")? + 4,
+        let end = if leading {
+            2
+        } else {
+            memchr::memmem::find(joint, b"\r\n\r\n")? + 4
         };
         end.checked_sub(tail.len())
     }

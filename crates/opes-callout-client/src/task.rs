@@ -111,24 +111,31 @@ impl Task {
     ) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut deserted = false;
         loop {
             self.take_asks(asks);
             self.send_ready(frames);
-            if self.core.has_ended() && self.outgoing.is_empty() {
-                return;
+            if self.core.has_ended() {
+                self.answer_queued(asks);
+                deserted = true;
+                if self.outgoing.is_empty() {
+                    return;
+                }
             }
             let room = self.outgoing.octets() < OUTGOING_OCTETS_MAX;
             tokio::select! {
                 frame = inbound.message(), if !self.core.has_ended() => self.on_inbound(frame),
-                ask = asks.recv(), if room && !self.core.has_ended() => match ask {
-                    Some(ask) => self.on_ask(ask),
+                ask = asks.recv(), if room && !deserted => if let Some(ask) = ask {
+                    self.on_ask(ask);
+                } else {
                     // All handles are gone: nobody can start anything.
-                    None => self.retire(),
+                    deserted = true;
+                    self.retire();
                 },
-                permit = frames.reserve(), if !self.outgoing.is_empty() => match permit {
-                    Ok(permit) => permit.send(self.outgoing.next_frame()),
-                    Err(_) => { self.stream_lost("the stream was closed"); return; }
-                },
+                permit = frames.reserve(), if !self.outgoing.is_empty() => {
+                    let Ok(permit) = permit else { return self.stream_lost("the stream was closed") };
+                    permit.send(self.outgoing.next_frame());
+                }
                 _ = ticks.tick() => self.tick(),
             }
         }
@@ -175,7 +182,8 @@ impl Task {
     fn tick(&mut self) {
         let now = self.now_ms();
         self.core.tick(now);
-        if self.transactions.is_empty() && self.last_use.elapsed() >= self.idle_timeout {
+        let idle = self.ready.is_none() && self.transactions.is_empty();
+        if idle && self.last_use.elapsed() >= self.idle_timeout {
             self.retire();
         }
     }

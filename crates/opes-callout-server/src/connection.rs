@@ -383,7 +383,7 @@ impl<S: Service> Connection<S> {
                     context: start.context.unwrap_or_default(),
                     parameters: Arc::clone(&transaction.parameters),
                 };
-                self.work(xid, Work::Command(command));
+                self.work(xid, Work::Command(Box::new(command)));
             }
         }
     }

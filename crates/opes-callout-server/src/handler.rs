@@ -28,7 +28,7 @@ impl Drop for Running {
 /// What a handler gets.
 #[derive(Debug)]
 pub(crate) enum Work {
-    Command(Command),
+    Command(Box<Command>),
     Message(Box<Message>),
 }
 
@@ -64,7 +64,7 @@ async fn answer<S: Service>(service: &S, work: Work) -> anyhow::Result<Said> {
     match work {
         Work::Command(command) => {
             let recipient = recipient_in_question(&command);
-            let (mut outcome, payload) = service.command(command).await?.into_parts();
+            let (mut outcome, payload) = service.command(*command).await?.into_parts();
             name_recipient(&mut outcome, recipient);
             let ending = if payload.is_some() {
                 Ending::Whole

@@ -24,6 +24,6 @@ pub use command::{Command, CommandAnswer, GroupParameters};
 pub use config::ServerConfig;
 pub use listener::Listener;
 pub use message::{Adapted, FRAGMENT_OCTETS_MAX, Message, MessageError};
-pub use run::{LISTEN_DEFAULT, run, run_on};
+pub use run::{LISTEN_DEFAULT, run, run_on, shutdown_on_signal};
 pub use serve::serve;
 pub use service::{Description, Service};

@@ -82,7 +82,8 @@ fn start_logs() {
     let _already_set = logs.try_init();
 }
 
-fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+/// A token that is cancelled by SIGTERM or SIGINT. Call it before anything says that the program is ready.
+pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let shutdown = CancellationToken::new();
@@ -92,7 +93,7 @@ fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("shutting down: finishing running transactions");
+        tracing::info!("told to go: finishing what is running");
         token.cancel();
     });
     Ok(shutdown)

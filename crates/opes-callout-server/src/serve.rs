@@ -24,6 +24,9 @@ const CONNECTION_WINDOW_OCTETS: u32 = 8 * 1024 * 1024;
 /// Largest HTTP/2 frame we accept; fewer, larger ones are cheaper.
 const HTTP2_FRAME_OCTETS: u32 = 256 * 1024;
 
+/// OCP connections on one transport connection, health checks included.
+const STREAMS_MAX: u32 = 64;
+
 /// A peer that is gone without a word is noticed after these two.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,7 +77,9 @@ pub async fn serve<S: Service>(
         result = &mut serving => return result,
         () = time_is_up(&shutdown, drain) => hard.cancel(),
     }
-    tracing::warn!("transactions still running at the end of the drain time were given up");
+    tracing::warn!(
+        "connections still open at the end of the drain time were cut, with the transactions on them"
+    );
     tokio::time::timeout(CLOSE_GRACE, serving)
         .await
         .unwrap_or(Ok(()))
@@ -90,6 +95,7 @@ fn transport() -> tonic::transport::Server {
         .initial_stream_window_size(STREAM_WINDOW_OCTETS)
         .initial_connection_window_size(CONNECTION_WINDOW_OCTETS)
         .max_frame_size(HTTP2_FRAME_OCTETS)
+        .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
 }

@@ -25,3 +25,6 @@ pub const FILE_READ_OCTETS_MAX: usize = 256 * 1024;
 
 /// Octets of a message beyond [`Limits::memory_max`] that are collected before they are written to its file in one go.
 pub const WRITE_BEHIND_OCTETS: usize = 128 * 1024;
+
+#[cfg(test)]
+mod tests;

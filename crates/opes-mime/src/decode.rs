@@ -108,7 +108,7 @@ fn push_quoted(held: &mut Vec<u8>, octet: u8, out: &mut Vec<u8>) {
         ([], _) => out.push(octet),
         ([b'=', rest @ ..], b'\n') if rest.iter().all(u8::is_ascii_whitespace) => held.clear(),
         ([b'=', rest @ ..], b' ' | b'\t' | b'\r') if rest.iter().all(u8::is_ascii_whitespace) => {
-            held.push(octet)
+            held.push(octet);
         }
         ([b'='], _) if octet.is_ascii_hexdigit() => held.push(octet),
         ([b'=', high], _) if octet.is_ascii_hexdigit() && high.is_ascii_hexdigit() => {

@@ -121,7 +121,9 @@ impl Rope {
     /// Pieces in order. Drops empty ones, merges neighbours: adjacent ranges of the original always, small inserted ones by copying.
     pub fn from_pieces(pieces: Vec<Piece>) -> Self {
         let mut builder = Builder::default();
-        pieces.into_iter().for_each(|piece| builder.push(piece));
+        for piece in pieces {
+            builder.push(piece);
+        }
         builder.finish()
     }
 

@@ -1,6 +1,8 @@
 //! Golden messages: `tests/corpus/*.eml` with what the scanner says of them beside in `*.expect`.
 //! `OPES_UPDATE_CORPUS=1 cargo test -p opes-mime` writes the expectations anew; review them like code.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! S: the callout server's end of one OCP connection.
 
+mod ending;
+mod event;
 mod incoming;
 mod transaction;
 
@@ -16,13 +18,13 @@ use opes_proto::ocp::{
 
 use crate::connection::{Connection, Counters};
 use crate::error::CallError;
-use crate::flow::sender::PauseNow;
 use crate::limits::{Extensions, Limits};
 use crate::negotiation::Role;
 use crate::processor::AdaptedEnd;
 use crate::transactions::Transactions;
-use crate::violation::{Failure, OriginalEnd};
+use crate::violation::Failure;
 use crate::wire;
+pub use event::ServerEvent;
 use transaction::Transaction;
 
 /// S's answer to the offered profile.
@@ -58,110 +60,6 @@ impl fmt::Debug for ServerConfig {
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
-}
-
-/// What S has to know or do. Of each `Started` transaction exactly one `Ended` comes, as its last event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ServerEvent {
-    /// The profile is in force.
-    Negotiated {
-        /// As P offered it.
-        offer: Feature,
-    },
-    /// Answer to [`CalloutServer::offer`]; `None` also when it was dropped for an offer of P (RFC 4037 §11.18).
-    OfferAnswered {
-        /// What P selected.
-        selected: Option<Feature>,
-        /// Scope of the offer.
-        sg_id: Option<u32>,
-    },
-    /// SGC: services in the order of application. A group that cannot be served ends the connection
-    /// (RFC 4037 §11.3): [`CalloutServer::close`].
-    GroupCreated {
-        /// Group.
-        sg_id: u32,
-        /// Its services.
-        services: Vec<Service>,
-    },
-    /// SGD: running transactions go on, new ones cannot name it.
-    GroupDestroyed {
-        /// Group.
-        sg_id: u32,
-    },
-    /// TS.
-    Started {
-        /// Transaction.
-        xid: u32,
-        /// A live group.
-        sg_id: u32,
-        /// Time budget in milliseconds, enforced here too; 0 = not stated.
-        budget_ms: u32,
-        /// W3C trace context; empty = none.
-        traceparent: String,
-    },
-    /// AMS of P.
-    OriginalStart {
-        /// Transaction.
-        xid: u32,
-        /// Exact size of the whole original in octets, if P knows it.
-        am_el: Option<u64>,
-        /// AMS.profile, opaque.
-        profile: Bytes,
-    },
-    /// DUM of P with a payload.
-    OriginalData {
-        /// Transaction.
-        xid: u32,
-        /// Octets of original before this payload.
-        offset: u64,
-        /// Number of the part.
-        part: u32,
-        /// The octets.
-        payload: Bytes,
-    },
-    /// AME of P.
-    OriginalEnd {
-        /// Transaction.
-        xid: u32,
-        /// How.
-        end: OriginalEnd,
-    },
-    /// DSS: send the adapted form of exactly the first `from` octets, then `Rest { from }`, at once.
-    StopSending {
-        /// Transaction.
-        xid: u32,
-        /// J.
-        from: u64,
-    },
-    /// More of the adapted flow may be sent: see [`CalloutServer::sendable`].
-    Sendable {
-        /// Transaction.
-        xid: u32,
-    },
-    /// The transaction is over. `Err`: what was received has to be purged.
-    Ended {
-        /// Transaction.
-        xid: u32,
-        /// How.
-        result: Result<(), Failure>,
-    },
-    /// PA or PR.
-    Progress {
-        /// Transaction that P works on.
-        xid: Option<u32>,
-        /// Octets of original that P has sent.
-        org_data: Option<u64>,
-    },
-    /// AA; answers come in the order of the questions.
-    Ability {
-        /// Whether P supports the feature.
-        supported: bool,
-    },
-    /// The connection is over; all transactions have had their `Ended`. Write the remaining output, then close.
-    ConnectionEnded {
-        /// `Ok`: CE 200.
-        result: Result<(), Failure>,
-    },
 }
 
 /// S's end of one connection. See the crate's documentation for how it is driven.
@@ -348,7 +246,7 @@ impl CalloutServer {
         transaction.clock.progress(self.connection.now_ms());
         let (result, original_offset) = match end {
             AdaptedEnd::Complete => (None, None),
-            AdaptedEnd::Rest { from } => (wire::partial(), Some(from)),
+            AdaptedEnd::Rest { from } => (Some(wire::partial()), Some(from)),
         };
         let end = ApplicationMessageEnd {
             xid,
@@ -394,7 +292,7 @@ impl CalloutServer {
 
     /// DWP: no original from `offset` on for now, please.
     pub fn pause(&mut self, xid: u32, offset: u64) -> Result<(), CallError> {
-        open(&mut self.transactions, xid)?.original.pause();
+        open(&mut self.transactions, xid)?;
         self.connection
             .send(Kind::WantDataPaused(WantDataPaused { xid, offset }));
         Ok(())
@@ -516,51 +414,6 @@ impl CalloutServer {
         transactions
             .chain(self.connection.negotiation_deadline_ms())
             .min()
-    }
-
-    // ---- ends ----------------------------------------------------------------------------------------------------------
-
-    fn confirm_pause(&mut self, xid: u32, pause: PauseNow) {
-        match pause {
-            PauseNow::Yes => self.connection.send_message(wire::paused(xid)),
-            PauseNow::No => {}
-        }
-    }
-
-    fn fail_transaction(&mut self, xid: u32, failure: Failure) {
-        self.connection.send_message(wire::transaction_end(
-            xid,
-            wire::failure(&failure.to_string()),
-        ));
-        self.end_transaction(xid, Err(failure));
-    }
-
-    fn end_transaction(&mut self, xid: u32, result: Result<(), Failure>) {
-        if self.transactions.remove(xid).is_some() {
-            self.events.push_back(ServerEvent::Ended { xid, result });
-            self.close_if_done();
-        }
-    }
-
-    fn close_if_done(&mut self) {
-        if self.connection.draining && self.transactions.is_empty() {
-            self.close(None);
-        }
-    }
-
-    fn fail_connection(&mut self, failure: Failure) {
-        self.connection.close(Some(&failure.to_string()));
-        self.end_connection(Err(failure));
-    }
-
-    fn end_connection(&mut self, result: Result<(), Failure>) {
-        self.connection.free();
-        for xid in self.transactions.take_all().into_keys() {
-            let result = Err(Failure::ConnectionLost);
-            self.events.push_back(ServerEvent::Ended { xid, result });
-        }
-        self.events
-            .push_back(ServerEvent::ConnectionEnded { result });
     }
 }
 

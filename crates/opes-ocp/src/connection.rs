@@ -175,7 +175,7 @@ impl Connection {
 
     /// Sends CE, with 400 if there is a reason, and frees the state.
     pub(crate) fn close(&mut self, failure: Option<&str>) {
-        let result: Option<Code> = failure.and_then(wire::failure);
+        let result: Option<Code> = failure.map(wire::failure);
         self.held.clear();
         self.out.push_back(wire::connection_end(result));
         self.free();
@@ -206,7 +206,7 @@ impl Connection {
     /// NO of the peer: answered here. Gives back whether an own offer was dropped for it.
     pub(crate) fn on_offer(
         &mut self,
-        offer: NegotiationOffer,
+        offer: &NegotiationOffer,
         opinion: impl FnMut(&Feature) -> Opinion,
     ) -> Result<bool, Rule> {
         wire::check_features(&offer.features, &self.limits)?;
@@ -335,6 +335,8 @@ impl Connection {
 
 /// The clock of one transaction: budget and progress (RFC 4037 §2.7).
 #[derive(Debug)]
+// The unit belongs to the name of a time.
+#[allow(clippy::struct_field_names)]
 pub(crate) struct Clock {
     started_ms: u64,
     progress_ms: u64,

@@ -39,3 +39,6 @@ pub use processor::{
     Accept, AdaptedEnd, Processor, ProcessorConfig, ProcessorEvent, StartTransaction, Terms,
 };
 pub use violation::{Failure, OriginalEnd, Rule};
+
+#[cfg(test)]
+mod tests;

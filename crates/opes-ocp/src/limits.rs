@@ -53,6 +53,8 @@ impl Default for Limits {
 
 /// Extensions of Core that the profile implies once it is selected (RFC 4037 §15.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+// Four independent switches, named as in the profile; not a state.
+#[allow(clippy::struct_excessive_bools)]
 pub struct Extensions {
     /// `DWM.limit_offset` is a hard limit, from the start of each transaction. Without it flows are limited by pauses only.
     pub credit: bool,

@@ -94,7 +94,7 @@ impl Negotiation {
     /// NO of the peer. `opinion` is asked best first until a feature is selected; conflicts are settled before.
     pub(crate) fn on_offer(
         &mut self,
-        offer: NegotiationOffer,
+        offer: &NegotiationOffer,
         mut opinion: impl FnMut(&Feature) -> Opinion,
     ) -> Result<Answer, Rule> {
         let own_dropped = match (self.role, self.ours.is_some()) {
@@ -107,7 +107,7 @@ impl Negotiation {
             (Role::Processor | Role::CalloutServer, false) => false,
         };
         self.ours = None;
-        let response = self.respond(&offer, &mut opinion);
+        let response = self.respond(offer, &mut opinion);
         self.phase_open = offer.offer_pending;
         Ok(Answer::Respond {
             response,

@@ -1,28 +1,29 @@
 //! P: the processor's end of one OCP connection.
 
+mod ending;
+mod event;
 mod incoming;
 mod transaction;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::ops::Range;
 
 use bytes::Bytes;
 use opes_proto::ocp::message::Kind;
 use opes_proto::ocp::{
     ApplicationMessageEnd, ApplicationMessageStart, DataUseMine, Feature, Message,
-    NegotiationOffer, Service, ServiceGroupCreated, ServiceGroupDestroyed, StopSendingData,
-    TransactionStart, WantDataPaused,
+    NegotiationOffer, Range as Kept, Service, ServiceGroupCreated, ServiceGroupDestroyed,
+    StopSendingData, TransactionStart, WantDataPaused,
 };
 
 use crate::connection::{Connection, Counters};
 use crate::error::CallError;
-use crate::flow::sender::PauseNow;
 use crate::limits::{Extensions, ID_MAX, Limits};
 use crate::negotiation::Role;
 use crate::transactions::Transactions;
 use crate::violation::Failure;
 use crate::wire;
+pub use event::{AdaptedEnd, ProcessorEvent};
 use transaction::Transaction;
 
 /// What P learns from the parameters of the profile that S selected.
@@ -75,132 +76,6 @@ pub struct StartTransaction {
     pub am_el: Option<u64>,
     /// AMS.profile, opaque.
     pub profile: Bytes,
-}
-
-/// How the adapted flow ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdaptedEnd {
-    /// AME 200: what came is the whole adapted message.
-    Complete,
-    /// AME 206: the adapted message is what came, then the original from octet `from` (J) on.
-    Rest {
-        /// J, octets from the start of the original.
-        from: u64,
-    },
-}
-
-/// What P has to know or do. Of each started transaction exactly one `Ended` comes, as its last event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProcessorEvent {
-    /// The profile is in force: groups and transactions are possible.
-    Negotiated {
-        /// As S selected it.
-        feature: Feature,
-    },
-    /// S did not take the profile, or its answer was unusable; `ConnectionEnded` follows unless S announced an offer.
-    NegotiationFailed {
-        /// Known to S but impossible now.
-        rejects: Vec<String>,
-        /// Unknown to S.
-        unknowns: Vec<String>,
-    },
-    /// Answer to [`Processor::offer`].
-    OfferAnswered {
-        /// What S selected.
-        selected: Option<Feature>,
-        /// Scope of the offer.
-        sg_id: Option<u32>,
-    },
-    /// AMS of S.
-    AdaptedStart {
-        /// Transaction.
-        xid: u32,
-        /// Services that S applies, where they differ from the group.
-        services: Vec<Service>,
-        /// AMS.profile, opaque.
-        profile: Bytes,
-    },
-    /// DUM of S with a payload.
-    AdaptedData {
-        /// Transaction.
-        xid: u32,
-        /// Number of the part.
-        part: u32,
-        /// The octets that follow in the adapted message.
-        payload: Bytes,
-        /// The payload equals the original from here on, says S. Only if that range was sent; else it was ignored.
-        as_is: Option<u64>,
-        /// Per cent of certainty that the message is modified, if S said so here.
-        modp: Option<u32>,
-    },
-    /// DUY: this range of the original follows in the adapted message. Within what was announced as kept, and within
-    /// the original as far as its length is known here; the caller checks against the real length.
-    UseOriginal {
-        /// Transaction.
-        xid: u32,
-        /// First octet in the original.
-        offset: u64,
-        /// Octets.
-        size: u64,
-    },
-    /// AME 200 or 206 of S.
-    AdaptedEnd {
-        /// Transaction.
-        xid: u32,
-        /// How.
-        end: AdaptedEnd,
-        /// AME.profile, opaque.
-        profile: Bytes,
-    },
-    /// The transaction is over. `Ok`: TE 200 after a whole adapted message. `Err`: nothing that came for it may be used
-    /// (RFC 4037 §10.10).
-    Ended {
-        /// Transaction.
-        xid: u32,
-        /// How.
-        result: Result<(), Failure>,
-    },
-    /// More of the original may be sent: see [`Processor::sendable`].
-    Sendable {
-        /// Transaction.
-        xid: u32,
-    },
-    /// DWSR: the first `size` octets are enough. Send at least these, then `finish(xid, false)`.
-    StopReceiving {
-        /// Transaction.
-        xid: u32,
-        /// Octets from the start of the original.
-        size: u64,
-    },
-    /// DWSS that P could not answer by itself because it does not keep all from here on: [`Processor::stop_sending`].
-    StopSendingWanted {
-        /// Transaction.
-        xid: u32,
-    },
-    /// DPI: only this range of the original may still be named by S.
-    Released {
-        /// Transaction.
-        xid: u32,
-        /// What has to be kept for DUY.
-        reusable: Range<u64>,
-    },
-    /// PA or PR.
-    Progress {
-        /// Transaction that S works on.
-        xid: Option<u32>,
-        /// Octets of original that S has received.
-        org_data: Option<u64>,
-    },
-    /// AA; answers come in the order of the questions.
-    Ability {
-        /// Whether S supports the feature.
-        supported: bool,
-    },
-    /// The connection is over; all transactions have had their `Ended`. Write the remaining output, then close.
-    ConnectionEnded {
-        /// `Ok`: CE 200.
-        result: Result<(), Failure>,
-    },
 }
 
 /// P's end of one connection. See the crate's documentation for how it is driven.
@@ -459,7 +334,7 @@ impl Processor {
         if octets > 0 {
             transaction.clock.progress(self.connection.now_ms());
         }
-        let kept = kept.and_then(|(offset, size)| wire::range(offset, size));
+        let kept = kept.map(|(offset, size)| Kept { offset, size });
         let dum = DataUseMine {
             xid,
             offset,
@@ -481,7 +356,11 @@ impl Processor {
         }
         transaction.original.end(complete)?;
         transaction.clock.progress(self.connection.now_ms());
-        let result = if complete { None } else { wire::partial() };
+        let result = if complete {
+            None
+        } else {
+            Some(wire::partial())
+        };
         let end = ApplicationMessageEnd {
             result,
             ..wire::message_end(xid, None)
@@ -515,7 +394,7 @@ impl Processor {
 
     /// DWP: no adapted data from `offset` on for now, please.
     pub fn pause(&mut self, xid: u32, offset: u64) -> Result<(), CallError> {
-        open(&mut self.transactions, xid)?.adapted.pause();
+        open(&mut self.transactions, xid)?;
         self.connection
             .send(Kind::WantDataPaused(WantDataPaused { xid, offset }));
         Ok(())
@@ -608,66 +487,6 @@ impl Processor {
         transactions
             .chain(self.connection.negotiation_deadline_ms())
             .min()
-    }
-
-    // ---- ends ----------------------------------------------------------------------------------------------------------
-
-    fn confirm_pause(&mut self, xid: u32, pause: PauseNow) {
-        match pause {
-            PauseNow::Yes => self.connection.send_message(wire::paused(xid)),
-            PauseNow::No => {}
-        }
-    }
-
-    /// DSS by itself, as soon as the message can be rebuilt whatever S does (RFC 4037 §11.13).
-    fn grant_stop(&mut self, xid: u32) {
-        let granted = self
-            .transactions
-            .get_mut(xid)
-            .and_then(Transaction::grant_stop_if_kept);
-        if let Some(original_offset) = granted {
-            self.connection.send(Kind::StopSendingData(StopSendingData {
-                xid,
-                original_offset,
-            }));
-        }
-    }
-
-    fn fail_transaction(&mut self, xid: u32, failure: Failure) {
-        self.connection.send_message(wire::transaction_end(
-            xid,
-            wire::failure(&failure.to_string()),
-        ));
-        self.end_transaction(xid, Err(failure));
-    }
-
-    fn end_transaction(&mut self, xid: u32, result: Result<(), Failure>) {
-        if self.transactions.remove(xid).is_some() {
-            self.events.push_back(ProcessorEvent::Ended { xid, result });
-            self.close_if_done();
-        }
-    }
-
-    fn close_if_done(&mut self) {
-        let worn_out = self.connection.draining || self.next_xid().is_none();
-        if worn_out && self.transactions.is_empty() {
-            self.close(None);
-        }
-    }
-
-    fn fail_connection(&mut self, failure: Failure) {
-        self.connection.close(Some(&failure.to_string()));
-        self.end_connection(Err(failure));
-    }
-
-    fn end_connection(&mut self, result: Result<(), Failure>) {
-        self.connection.free();
-        for xid in self.transactions.take_all().into_keys() {
-            let result = Err(Failure::ConnectionLost);
-            self.events.push_back(ProcessorEvent::Ended { xid, result });
-        }
-        self.events
-            .push_back(ProcessorEvent::ConnectionEnded { result });
     }
 }
 

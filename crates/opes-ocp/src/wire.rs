@@ -2,8 +2,8 @@
 
 use opes_proto::ocp::message::Kind;
 use opes_proto::ocp::{
-    ApplicationMessageEnd, ConnectionEnd, Feature, Message, PausedMyData, Range, Result as Code,
-    Service, TransactionEnd, WantMoreData,
+    ApplicationMessageEnd, ConnectionEnd, Feature, Message, PausedMyData, Result as Code, Service,
+    TransactionEnd, WantMoreData,
 };
 
 use crate::limits::{Limits, REASON_OCTETS_MAX};
@@ -28,11 +28,11 @@ pub(crate) fn message(kind: Kind) -> Message {
     Message { kind: Some(kind) }
 }
 
-pub(crate) fn failure(reason: &str) -> Option<Code> {
-    Some(Code {
+pub(crate) fn failure(reason: &str) -> Code {
+    Code {
         code: FAILURE,
         reason: cut(reason).to_owned(),
-    })
+    }
 }
 
 pub(crate) fn transaction_end(xid: u32, result: Option<Code>) -> Message {
@@ -51,11 +51,11 @@ pub(crate) fn message_end(xid: u32, result: Option<Code>) -> ApplicationMessageE
     }
 }
 
-pub(crate) fn partial() -> Option<Code> {
-    Some(Code {
+pub(crate) fn partial() -> Code {
+    Code {
         code: PARTIAL,
         reason: String::new(),
-    })
+    }
 }
 
 pub(crate) fn paused(xid: u32) -> Message {
@@ -134,8 +134,4 @@ pub(crate) fn range_end(offset: u64, size: u64, max: u64) -> Result<u64, Rule> {
         return Err(Rule::OffsetTooLarge);
     }
     offset.checked_add(size).ok_or(Rule::OffsetTooLarge)
-}
-
-pub(crate) fn range(offset: u64, size: u64) -> Option<Range> {
-    Some(Range { offset, size })
 }

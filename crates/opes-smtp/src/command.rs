@@ -128,7 +128,12 @@ impl From<Reply> for CommandError {
 /// Reads one line, without its CRLF. Trailing white space is tolerated (RFC 5321 §4.1.1).
 pub fn parse_line(line: &[u8]) -> Result<Command, CommandError> {
     let (verb, argument) = split_verb(line)?;
-    Ok(match Verb::of(verb) {
+    parse_argument(verb, argument)
+}
+
+/// Reads what follows the verb.
+pub(crate) fn parse_argument(verb: Verb, argument: &str) -> Result<Command, CommandError> {
+    Ok(match verb {
         Verb::Hello(verb) => Command::Hello {
             verb,
             argument: host_name(argument)?,
@@ -152,8 +157,9 @@ pub fn parse_line(line: &[u8]) -> Result<Command, CommandError> {
     })
 }
 
-#[derive(Clone, Copy)]
-enum Verb {
+/// The first word of a line: enough to judge the sequence of commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
     Hello(HelloVerb),
     Mail,
     Rcpt,
@@ -171,7 +177,7 @@ enum Verb {
 }
 
 impl Verb {
-    const TABLE: [(&'static str, Self); 15] = [
+    pub(crate) const TABLE: [(&'static str, Self); 15] = [
         ("MAIL", Self::Mail),
         ("RCPT", Self::Rcpt),
         ("DATA", Self::Data),
@@ -197,7 +203,8 @@ impl Verb {
     }
 }
 
-fn split_verb(line: &[u8]) -> Result<(&str, &str), CommandError> {
+/// Verb and argument of a line, without its CRLF.
+pub(crate) fn split_verb(line: &[u8]) -> Result<(Verb, &str), CommandError> {
     if line.len() > COMMAND_LINE_OCTETS_MAX {
         return Err(Reply::LINE_TOO_LONG.into());
     }
@@ -207,7 +214,7 @@ fn split_verb(line: &[u8]) -> Result<(&str, &str), CommandError> {
         return Err(Reply::INVALID_CHARACTER.into());
     }
     let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
-    Ok((verb, argument.trim_start_matches(' ')))
+    Ok((Verb::of(verb), argument.trim_start_matches(' ')))
 }
 
 fn without_argument(argument: &str, command: Command) -> Result<Command, CommandError> {

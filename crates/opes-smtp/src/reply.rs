@@ -240,17 +240,21 @@ impl Reply {
         self.code / 100
     }
 
-    /// The same reply for a client that did not ask for SMTPUTF8: other characters become `?`.
-    #[must_use]
-    pub fn into_ascii(mut self) -> Self {
-        if !self.text.is_ascii() {
-            self.text = self
-                .text
-                .chars()
-                .map(|c| if c.is_ascii() { c } else { '?' })
-                .collect();
+    /// As [`Reply::write_to`], for a client that did not ask for SMTPUTF8: other characters become `?`.
+    pub fn write_ascii_to(&self, output: &mut BytesMut) {
+        if self.text.is_ascii() {
+            return self.write_to(output);
         }
-        self
+        let text: String = self
+            .text
+            .chars()
+            .map(|c| if c.is_ascii() { c } else { '?' })
+            .collect();
+        Self {
+            text: text.into(),
+            ..*self
+        }
+        .write_to(output);
     }
 
     /// Appends the lines as they go over the wire.

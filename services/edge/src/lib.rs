@@ -1,1 +1,33 @@
-//! opes-edge
+//! The edge: an OPES processor (RFC 3835) that speaks SMTP, submission and LMTP and triggers callout services by rules.
+//!
+//! `docs/life-of-a-message.md` walks through these modules in the order in which a message meets them.
+
+mod acceptance;
+mod auth;
+mod callout;
+mod check;
+pub mod config;
+mod content;
+mod context;
+mod dialog;
+mod edge;
+mod edits;
+mod header;
+mod listener;
+mod mail;
+mod metrics;
+mod outcome;
+mod quarantine;
+mod received;
+pub mod report;
+mod routing;
+mod session;
+mod stages;
+mod stream;
+mod tls;
+
+pub use auth::hash as password_hash;
+pub use header::HeaderFields;
+pub use edge::{EdgeHandle, Hooks, start};
+pub use metrics::Metrics;
+pub use routing::{Endpoints, Routing, RoutingError};

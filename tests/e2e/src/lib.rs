@@ -1,1 +1,45 @@
-//! opes-e2e
+//! The harness of the end-to-end tests: real `opes` processes on loopback, foreign software, own deadlines.
+//!
+//! `OPES_BIN` names the program under test; `cargo xtask test` sets it to the release build.
+
+mod daemon;
+pub mod postfix;
+pub mod sink;
+pub mod smtp;
+
+pub use daemon::{Daemon, opes, opes_program};
+
+use std::time::{Duration, Instant};
+
+/// How long anything in these tests may take before it counts as hung.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Waits until `condition` holds; panics with `what` at the deadline.
+///
+/// # Panics
+/// At the deadline.
+pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Is this program on the path? `cargo xtask test` installs what the tests need, so a missing one is a failure.
+///
+/// # Panics
+/// If it is missing.
+pub fn need(program: &str) {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    let found = std::env::split_paths(&paths).chain(sbin).any(|folder| folder.join(program).exists());
+    assert!(found, "`{program}` is not installed: run `cargo xtask test`, which installs it");
+}
+
+/// Resident set size of a process in octets.
+pub fn resident_octets(pid: u32) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|field| field.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}

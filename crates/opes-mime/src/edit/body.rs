@@ -176,7 +176,7 @@ fn no_delimiter(octets: Vec<u8>) -> Vec<u8> {
 
 /// Whole quanta without padding, so that the body that follows goes on decoding: blanks fill up the last line.
 fn base64_lines(mut octets: Vec<u8>) -> Vec<u8> {
-    while octets.len() % 3 != 0 {
+    while !octets.len().is_multiple_of(3) {
         let at = octets
             .len()
             .saturating_sub(if octets.ends_with(b"\r\n") { 2 } else { 0 });

@@ -28,7 +28,7 @@ impl Target<'_> {
             .ok_or_else(|| EditError::NoSuchPart(path.to_owned()))?;
         let (fields, body) = render(text, name);
         if part.parent.is_none() {
-            return self.replace_content(&fields, body);
+            return self.replace_content(&fields, &body);
         }
         let mut entity = [fields.as_bytes(), b"\r\n", &body].concat();
         if !ends_at_delimiter_line_end(part, self.structure.len) {
@@ -39,7 +39,7 @@ impl Target<'_> {
     }
 
     /// The message itself: its describing fields and all of its content.
-    fn replace_content(&mut self, fields: &str, body: Vec<u8>) -> Result<(), EditError> {
+    fn replace_content(&mut self, fields: &str, body: &[u8]) -> Result<(), EditError> {
         let is_describing = |field: &&crate::Field| {
             let name = slice(self.octets, &field.name);
             name.get(..8)
@@ -47,7 +47,9 @@ impl Target<'_> {
         };
         let describing = self.structure.fields.iter().filter(is_describing);
         let spans: Vec<_> = describing.map(|field| field.whole.clone()).collect();
-        spans.iter().for_each(|span| self.delete(span));
+        for span in &spans {
+            self.delete(span);
+        }
         let version = if self.fields_named("mime-version").next().is_none() {
             "MIME-Version: 1.0\r\n"
         } else {
@@ -59,7 +61,7 @@ impl Target<'_> {
         self.splice(
             header_end,
             self.structure.len - header_end,
-            [empty_line, &body].concat(),
+            [empty_line, body].concat(),
         );
         Ok(())
     }
@@ -122,9 +124,11 @@ fn push_filename(name: &str, fields: &mut String) {
         for octet in section.iter().collect::<String>().bytes() {
             match octet {
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => {
-                    fields.push(char::from(octet))
+                    fields.push(char::from(octet));
                 }
-                _ => _ = write!(fields, "%{octet:02X}"),
+                _ => {
+                    let _ = write!(fields, "%{octet:02X}");
+                }
             }
         }
     }

@@ -338,9 +338,8 @@ fn render(node: &Node, path: &str, header_start: u64, out: &mut Vec<u8>, known: 
 /// RFC 2231, in two sections if it is long.
 fn encoded_name(name: &str) -> String {
     let encode = |text: &str| {
-        text.bytes()
-            .map(|octet| format!("%{octet:02X}"))
-            .collect::<String>()
+        let octets = text.bytes().map(|octet| format!("%{octet:02X}"));
+        octets.collect::<Vec<_>>().concat()
     };
     let (head, tail) = name.split_at(name.floor_char_boundary(12));
     match tail {

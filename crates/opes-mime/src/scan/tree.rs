@@ -98,7 +98,7 @@ impl Tree {
             };
             match candidate.strip_prefix(boundary.as_slice()) {
                 Some(b"" | b"--") if *closed => {
-                    structure.defects.insert(Defect::DelimiterAfterClose)
+                    structure.defects.insert(Defect::DelimiterAfterClose);
                 }
                 Some(b"") => {
                     return Line::Delimiter {

@@ -26,8 +26,8 @@ impl CalloutServer {
                 Ok(())
             }
             Kind::ServiceGroupCreated(m) => self.on_group_created(m),
-            Kind::ServiceGroupDestroyed(m) => self.on_group_destroyed(&m),
-            Kind::NegotiationOffer(m) => self.on_offer(m),
+            Kind::ServiceGroupDestroyed(m) => self.on_group_destroyed(m),
+            Kind::NegotiationOffer(m) => self.on_offer(&m),
             Kind::NegotiationResponse(m) => self.on_response(m),
             Kind::AbilityQuery(m) => self.connection.on_ability_query(&m),
             Kind::AbilityAnswer(m) => self.on_ability_answer(m.supported),
@@ -132,7 +132,7 @@ impl CalloutServer {
     fn refuse_start(&mut self, xid: u32, rule: &Rule) {
         let reason = rule.to_string();
         self.connection
-            .send_message(wire::transaction_end(xid, wire::failure(&reason)));
+            .send_message(wire::transaction_end(xid, Some(wire::failure(&reason))));
     }
 
     fn on_transaction_start(&mut self, m: TransactionStart) -> Result<(), Rule> {
@@ -239,7 +239,7 @@ impl CalloutServer {
         Ok(())
     }
 
-    fn on_group_destroyed(&mut self, m: &ServiceGroupDestroyed) -> Result<(), Rule> {
+    fn on_group_destroyed(&mut self, m: ServiceGroupDestroyed) -> Result<(), Rule> {
         self.connection.on_group_destroyed(m.sg_id)?;
         self.events
             .push_back(ServerEvent::GroupDestroyed { sg_id: m.sg_id });
@@ -247,7 +247,7 @@ impl CalloutServer {
     }
 
     /// Every offer is answered at once; the profile is for the connection, not for a group.
-    fn on_offer(&mut self, m: NegotiationOffer) -> Result<(), Rule> {
+    fn on_offer(&mut self, m: &NegotiationOffer) -> Result<(), Rule> {
         let was_open = self.connection.phase_open();
         let profile = self.connection.profile().to_owned();
         let (select, scope) = (&self.select, m.sg_id);

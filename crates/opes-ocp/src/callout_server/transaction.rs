@@ -4,7 +4,7 @@ use opes_proto::ocp::{
     ApplicationMessageEnd, ApplicationMessageStart, DataUseMine, StopSendingData, WantMoreData,
 };
 
-use super::{AdaptedEnd, OriginalEnd, Selection, ServerEvent};
+use super::{AdaptedEnd, Selection, ServerEvent};
 use crate::connection::Clock;
 use crate::error::CallError;
 use crate::flow::receiver::Receiver;
@@ -12,7 +12,7 @@ use crate::flow::sender::{PauseNow, Sender};
 use crate::flow::{FlowTerms, Life};
 use crate::limits::{Extensions, Limits};
 use crate::preservation::Preservation;
-use crate::violation::{Failure, Rule};
+use crate::violation::{Failure, OriginalEnd, Rule};
 use crate::wire::{self, Ending};
 
 #[derive(Debug)]

@@ -14,7 +14,8 @@ pub(crate) struct Receiver {
     part: u32,
     length: Option<u64>,
     paused: bool,
-    /// DWM was sent after the last DWP. A DPM that arrives now may be older than that DWM, so data after it proves nothing.
+    /// DWM was sent at some time. A DPM that arrives later may be older than that DWM, and nothing on the wire tells, so
+    /// data after it proves nothing: only a DPM before our first DWM binds.
     more_sent: bool,
 }
 
@@ -125,11 +126,6 @@ impl Receiver {
     /// DPM.
     pub(crate) fn on_paused(&mut self) {
         self.paused = !self.more_sent;
-    }
-
-    /// DWP is sent.
-    pub(crate) fn pause(&mut self) {
-        self.more_sent = false;
     }
 
     /// DWM is sent.

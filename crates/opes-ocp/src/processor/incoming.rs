@@ -27,7 +27,7 @@ impl Processor {
             }
             Kind::ServiceGroupCreated(m) => self.on_group_created(&m),
             Kind::ServiceGroupDestroyed(m) => self.connection.on_group_destroyed(m.sg_id),
-            Kind::NegotiationOffer(m) => self.on_offer(m),
+            Kind::NegotiationOffer(m) => self.on_offer(&m),
             Kind::NegotiationResponse(m) => self.on_response(m),
             Kind::AbilityQuery(m) => self.connection.on_ability_query(&m),
             Kind::AbilityAnswer(m) => self.on_ability_answer(m.supported),
@@ -133,7 +133,7 @@ impl Processor {
                 if answer {
                     let reason = Rule::UnknownTransaction(xid).to_string();
                     self.connection
-                        .send_message(wire::transaction_end(xid, wire::failure(&reason)));
+                        .send_message(wire::transaction_end(xid, Some(wire::failure(&reason))));
                 }
             }
         }
@@ -180,7 +180,7 @@ impl Processor {
     }
 
     /// Only P offers the profile, and P knows no other feature.
-    fn on_offer(&mut self, m: NegotiationOffer) -> Result<(), Rule> {
+    fn on_offer(&mut self, m: &NegotiationOffer) -> Result<(), Rule> {
         let was_open = self.connection.phase_open();
         let profile = self.connection.profile().to_owned();
         self.connection.on_offer(m, |feature| {

@@ -1,0 +1,179 @@
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use opes_callout_client::CalloutError;
+use opes_content::View;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use crate::harness::{PATIENCE, Server, client, content, growing, mail, request, run};
+
+#[tokio::test]
+async fn a_failing_or_panicking_handler_fails_its_own_transaction() {
+    let server = Server::start();
+    let client = server.client();
+    let view = content(mail(4096)).await;
+    for (behaviour, said) in [
+        ("fail", "no virus database"),
+        ("panic", "index out of bounds, say"),
+        ("unfinished", "without finish()"),
+        ("invent", "not kept"),
+    ] {
+        let error = run(&client, request(behaviour, Some(view.clone())))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, CalloutError::Failed { reason, .. } if reason.contains(said)),
+            "{error}"
+        );
+        assert!(error.to_string().contains("probe"), "{error}");
+    }
+    run(&client, request("count", Some(view))).await.unwrap();
+    let calls = server
+        .signals
+        .calls
+        .load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(calls, 5, "a handler that failed was not tried again");
+}
+
+#[tokio::test]
+async fn a_slow_handler_blocks_nobody_on_its_connection() {
+    let server = Server::start();
+    let client = server.client();
+    let slow = {
+        let (client, view) = (client.clone(), content(mail(3 << 20)).await);
+        tokio::spawn(async move { run(&client, request("wait", Some(view))).await })
+    };
+    server.signals.begun.notified().await;
+    let view = content(mail(3 << 20)).await;
+    run(&client, request("count", Some(view))).await.unwrap();
+    server.signals.go_on.notify_one();
+    assert_eq!(slow.await.unwrap().unwrap().outcome.reason, "waited");
+}
+
+#[tokio::test]
+async fn time_is_up_and_the_handler_is_cancelled() {
+    let server = Server::start();
+    let client = server.client();
+    let view = content(mail(4096)).await;
+    let mut request = request("wait", Some(view.clone()));
+    request.timeout = Duration::from_millis(200);
+    let started = Instant::now();
+    let error = run(&client, request).await.unwrap_err();
+    assert!(matches!(error, CalloutError::Timeout { .. }), "{error}");
+    assert!(error.to_string().contains("200 ms"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    server.signals.cancelled.notified().await;
+    run(&client, crate::harness::request("count", Some(view)))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_mail_clients_time_is_not_the_services() {
+    let server = Server::start();
+    let (mut writer, content) = growing();
+    let mut request = request("count", Some(View::original(content)));
+    request.timeout = Duration::from_millis(300);
+    let client = server.client();
+    let running = tokio::spawn(async move { run(&client, request).await });
+    writer.append(Bytes::from(mail(1000))).await.unwrap();
+    // A slow client, not a way to wait for something.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    writer.finish();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_future_cancels_the_handler() {
+    let server = Server::start();
+    let client = server.client();
+    let view = content(mail(4096)).await;
+    tokio::select! {
+        _ = run(&client, request("wait", Some(view.clone()))) => panic!("it waits"),
+        () = server.signals.begun.notified() => {}
+    }
+    tokio::time::timeout(PATIENCE, server.signals.cancelled.notified())
+        .await
+        .unwrap();
+    run(&client, request("count", Some(view))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_that_goes_away_is_not_the_services_fault() {
+    let server = Server::start();
+    let (mut writer, content) = growing();
+    writer.append(Bytes::from(mail(1000))).await.unwrap();
+    let client = server.client();
+    let request = request("wait", Some(View::original(content)));
+    let running = tokio::spawn(async move { run(&client, request).await });
+    server.signals.begun.notified().await;
+    drop(writer);
+    let error = running.await.unwrap().unwrap_err();
+    assert!(matches!(error, CalloutError::Content { .. }), "{error}");
+    server.signals.cancelled.notified().await;
+}
+
+#[tokio::test]
+async fn nobody_there() {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    for target in [
+        format!("http://{port}"),
+        "unix:/nonexistent/socket".into(),
+        "tcp:1".into(),
+    ] {
+        let error = run(&client(&target), request("proceed", None))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, CalloutError::Unavailable { .. }), "{error}");
+        assert!(error.to_string().contains(&target), "{error}");
+    }
+}
+
+/// A server that is no callout service.
+async fn other_server(greeting: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _gone = socket.write_all(greeting).await;
+                let mut sink = [0; 1024];
+                while socket.read(&mut sink).await.is_ok_and(|octets| octets > 0) {}
+            });
+        }
+    });
+    target
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_something_else() {
+    for greeting in [
+        &b"220 mail.example.com ESMTP\r\n"[..],
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        &[0xff; 512],
+    ] {
+        let client = client(&other_server(greeting).await);
+        let error = run(&client, request("proceed", None)).await.unwrap_err();
+        assert!(matches!(error, CalloutError::Protocol { .. }), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("is this address a callout service"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing() {
+    let client = client(&other_server(b"").await);
+    let mut request = request("proceed", None);
+    request.timeout = Duration::from_millis(300);
+    let error = run(&client, request).await.unwrap_err();
+    assert!(matches!(error, CalloutError::Timeout { .. }), "{error}");
+}

@@ -1,0 +1,133 @@
+//! Opening a spool: directory, lock, recovery, first segment, writer thread.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::FlockOperation;
+
+use crate::disk::{Disk, SystemDisk};
+use crate::index::{Entry, Index};
+use crate::own_file::OWN_FILES;
+use crate::recovery::{Found, recover};
+use crate::spool::Shared;
+use crate::writer::Writer;
+use crate::{QueueId, Queued, Spool, SpoolConfig, SpoolError, StoredContent};
+
+const LOCK_FILE: &str = "lock";
+
+impl Spool {
+    /// Opens the spool in `dir`, making the directory if need be, and gives the messages that wait there, oldest first.
+    /// Reads all of it: about a second a GiB. Blocks; call it before the program serves.
+    pub fn open(dir: &Path, config: SpoolConfig) -> Result<(Self, Vec<Queued>), SpoolError> {
+        Self::open_on(Arc::new(SystemDisk), dir, config)
+    }
+
+    pub(crate) fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        config: SpoolConfig,
+    ) -> Result<(Self, Vec<Queued>), SpoolError> {
+        let own_files = dir.join(OWN_FILES);
+        std::fs::create_dir_all(&own_files).map_err(SpoolError::directory(&own_files))?;
+        let lock = lock(dir)?;
+        sync_name(&*disk, dir)?;
+        let recovered = recover(dir)?;
+        let next_number = recovered.left.number + 1;
+        let index = index(&recovered.messages);
+        let shared = Arc::new(Shared::new(dir, config, disk, next_number, index));
+        let sealed: VecDeque<_> = recovered.segments.into();
+        let mut writer = Writer::start(
+            Arc::clone(&shared),
+            lock,
+            sealed,
+            recovered.left,
+            next_number,
+        )?;
+        writer.clean();
+        let thread = std::thread::Builder::new().name("spool".to_owned());
+        let handle = thread
+            .spawn(move || writer.run())
+            .map_err(SpoolError::directory(dir))?;
+        let queued = recovered
+            .messages
+            .into_iter()
+            .map(|(id, found)| queued(id, found, &shared))
+            .collect();
+        Ok((Self::new(shared, handle), queued))
+    }
+}
+
+/// A spool that was just made must not vanish with its messages.
+fn sync_name(disk: &dyn Disk, dir: &Path) -> Result<(), SpoolError> {
+    let dir = dir.canonicalize().map_err(SpoolError::directory(dir))?;
+    match dir.parent() {
+        // A parent that we may not read was not made by us.
+        Some(parent) => match disk.sync_dir(parent) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            other => other.map_err(SpoolError::sync(parent)),
+        },
+        None => Ok(()),
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, SpoolError> {
+    let path = dir.join(LOCK_FILE);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(SpoolError::directory(&path))?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Err(SpoolError::Locked {
+            dir: dir.to_owned(),
+            holder: holder(&mut file),
+        });
+    }
+    write_holder(&mut file).map_err(SpoolError::directory(&path))?;
+    Ok(file)
+}
+
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    match file.take(32).read_to_string(&mut text) {
+        Ok(1..) => text.trim().to_owned(),
+        _ => "?".to_owned(),
+    }
+}
+
+fn write_holder(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+fn index(messages: &std::collections::BTreeMap<QueueId, Found>) -> Index {
+    let mut index = Index::default();
+    for (id, found) in messages {
+        let entry = Entry {
+            at: found.at.clone(),
+            recipients: u32::try_from(found.envelope.recipients.len()).unwrap_or(u32::MAX),
+            settled: found.settled.clone(),
+        };
+        index.insert(*id, entry);
+    }
+    index
+}
+
+fn queued(id: QueueId, found: Found, shared: &Arc<Shared>) -> Queued {
+    let all = (0..).take(found.envelope.recipients.len());
+    let pending = all
+        .filter(|recipient| !found.settled.contains(recipient))
+        .collect();
+    Queued {
+        id,
+        content: StoredContent::new(id, found.at.content_len, None, Arc::clone(shared)),
+        envelope: Arc::new(found.envelope),
+        pending,
+    }
+}

@@ -1,0 +1,376 @@
+//! The edge's configuration: one YAML file, every key with a default that is safe on the open Internet.
+//!
+//! Unknown keys are refused. Durations are `30s`, `5m`; sizes `64Ki`, `30Mi` or plain octets.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+/// Everything an edge is started with.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EdgeConfig {
+    /// Name in the greeting, in `Received` and in our EHLO.
+    pub hostname: String,
+    /// Absolute URI of the OPES system (RFC 3897 §3.2). Empty: none configured.
+    #[serde(default)]
+    pub system: String,
+    /// Where clients come in.
+    pub listeners: Vec<ListenerConfig>,
+    /// Recipient domains that anybody may send to. Empty: only authenticated clients and `relayNetworks` may send.
+    #[serde(default)]
+    pub domains: Vec<String>,
+    /// Client networks that may send to any recipient without AUTH. Empty by default.
+    #[serde(default)]
+    pub relay_networks: Vec<IpNet>,
+    /// Folder of the spool.
+    pub spool: PathBuf,
+    /// Where accepted mail goes.
+    pub delivery: DeliveryConfig,
+    /// Folder with `OpesRule` and `CalloutService` objects. None: no rules.
+    #[serde(default)]
+    pub rules: Option<PathBuf>,
+    /// Octets of mail data that all sessions together may hold in memory.
+    #[serde(default = "default_memory_budget", deserialize_with = "octets")]
+    pub memory_budget: u64,
+    /// Octets of one message that stay in memory; the rest goes to an unlinked file.
+    #[serde(default = "default_memory_per_message", deserialize_with = "octets")]
+    pub memory_per_message: u64,
+    /// `/metrics`, `/healthz`, `/readyz`.
+    #[serde(default)]
+    pub admin: Option<SocketAddr>,
+    /// Sessions open at once; one more is answered 421.
+    #[serde(default = "default_sessions_max")]
+    pub sessions_max: usize,
+    /// How long running sessions and deliveries get at shutdown.
+    #[serde(default = "default_drain", deserialize_with = "duration")]
+    pub drain_timeout: Duration,
+}
+
+/// One listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// Name that rules match on.
+    pub name: String,
+    /// Address and port; port 0 takes a free one.
+    pub address: SocketAddr,
+    #[serde(default)]
+    pub protocol: ListenerProtocol,
+    #[serde(default)]
+    pub delivery: Acceptance,
+    /// Certificate for STARTTLS. None: STARTTLS is not offered.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
+    /// File of `name:argon2-hash` lines for AUTH. None: AUTH is not offered.
+    #[serde(default)]
+    pub users: Option<PathBuf>,
+    /// Peers that speak the PROXY protocol on this listener. Empty: the protocol is off. Not empty: others are refused.
+    #[serde(default)]
+    pub proxy_from: Vec<IpNet>,
+    /// Largest message in octets (RFC 1870).
+    #[serde(default = "default_size_max", deserialize_with = "octets")]
+    pub size_max: u64,
+    /// Most recipients of a transaction (RFC 5321 §4.5.3.1.8 asks for 100 at least).
+    #[serde(default = "default_recipients_max")]
+    pub recipients_max: usize,
+    /// How long a client may be silent (RFC 5321 §4.5.3.2.7: at least 5 minutes).
+    #[serde(default = "default_client_timeout", deserialize_with = "duration")]
+    pub client_timeout: Duration,
+}
+
+/// Dialect of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ListenerProtocol {
+    /// RFC 5321.
+    #[default]
+    Smtp,
+    /// RFC 6409: AUTH is required, any recipient is accepted afterwards.
+    Submission,
+    /// RFC 2033.
+    Lmtp,
+}
+
+/// What 250 after the end of data stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Acceptance {
+    /// The message is durable in the spool.
+    #[default]
+    Spool,
+    /// The next hop has said 250; nothing is spooled.
+    CutThrough,
+}
+
+impl Default for DeliveryConfig {
+    fn default() -> Self {
+        Self { maildir: None, next_hop: None, lmtp: false, connections_max: default_connections_max() }
+    }
+}
+
+/// PEM files, read again when they change.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsConfig {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Where accepted mail goes. Exactly one of the two.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeliveryConfig {
+    /// Folder: `DOMAIN/LOCAL-PART/{new,cur,tmp}` per recipient.
+    #[serde(default)]
+    pub maildir: Option<PathBuf>,
+    /// `HOST:PORT` of a fixed next hop.
+    #[serde(default)]
+    pub next_hop: Option<String>,
+    /// Speak LMTP with the next hop.
+    #[serde(default)]
+    pub lmtp: bool,
+    /// Connections to the next hop.
+    #[serde(default = "default_connections_max")]
+    pub connections_max: usize,
+}
+
+/// Why a configuration cannot be used. Names the place and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {path}: {source}\n  help: give the path of an edge configuration file (see docs/operate/edge-config.md)")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {message}\n  help: every key is described in docs/operate/edge-config.md")]
+    Syntax { path: PathBuf, message: String },
+    #[error("{path}: {field}: {message}\n  help: {remedy}")]
+    Value { path: PathBuf, field: String, message: String, remedy: &'static str },
+}
+
+impl EdgeConfig {
+    /// A configuration with every default, still without listeners and delivery.
+    pub fn new(hostname: &str, spool: PathBuf) -> Self {
+        Self {
+            hostname: hostname.into(),
+            system: String::new(),
+            listeners: Vec::new(),
+            domains: Vec::new(),
+            relay_networks: Vec::new(),
+            spool,
+            delivery: DeliveryConfig::default(),
+            rules: None,
+            memory_budget: default_memory_budget(),
+            memory_per_message: default_memory_per_message(),
+            admin: None,
+            sessions_max: default_sessions_max(),
+            drain_timeout: default_drain(),
+        }
+    }
+
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses and checks `text`; `path` only names it in errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = serde_saphyr::from_str(text)
+            .map_err(|error| ConfigError::Syntax { path: path.into(), message: error.to_string() })?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let value = |field: &str, message: &str, remedy| ConfigError::Value {
+            path: path.into(),
+            field: field.into(),
+            message: message.into(),
+            remedy,
+        };
+        if self.listeners.is_empty() {
+            return Err(value("listeners", "is empty", "name at least one listener"));
+        }
+        if self.delivery.maildir.is_some() == self.delivery.next_hop.is_some() {
+            return Err(value(
+                "delivery",
+                "needs exactly one of `maildir` and `nextHop`",
+                "write `delivery: { nextHop: \"HOST:PORT\" }` or `delivery: { maildir: DIR }`",
+            ));
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if self.listeners.iter().take(index).any(|earlier| earlier.name == listener.name) {
+                return Err(value(
+                    &format!("listeners[{index}].name"),
+                    &format!("`{}` is used twice", listener.name),
+                    "rules match listeners by name: give each its own",
+                ));
+            }
+            if listener.delivery == Acceptance::CutThrough && self.delivery.maildir.is_some() {
+                return Err(value(
+                    &format!("listeners[{index}].delivery"),
+                    "cutThrough needs a next hop",
+                    "set `delivery.nextHop`, or leave this listener at `delivery: spool`",
+                ));
+            }
+            if listener.protocol == ListenerProtocol::Submission && listener.users.is_none() {
+                return Err(value(
+                    &format!("listeners[{index}].users"),
+                    "a submission listener needs a user file",
+                    "set `users: FILE` with lines `name:argon2-hash` (`opes user hash` makes one)",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ListenerConfig {
+    /// A listener with every default.
+    pub fn new(name: &str, address: SocketAddr, protocol: ListenerProtocol) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            protocol,
+            delivery: Acceptance::Spool,
+            tls: None,
+            users: None,
+            proxy_from: Vec::new(),
+            size_max: default_size_max(),
+            recipients_max: default_recipients_max(),
+            client_timeout: default_client_timeout(),
+        }
+    }
+}
+
+/// Octets of `64Ki`, `30Mi`, `1Gi` or a plain number.
+pub fn parse_octets(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.trim() {
+        t if t.ends_with("Ki") => (&t[..t.len() - 2], 1 << 10),
+        t if t.ends_with("Mi") => (&t[..t.len() - 2], 1 << 20),
+        t if t.ends_with("Gi") => (&t[..t.len() - 2], 1 << 30),
+        t => (t, 1),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(factor))
+        .ok_or_else(|| format!("`{text}` is not a size; write 1000000, 64Ki, 30Mi or 1Gi"))
+}
+
+/// Duration of `500ms`, `30s`, `5m`, `2h`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let number = digits.parse::<u64>().ok();
+    let milliseconds = match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    number
+        .zip(milliseconds)
+        .and_then(|(n, unit)| n.checked_mul(unit))
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("`{text}` is not a duration; write 500ms, 30s, 5m or 2h"))
+}
+
+fn octets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(u64),
+        Text(String),
+    }
+    match Either::deserialize(deserializer)? {
+        Either::Number(number) => Ok(number),
+        Either::Text(text) => parse_octets(&text).map_err(D::Error::custom),
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+fn default_memory_budget() -> u64 {
+    64 << 20
+}
+
+fn default_memory_per_message() -> u64 {
+    128 << 10
+}
+
+fn default_sessions_max() -> usize {
+    1000
+}
+
+fn default_drain() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn default_size_max() -> u64 {
+    35 << 20
+}
+
+fn default_recipients_max() -> usize {
+    1000
+}
+
+fn default_client_timeout() -> Duration {
+    Duration::from_secs(300)
+}
+
+fn default_connections_max() -> usize {
+    20
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = "hostname: mail.example.com\nspool: /var/spool/opes\ndelivery: { nextHop: 'mx.example.com:25' }\nlisteners:\n  - { name: mx, address: '0.0.0.0:2525' }\n";
+
+    fn error(text: &str) -> String {
+        EdgeConfig::parse(text, Path::new("edge.yaml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn smallest_file_has_safe_defaults() {
+        let config = EdgeConfig::parse(SMALLEST, Path::new("edge.yaml")).unwrap();
+        assert!(config.domains.is_empty() && config.relay_networks.is_empty());
+        assert_eq!(config.memory_budget, 64 << 20);
+        assert_eq!(config.listeners[0].size_max, 35 << 20);
+    }
+
+    #[test]
+    fn unknown_key_is_named() {
+        let message = error(&SMALLEST.replace("spool:", "memoryBuget: 1Mi\nspool:"));
+        assert!(message.contains("memoryBuget") && message.contains("edge.yaml"), "{message}");
+    }
+
+    #[test]
+    fn both_deliveries_are_refused() {
+        let message = error(&SMALLEST.replace("nextHop:", "maildir: /tmp/x, nextHop:"));
+        assert!(message.contains("exactly one"), "{message}");
+    }
+
+    #[test]
+    fn submission_without_users_is_refused() {
+        let message = error(&SMALLEST.replace("name: mx,", "name: mx, protocol: submission,"));
+        assert!(message.contains("listeners[0].users"), "{message}");
+    }
+
+    #[test]
+    fn sizes_and_durations() {
+        assert_eq!(parse_octets("30Mi"), Ok(30 << 20));
+        assert!(parse_octets("30 MB").is_err());
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert!(parse_duration("5").is_err());
+    }
+}

@@ -1,0 +1,134 @@
+//! Mail data that is coming in, and the callouts that read it meanwhile.
+//!
+//! Octets go into `opes_content`; the plan's callouts run in the session's task and are polled while it waits for the client. If a rule
+//! looks at size or header fields, the plan is made at the end of data instead.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use opes_content::{Content, ContentError, View, Writer};
+use opes_proto::smtp;
+use opes_rules::condition::{Unevaluable, Variable};
+use opes_rules::{Plan, Point, Skipped};
+use opes_smtp::reply::Reply;
+
+use crate::acceptance::content_reply;
+use crate::callout::Subject;
+use crate::dialog::{ContentFacts, Dialog};
+use crate::edge::Edge;
+use crate::edits;
+use crate::header::HeaderFields;
+use crate::routing::Routing;
+use crate::stages::{Merged, Run};
+
+type Running = Pin<Box<dyn Future<Output = Merged> + Send>>;
+
+/// One message on its way in.
+pub(crate) struct Incoming {
+    writer: Option<Writer>,
+    content: Content,
+    pub(crate) dialog: Arc<Dialog>,
+    run: Run,
+    stage: Stage,
+}
+
+enum Stage {
+    /// No rule looks at content.
+    Nothing,
+    /// The plan needs the whole message.
+    AtEnd,
+    Running(Running),
+    Done(Box<Merged>),
+}
+
+impl Stage {
+    fn begin(run: &Run, dialog: &Arc<Dialog>, content: &Content) -> Self {
+        if !run.routing.table.has_rules(Point::Content) {
+            return Self::Nothing;
+        }
+        let plan = dialog.with_facts(Point::Content, ContentFacts::default(), |facts| {
+            run.routing.table.plan(facts)
+        });
+        if plan.skipped.iter().any(waits_for_content) {
+            return Self::AtEnd;
+        }
+        if plan.is_empty() {
+            return Self::Nothing;
+        }
+        let view = View::original(content.clone());
+        Self::Running(Box::pin(callouts(run.clone(), plan, Arc::clone(dialog), view)))
+    }
+}
+
+/// The rule could not be judged only because the message is not here yet.
+fn waits_for_content(skipped: &Skipped) -> bool {
+    matches!(skipped.reason, Unevaluable::Missing(Variable::Size | Variable::Header))
+}
+
+impl Incoming {
+    pub(crate) fn begin(edge: &Edge, routing: Arc<Routing>, dialog: Arc<Dialog>) -> Self {
+        let (writer, content) = opes_content::create(&edge.budget, &edge.content_limits);
+        let run = Run { routing, metrics: Arc::clone(&edge.metrics) };
+        let stage = Stage::begin(&run, &dialog, &content);
+        Self { writer: Some(writer), content, dialog, run, stage }
+    }
+
+    /// Takes octets. If they cannot be held: the reply that the client gets at the end of the data.
+    pub(crate) async fn append(&mut self, octets: Bytes) -> Result<(), Reply> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.append(octets).await.map_err(|error| {
+            tracing::error!(%error, "mail data cannot be held");
+            content_reply(&error)
+        })
+    }
+
+    /// Octets of mail data so far.
+    pub(crate) fn octets(&self) -> u64 {
+        self.content.len_now()
+    }
+
+    /// Runs the callouts on; pending when there is nothing to run.
+    pub(crate) async fn drive(&mut self) {
+        match &mut self.stage {
+            Stage::Running(running) => {
+                let merged = running.await;
+                self.stage = Stage::Done(Box::new(merged));
+            }
+            Stage::Nothing | Stage::AtEnd | Stage::Done(_) => std::future::pending().await,
+        }
+    }
+
+    /// The message is complete: what the rules made of it.
+    pub(crate) async fn finish(mut self) -> Result<Merged, ContentError> {
+        if let Some(writer) = self.writer.take() {
+            writer.finish();
+        }
+        let view = View::original(self.content.clone());
+        match self.stage {
+            Stage::Nothing => Ok(Merged::new(Some(view))),
+            Stage::Done(merged) => Ok(*merged),
+            Stage::Running(running) => Ok(running.await),
+            Stage::AtEnd => at_end(self.run, self.dialog, view).await,
+        }
+    }
+}
+
+async fn callouts(run: Run, plan: Plan, dialog: Arc<Dialog>, view: View) -> Merged {
+    let context = Arc::new(dialog.context());
+    run.plan(plan, subject(context, view)).await
+}
+
+/// Plans with the size and the header section at hand, then runs.
+async fn at_end(run: Run, dialog: Arc<Dialog>, view: View) -> Result<Merged, ContentError> {
+    let (structure, header) = edits::scan(&view, true).await?;
+    let fields = HeaderFields::new(&structure, &header);
+    let facts = ContentFacts { size: Some(view.len_now()), headers: Some(&fields) };
+    let plan = dialog.with_facts(Point::Content, facts, |facts| run.routing.table.plan(facts));
+    Ok(run.plan(plan, subject(Arc::new(dialog.context()), view)).await)
+}
+
+fn subject(context: Arc<smtp::Context>, view: View) -> Subject {
+    Subject { point: smtp::Point::Content, command_line: None, context, view: Some(view) }
+}

@@ -1,0 +1,243 @@
+//! One edge: what its sessions share, its listeners, start and drain.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use opes_content::{Budget, Limits};
+use opes_relay::{DeliveryEvent, OnEvent, Relay, RelayConfig, Route, Tls};
+use opes_smtp::server;
+use opes_spool::{Spool, SpoolConfig};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Users;
+use crate::config::{Acceptance, EdgeConfig, ListenerConfig, ListenerProtocol};
+use crate::metrics::Metrics;
+use crate::report::{self, MessageReport, Reporter};
+use crate::routing::Routing;
+use crate::{listener, tls};
+
+/// What the sessions of one edge share.
+pub(crate) struct Edge {
+    pub(crate) config: EdgeConfig,
+    pub(crate) routing: ArcSwap<Routing>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) budget: Budget,
+    pub(crate) content_limits: Arc<Limits>,
+    pub(crate) spool: Spool,
+    pub(crate) relay: Relay,
+    pub(crate) quarantine: PathBuf,
+    /// Set when no new work is to be taken.
+    pub(crate) draining: CancellationToken,
+    pub(crate) session_permits: Arc<Semaphore>,
+    pub(crate) sessions: TaskTracker,
+    reporter: Option<Reporter>,
+    started: u64,
+    session_count: AtomicU64,
+}
+
+/// What the sessions of one listener share.
+pub(crate) struct Listener {
+    pub(crate) config: ListenerConfig,
+    pub(crate) name: Arc<str>,
+    pub(crate) smtp: Arc<server::Config>,
+    pub(crate) tls: Option<tokio_rustls::TlsAcceptor>,
+    pub(crate) users: Option<Users>,
+    pub(crate) client_timeout: Duration,
+}
+
+/// A running edge.
+pub struct EdgeHandle {
+    edge: Arc<Edge>,
+    addresses: Vec<(String, SocketAddr)>,
+    closing: CancellationToken,
+}
+
+/// Hooks of the program that embeds an edge.
+#[derive(Default)]
+pub struct Hooks {
+    /// Called for each message decided on.
+    pub reporter: Option<Reporter>,
+    /// Called for each delivery attempt's result.
+    pub deliveries: Option<OnEvent>,
+}
+
+/// Starts an edge: spool recovered, listeners bound, mail flowing.
+pub async fn start(
+    config: EdgeConfig,
+    routing: Routing,
+    metrics: Arc<Metrics>,
+    hooks: Hooks,
+) -> Result<EdgeHandle> {
+    let closing = CancellationToken::new();
+    let mut bound = Vec::new();
+    for listener in &config.listeners {
+        bound.push((bind(listener).await?, Arc::new(shared(&config, listener, &closing)?)));
+    }
+    let (spool, recovered) = Spool::open(&config.spool, SpoolConfig::default()).context("spool")?;
+    if !recovered.is_empty() {
+        tracing::info!(messages = recovered.len(), "recovered from the spool");
+    }
+    let relay = Relay::start(relay_config(&config, hooks.deliveries)?, spool.clone(), recovered);
+    let edge = Arc::new(Edge {
+        routing: ArcSwap::from_pointee(routing),
+        metrics,
+        budget: Budget::new(config.memory_budget),
+        content_limits: Arc::new(content_limits(&config)?),
+        spool,
+        relay,
+        quarantine: config.spool.join("quarantine"),
+        draining: CancellationToken::new(),
+        session_permits: Arc::new(Semaphore::new(config.sessions_max)),
+        sessions: TaskTracker::new(),
+        reporter: hooks.reporter,
+        started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        session_count: AtomicU64::new(0),
+        config,
+    });
+    let mut addresses = Vec::new();
+    for (socket, shared) in bound {
+        addresses.push((shared.config.name.clone(), socket.local_addr()?));
+        tokio::spawn(listener::accept(Arc::clone(&edge), shared, socket));
+    }
+    Ok(EdgeHandle { edge, addresses, closing })
+}
+
+impl EdgeHandle {
+    /// Listener names with the addresses they are bound to.
+    pub fn addresses(&self) -> &[(String, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// Puts another revision in force for transactions that begin from now on.
+    pub fn replace_routing(&self, routing: Routing) {
+        self.edge.routing.store(Arc::new(routing));
+    }
+
+    /// Why no mail can be accepted just now, if so.
+    pub fn unhealthy_reason(&self) -> Option<String> {
+        self.edge.spool.unhealthy_reason().map(|reason| reason.to_string())
+    }
+
+    /// Takes no new work, lets running transactions and deliveries finish within `drainTimeout`. What is left stays in the spool.
+    pub async fn drain(self) {
+        self.edge.draining.cancel();
+        self.edge.sessions.close();
+        let deadline = self.edge.config.drain_timeout;
+        if tokio::time::timeout(deadline, self.edge.sessions.wait()).await.is_err() {
+            tracing::warn!("sessions still open at the end of drainTimeout are cut");
+        }
+        self.edge.relay.shutdown(deadline).await;
+        self.closing.cancel();
+    }
+}
+
+impl Edge {
+    /// Unique in this edge: start time and a counter.
+    pub(crate) fn next_session_id(&self) -> String {
+        let count = self.session_count.fetch_add(1, Ordering::Relaxed);
+        format!("{:x}-{count:x}", self.started)
+    }
+
+    pub(crate) fn report(&self, report: &MessageReport) {
+        report::log(report);
+        if let Some(reporter) = &self.reporter {
+            reporter(report);
+        }
+    }
+
+    /// May this client send to any domain?
+    pub(crate) fn may_relay(&self, client: IpAddr, authenticated: bool) -> bool {
+        authenticated || self.config.relay_networks.iter().any(|network| network.contains(&client))
+    }
+
+    /// Do we take mail for this domain from anybody?
+    pub(crate) fn is_our_domain(&self, domain: &str) -> bool {
+        self.config.domains.iter().any(|ours| ours.eq_ignore_ascii_case(domain))
+    }
+}
+
+async fn bind(listener: &ListenerConfig) -> Result<TcpListener> {
+    TcpListener::bind(listener.address).await.with_context(|| {
+        format!(
+            "listener `{}` cannot listen on {}\n  help: another program has this port, or the address is not this machine's; choose another `address`",
+            listener.name, listener.address
+        )
+    })
+}
+
+fn shared(config: &EdgeConfig, listener: &ListenerConfig, closing: &CancellationToken) -> Result<Listener> {
+    let context = || format!("listener `{}`", listener.name);
+    let tls = match &listener.tls {
+        Some(files) => Some(tls::acceptor(files, closing.clone()).with_context(context)?),
+        None => None,
+    };
+    let users = match &listener.users {
+        Some(path) => Some(Users::load(path).with_context(context)?),
+        None => None,
+    };
+    Ok(Listener {
+        name: listener.name.as_str().into(),
+        smtp: Arc::new(smtp_config(config, listener, tls.is_some(), users.is_some())),
+        tls,
+        users,
+        client_timeout: listener.client_timeout,
+        config: listener.clone(),
+    })
+}
+
+fn smtp_config(config: &EdgeConfig, listener: &ListenerConfig, tls: bool, users: bool) -> server::Config {
+    let submission = listener.protocol == ListenerProtocol::Submission;
+    let protocol = match listener.protocol {
+        ListenerProtocol::Smtp => server::Protocol::Smtp,
+        ListenerProtocol::Submission => server::Protocol::Submission,
+        ListenerProtocol::Lmtp => server::Protocol::Lmtp,
+    };
+    let one_by_one = listener.delivery == Acceptance::CutThrough
+        && config.delivery.lmtp
+        && listener.protocol != ListenerProtocol::Lmtp;
+    server::Config {
+        size_max: listener.size_max,
+        recipients_max: if one_by_one { 1 } else { listener.recipients_max },
+        tls_available: tls,
+        auth: if users { server::AuthMode::TlsOnly } else { server::AuthMode::Off },
+        auth_required: submission,
+        ..server::Config::new(&config.hostname, protocol)
+    }
+}
+
+fn content_limits(config: &EdgeConfig) -> Result<Limits> {
+    let dir = config.spool.join("incoming");
+    std::fs::create_dir_all(&dir).with_context(|| {
+        format!("cannot make {}\n  help: the user that runs the edge must own the spool folder", dir.display())
+    })?;
+    let memory_max = usize::try_from(config.memory_per_message).unwrap_or(usize::MAX);
+    Ok(Limits { memory_max, ..Limits::in_dir(dir) })
+}
+
+fn relay_config(config: &EdgeConfig, deliveries: Option<OnEvent>) -> Result<RelayConfig> {
+    let route = match (&config.delivery.maildir, &config.delivery.next_hop) {
+        (Some(dir), _) => Route::Maildir { dir: dir.clone() },
+        (None, Some(hop)) => next_hop(hop, config.delivery.lmtp)?,
+        (None, None) => anyhow::bail!("delivery names neither maildir nor nextHop"),
+    };
+    let on_event = deliveries.unwrap_or_else(|| Arc::new(|_: &DeliveryEvent| ()));
+    let connections_max = config.delivery.connections_max;
+    Ok(RelayConfig { connections_max, ..RelayConfig::new(route, &config.hostname, on_event) })
+}
+
+fn next_hop(text: &str, lmtp: bool) -> Result<Route> {
+    let (host, port) = text
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse().ok()?)))
+        .with_context(|| format!("next hop `{text}`: write HOST:PORT, for example mx.example.com:25"))?;
+    let host = host.trim_matches(['[', ']']).to_owned();
+    Ok(Route::NextHop { host, port, lmtp, tls: Tls::default() })
+}

@@ -1,0 +1,116 @@
+//! Accepts connections: the limit, the PROXY header, one task per session.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use opes_smtp::proxy;
+use opes_smtp::reply::Reply;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::edge::{Edge, Listener};
+use crate::session::{Connection, SessionEnd};
+use crate::stream::ClientStream;
+
+/// How long a peer may take for its PROXY header.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause after an accept that failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts until the edge drains.
+pub(crate) async fn accept(edge: Arc<Edge>, listener: Arc<Listener>, socket: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            () = edge.draining.cancelled() => return,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => admit(&edge, &listener, stream, peer),
+            Err(error) => {
+                tracing::warn!(%error, listener = %listener.name, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn admit(edge: &Arc<Edge>, listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
+    let (edge, listener) = (Arc::clone(edge), Arc::clone(listener));
+    let Ok(permit) = Arc::clone(&edge.session_permits).try_acquire_owned() else {
+        edge.metrics.sessions_refused.inc();
+        edge.sessions.spawn(refuse(stream));
+        return;
+    };
+    edge.sessions.clone().spawn(async move {
+        edge.metrics.sessions.inc();
+        let metrics = Arc::clone(&edge.metrics);
+        match serve(edge, listener, stream, peer).await {
+            Ok(()) | Err(SessionEnd::Closed) => {}
+            Err(error) => tracing::debug!(%error, "session ended"),
+        }
+        metrics.sessions.dec();
+        drop(permit);
+    });
+}
+
+async fn refuse(mut stream: TcpStream) {
+    let mut reply = BytesMut::new();
+    Reply::TOO_MANY_CONNECTIONS.write_to(&mut reply);
+    // The client may be gone already; either way the connection ends here.
+    let _ = tokio::time::timeout(PROXY_TIMEOUT, stream.write_all(&reply)).await;
+}
+
+async fn serve(
+    edge: Arc<Edge>,
+    listener: Arc<Listener>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<(), SessionEnd> {
+    stream.set_nodelay(true)?;
+    let mut input = BytesMut::new();
+    let client = if listener.config.proxy_from.is_empty() {
+        peer
+    } else {
+        match tokio::time::timeout(PROXY_TIMEOUT, proxied(&listener, &mut stream, peer, &mut input)).await {
+            Ok(client) => client?,
+            Err(_elapsed) => return Err(SessionEnd::Closed),
+        }
+    };
+    Box::pin(Connection::new(edge, listener, ClientStream::Plain(stream), client, input).run()).await
+}
+
+/// The client's address from the PROXY header. No header, a bad one, or a peer that is not trusted: the connection is closed.
+async fn proxied(
+    listener: &Listener,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    input: &mut BytesMut,
+) -> Result<SocketAddr, SessionEnd> {
+    if !listener.config.proxy_from.iter().any(|network| network.contains(&peer.ip())) {
+        tracing::warn!(%peer, listener = %listener.name, "peer is not in proxyFrom; connection closed");
+        return Err(SessionEnd::Closed);
+    }
+    loop {
+        match proxy::parse(input) {
+            Ok(proxy::Parsed::Done { consumed, header }) => {
+                let _header = input.split_to(consumed);
+                return Ok(match header {
+                    proxy::Header::Local => peer,
+                    proxy::Header::Proxied { source, .. } => source,
+                });
+            }
+            Ok(proxy::Parsed::NeedMore) => {
+                if stream.read_buf(input).await? == 0 {
+                    return Err(SessionEnd::Closed);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%peer, %error, listener = %listener.name, "PROXY header refused; connection closed");
+                return Err(SessionEnd::Closed);
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The edge's metrics; docs/reference/metrics.md has a line for each.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::report::MessageOutcome;
+
+/// How a message, or a command that a rule refused, ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum OutcomeLabel {
+    Queued,
+    Relayed,
+    Quarantined,
+    Discarded,
+    Refused,
+}
+
+impl From<&MessageOutcome> for OutcomeLabel {
+    fn from(outcome: &MessageOutcome) -> Self {
+        match outcome {
+            MessageOutcome::Queued(_) => Self::Queued,
+            MessageOutcome::Relayed => Self::Relayed,
+            MessageOutcome::Quarantined(_) => Self::Quarantined,
+            MessageOutcome::Discarded => Self::Discarded,
+            MessageOutcome::Refused => Self::Refused,
+        }
+    }
+}
+
+/// How a callout ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum CalloutLabel {
+    Answered,
+    Timeout,
+    Unavailable,
+    Failed,
+    Protocol,
+    Content,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByOutcome {
+    pub(crate) outcome: OutcomeLabel,
+}
+
+/// Services and rules come from the configuration, so their number is bounded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByCallout {
+    pub(crate) service: String,
+    pub(crate) result: CalloutLabel,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByRule {
+    pub(crate) rule: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByService {
+    pub(crate) service: String,
+}
+
+/// All metrics of one edge.
+#[derive(Debug)]
+pub struct Metrics {
+    pub(crate) sessions: Gauge,
+    pub(crate) sessions_refused: Counter,
+    pub(crate) messages: Family<ByOutcome, Counter>,
+    pub(crate) content_octets: Counter,
+    pub(crate) callouts: Family<ByCallout, Counter>,
+    pub(crate) callout_seconds: Family<ByService, Histogram>,
+    pub(crate) callout_inflight: Family<ByService, Gauge>,
+    pub(crate) permissions_refused: Family<ByRule, Counter>,
+    pub(crate) rules_skipped: Family<ByRule, Counter>,
+    pub(crate) observers_dropped: Counter,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            sessions: Gauge::default(),
+            sessions_refused: Counter::default(),
+            messages: Family::default(),
+            content_octets: Counter::default(),
+            callouts: Family::default(),
+            callout_seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.000_5, 2.0, 16))
+            }),
+            callout_inflight: Family::default(),
+            permissions_refused: Family::default(),
+            rules_skipped: Family::default(),
+            observers_dropped: Counter::default(),
+        };
+        metrics.declare(registry);
+        metrics
+    }
+
+    fn declare(&self, registry: &mut Registry) {
+        registry.register("opes_sessions", "SMTP sessions open now", self.sessions.clone());
+        registry.register(
+            "opes_sessions_refused",
+            "Connections answered 421 because sessionsMax was reached",
+            self.sessions_refused.clone(),
+        );
+        registry.register("opes_messages", "Messages by what became of them", self.messages.clone());
+        registry.register("opes_content_bytes", "Octets of mail data received", self.content_octets.clone());
+        registry.register("opes_callouts", "Callout transactions by service and result", self.callouts.clone());
+        registry.register(
+            "opes_callout_seconds",
+            "Duration of callout transactions",
+            self.callout_seconds.clone(),
+        );
+        registry.register(
+            "opes_callout_inflight",
+            "Callout transactions open now",
+            self.callout_inflight.clone(),
+        );
+        registry.register(
+            "opes_permissions_refused",
+            "Outcomes that a rule's allow list does not let its service have",
+            self.permissions_refused.clone(),
+        );
+        registry.register(
+            "opes_rules_skipped",
+            "Rules that could not be evaluated for want of data",
+            self.rules_skipped.clone(),
+        );
+        registry.register(
+            "opes_observers_dropped",
+            "Observer callouts not started because too many were running",
+            self.observers_dropped.clone(),
+        );
+    }
+}

@@ -1,0 +1,53 @@
+//! Held messages as pairs of files: `ID.eml` (octets as they would have been delivered) and `ID.json` (envelope and reason).
+//!
+//! The pair is durable before the client is answered: both files are written aside, synced, renamed, and the folder is synced. The
+//! `.json` comes last, so a message without it was never acknowledged.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use opes_content::View;
+use opes_proto::smtp;
+use opes_spool::Envelope;
+use serde::Serialize;
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt as _;
+
+#[derive(Serialize)]
+struct Held<'a> {
+    reason: &'a str,
+    queue: &'a str,
+    envelope: &'a Envelope,
+}
+
+/// Writes the pair.
+pub(crate) async fn hold(
+    folder: &Path,
+    id: &str,
+    envelope: &Envelope,
+    view: &View,
+    advice: &smtp::Quarantine,
+) -> Result<()> {
+    tokio::fs::create_dir_all(folder).await.with_context(|| format!("cannot make {}", folder.display()))?;
+    let held = Held { reason: &advice.reason, queue: &advice.queue, envelope };
+    let json = serde_json::to_vec_pretty(&held)?;
+
+    let aside = folder.join(format!(".{id}.eml"));
+    let mut file = File::create(&aside).await.with_context(|| format!("cannot write {}", aside.display()))?;
+    view.write_to(&mut file).await?;
+    publish(file, &aside, &folder.join(format!("{id}.eml"))).await?;
+
+    let aside = folder.join(format!(".{id}.json"));
+    let mut file = File::create(&aside).await.with_context(|| format!("cannot write {}", aside.display()))?;
+    file.write_all(&json).await?;
+    publish(file, &aside, &folder.join(format!("{id}.json"))).await?;
+
+    File::open(folder).await?.sync_all().await?;
+    Ok(())
+}
+
+async fn publish(mut file: File, aside: &Path, name: &Path) -> Result<()> {
+    file.flush().await?;
+    file.sync_all().await.with_context(|| format!("cannot sync {}", aside.display()))?;
+    tokio::fs::rename(aside, name).await.with_context(|| format!("cannot rename to {}", name.display()))
+}

@@ -1,0 +1,96 @@
+//! One revision of the rules with the clients of the services they name. Swapped as a whole; a transaction keeps the one it began with.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use opes_callout_client::{Group, ServiceClient, ServiceClientConfig};
+use opes_proto::smtp;
+use opes_rules::{CalloutSpec, Permission, RoutingTable, Rule, Target};
+
+/// Where services that are not named by an endpoint are to be found: name of the `CalloutService` → target.
+pub type Endpoints = BTreeMap<String, String>;
+
+/// A table that can be run.
+pub struct Routing {
+    pub(crate) table: RoutingTable,
+    bindings: HashMap<String, Binding>,
+}
+
+/// A rule's way to its service.
+pub(crate) struct Binding {
+    pub(crate) client: ServiceClient,
+    pub(crate) group: Arc<Group>,
+}
+
+/// Why a table cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum RoutingError {
+    #[error(
+        "CalloutService {service}: `{kind}` is deployed by the operator, and this process has no address for it\n  help: set `spec.endpoint`, or run it with `opes dev`"
+    )]
+    NoEndpoint { service: String, kind: &'static str },
+}
+
+impl Routing {
+    /// Makes the clients. Connections are opened when first needed.
+    pub fn new(table: RoutingTable, endpoints: &Endpoints, system: &str) -> Result<Self, RoutingError> {
+        let mut clients = HashMap::new();
+        let mut bindings = HashMap::new();
+        for rule in &table.rules {
+            let Some(callout) = &rule.callout else { continue };
+            let client = match clients.get(&callout.service) {
+                Some(client) => ServiceClient::clone(client),
+                None => {
+                    let client = client(&table, &callout.service, endpoints, system)?;
+                    clients.insert(callout.service.clone(), client.clone());
+                    client
+                }
+            };
+            let group = Arc::new(group(rule, callout, &table.revision));
+            bindings.insert(rule.name.clone(), Binding { client, group });
+        }
+        Ok(Self { table, bindings })
+    }
+
+    /// The way to the rule's service; none for rules that act by themselves.
+    pub(crate) fn binding(&self, rule: &Rule) -> Option<&Binding> {
+        self.bindings.get(&rule.name)
+    }
+}
+
+fn client(
+    table: &RoutingTable,
+    name: &str,
+    endpoints: &Endpoints,
+    system: &str,
+) -> Result<ServiceClient, RoutingError> {
+    let no_endpoint = |kind| RoutingError::NoEndpoint { service: name.to_owned(), kind };
+    let service = table.services.get(name).ok_or_else(|| no_endpoint("nothing"))?;
+    let target = match (&service.target, endpoints.get(name)) {
+        (Target::Endpoint(target), _) | (_, Some(target)) => target.clone(),
+        (Target::Builtin { .. }, None) => return Err(no_endpoint("builtin")),
+        (Target::Image(_), None) => return Err(no_endpoint("image")),
+    };
+    let config = ServiceClientConfig {
+        connect_timeout: service.connect_timeout,
+        idle_timeout: service.idle_timeout,
+        max_transactions_per_connection: service.max_transactions_per_connection,
+        system: system.to_owned(),
+        ..ServiceClientConfig::new(name, target)
+    };
+    Ok(ServiceClient::new(config))
+}
+
+fn group(rule: &Rule, callout: &CalloutSpec, revision: &str) -> Group {
+    Group {
+        rule: rule.name.clone(),
+        revision: revision.to_owned(),
+        parameters_json: callout.parameters_json.clone(),
+        allow: callout.allow.iter().map(permission).collect(),
+    }
+}
+
+/// The rule's word for a permission in the profile's.
+fn permission(permission: Permission) -> smtp::Permission {
+    smtp::Permission::try_from(i32::from(permission.number())).unwrap_or_default()
+}

@@ -1,0 +1,198 @@
+//! The command line: what can be asked of `opes`, with help that teaches.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Mail filtering as a pipeline: edges speak SMTP, callout services decide, OCP over gRPC runs between.
+#[derive(Debug, Parser)]
+#[command(name = "opes", version, about, long_about = None, after_help = "\
+First steps:
+  opes dev                      a whole pipeline on loopback, nothing to configure
+  opes dev --demo               … and a dozen sample messages through it
+  opes dev -f examples/rules    … with your own OpesRule and CalloutService files
+  opes rules check examples/rules
+  opes rules explain -f examples/rules --from a@example.org --to b@example.com mail.eml")]
+pub(crate) struct Cli {
+    /// Form of the log lines on standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human)]
+    pub(crate) log_format: LogFormat,
+
+    /// What to log: a level, or directives such as `info,opes_edge=debug`
+    #[arg(long, global = true, default_value = "warn", env = "OPES_LOG")]
+    pub(crate) log: String,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole pipeline on loopback: edge, built-in services, spool, Maildir
+    Dev(DevArgs),
+    /// Run an edge (OPES processor) from a configuration file
+    Edge {
+        /// Configuration file; docs/operate/edge-config.md describes every key
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Run one built-in callout service
+    Service(ServiceArgs),
+    /// Check and explain rules
+    #[command(subcommand)]
+    Rules(RulesCommand),
+    /// Help with user files
+    #[command(subcommand)]
+    User(UserCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// Folder (or file) with OpesRule and CalloutService objects; without it a built-in set runs
+    #[arg(short = 'f', long = "rules", value_name = "DIR")]
+    pub(crate) rules: Option<PathBuf>,
+
+    /// Relay accepted mail to this server instead of the local Maildir
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) next_hop: Option<String>,
+
+    /// Answer 250 only after the next hop's 250, without a spool
+    #[arg(long, requires = "next_hop")]
+    pub(crate) cut_through: bool,
+
+    /// Send a dozen sample messages and print what became of them
+    #[arg(long)]
+    pub(crate) demo: bool,
+
+    /// Stop after the demonstration
+    #[arg(long, requires = "demo")]
+    pub(crate) exit: bool,
+
+    /// Folder for spool, mail and certificates
+    #[arg(long, value_name = "DIR", default_value = ".opes")]
+    pub(crate) state: PathBuf,
+
+    /// SMTP listener
+    #[arg(long, default_value = "127.0.0.1:2525", value_name = "ADDR")]
+    pub(crate) smtp: SocketAddr,
+
+    /// Submission listener (STARTTLS, AUTH)
+    #[arg(long, default_value = "127.0.0.1:2587", value_name = "ADDR")]
+    pub(crate) submission: SocketAddr,
+
+    /// LMTP listener
+    #[arg(long, default_value = "127.0.0.1:2424", value_name = "ADDR")]
+    pub(crate) lmtp: SocketAddr,
+
+    /// /metrics, /healthz, /readyz
+    #[arg(long, default_value = "127.0.0.1:2580", value_name = "ADDR")]
+    pub(crate) admin: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    /// Which service
+    #[arg(value_enum)]
+    pub(crate) name: BuiltinName,
+
+    /// Where to listen: ADDRESS:PORT or unix:/PATH
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    pub(crate) listen: String,
+
+    /// YAML file with the service's configuration (docs/services/NAME.md); defaults without it
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The services in this binary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BuiltinName {
+    /// RFC 4496 §4.4, §4.8: who may send to whom, answered to the very command
+    AccessControl,
+    /// RFC 4496 §4.7: another recipient or another next hop
+    Rerouting,
+    /// RFC 4496 §4.1: attachment policy
+    SecurityFilter,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RulesCommand {
+    /// Compile rule files; every mistake with file, line, field and remedy
+    Check {
+        /// Files or folders with YAML objects
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Show the plan for an envelope: which rules, why, in which order and stage
+    Explain(ExplainArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Folder or file with the rules
+    #[arg(short = 'f', long = "rules", value_name = "DIR", required = true)]
+    pub(crate) rules: Vec<PathBuf>,
+
+    /// Reverse-path
+    #[arg(long, default_value = "sender@example.org")]
+    pub(crate) from: String,
+
+    /// Forward-path; may be repeated
+    #[arg(long, default_value = "recipient@example.com")]
+    pub(crate) to: Vec<String>,
+
+    /// Client address
+    #[arg(long, default_value = "192.0.2.1")]
+    pub(crate) client: std::net::IpAddr,
+
+    /// Argument of HELO or EHLO
+    #[arg(long, default_value = "client.example.org")]
+    pub(crate) helo: String,
+
+    /// Name of the listener
+    #[arg(long, default_value = "mx")]
+    pub(crate) listener: String,
+
+    /// Authenticated identity
+    #[arg(long)]
+    pub(crate) auth: Option<String>,
+
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// A message, for rules that look at size or header fields
+    #[arg(value_name = "MESSAGE.EML")]
+    pub(crate) message: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Print a line for a user file; the password is read from standard input
+    Hash {
+        /// Name that the client authenticates as
+        name: String,
+    },
+}
+
+impl BuiltinName {
+    /// Name as written in `CalloutService.spec.builtin.name`.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Self::from_str(name, false).ok()
+    }
+
+    /// All names, for messages.
+    pub(crate) fn names() -> String {
+        let names = Self::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        names.map(|value| value.get_name().to_owned()).collect::<Vec<_>>().join(", ")
+    }
+}

@@ -1,0 +1,174 @@
+//! `opes dev`: a whole pipeline in one process, on loopback, from the same YAML that a cluster takes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use opes_edge::config::{Acceptance, DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol, TlsConfig};
+use opes_edge::report::MessageReport;
+use opes_edge::{EdgeHandle, Hooks, Metrics, Routing};
+use opes_relay::DeliveryEvent;
+use opes_rules::RoutingTable;
+use opes_telemetry::{Health, Registry};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::DevArgs;
+use crate::{builtin, demo, edge, line, rulesets};
+
+const RULES: &str = include_str!("../dev/rules.yaml");
+
+/// Name and password of the submission user. The listener is on loopback unless told otherwise.
+const USER: &str = "dev";
+
+/// Events kept for the printer; more are dropped from the screen, never from the mail.
+const EVENTS_MAX: usize = 10_000;
+
+/// What the screen and the demonstration see.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Message(Box<MessageReport>),
+    Delivered(DeliveryEvent),
+}
+
+/// Runs until Ctrl-C.
+pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
+    let table = rules(&args)?;
+    let (rule_count, revision) = (table.rules.len(), table.revision.clone());
+    let gone = opes_callout_server::shutdown_on_signal()?;
+    let stop = CancellationToken::new();
+    let endpoints = builtin::start_all(&table, &stop).await?;
+    let config = config(&args)?;
+    let routing = Routing::new(table, &endpoints, &config.system)?;
+    let registry = Registry::new();
+    let metrics = Arc::new(registry.with(Metrics::register));
+    let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+    let edge = opes_edge::start(config, routing, metrics, hooks(sender)).await?;
+    banner(&args, &edge, rule_count, &revision);
+    edge::serve_admin(args.admin, registry, Health::new()).await?;
+    println!("ready");
+    if args.demo {
+        let maildir = args.next_hop.is_none().then(|| maildir(&args.state));
+        let server = address(&edge, "mx")?;
+        println!("{}", demo::run(server, maildir.as_deref(), &mut events).await?);
+    }
+    if !args.exit {
+        print_until_told_to_go(&mut events, &gone).await;
+    }
+    edge.drain().await;
+    stop.cancel();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rules(args: &DevArgs) -> Result<RoutingTable> {
+    match &args.rules {
+        Some(path) => rulesets::load(std::slice::from_ref(path)),
+        None => {
+            let source = rulesets::Source { name: "built-in rules".into(), text: RULES.into() };
+            rulesets::compile(&[source]).map_err(|wrong| anyhow::anyhow!(rulesets::listed(&wrong)))
+        }
+    }
+}
+
+/// The edge of a developer's machine: loopback clients may send to anybody, as the mail ends in the local Maildir or goes where
+/// `--next-hop` says.
+fn config(args: &DevArgs) -> Result<EdgeConfig> {
+    std::fs::create_dir_all(maildir(&args.state)).with_context(|| {
+        format!("cannot make {}\n  help: choose a folder that you may write to: --state DIR", args.state.display())
+    })?;
+    let delivery = if args.cut_through { Acceptance::CutThrough } else { Acceptance::Spool };
+    let tls = certificate(&args.state)?;
+    let users = users(&args.state)?;
+    let mx = ListenerConfig::new("mx", args.smtp, ListenerProtocol::Smtp);
+    let submission = ListenerConfig::new("submission", args.submission, ListenerProtocol::Submission);
+    let lmtp = ListenerConfig::new("lmtp", args.lmtp, ListenerProtocol::Lmtp);
+    let listeners = vec![
+        ListenerConfig { delivery, tls: Some(tls.clone()), ..mx },
+        ListenerConfig { delivery, tls: Some(tls), users: Some(users), ..submission },
+        ListenerConfig { delivery, ..lmtp },
+    ];
+    let loopback = ["127.0.0.0/8", "::1/128"].map(|network| network.parse());
+    Ok(EdgeConfig {
+        listeners,
+        relay_networks: loopback.into_iter().collect::<Result<_, _>>()?,
+        delivery: DeliveryConfig {
+            maildir: args.next_hop.is_none().then(|| maildir(&args.state)),
+            next_hop: args.next_hop.clone(),
+            ..DeliveryConfig::default()
+        },
+        ..EdgeConfig::new("mail.example.com", args.state.join("spool"))
+    })
+}
+
+fn maildir(state: &Path) -> PathBuf {
+    state.join("mail")
+}
+
+/// A self-signed pair, made once per state folder.
+fn certificate(state: &Path) -> Result<TlsConfig> {
+    let pair = TlsConfig { certificate: state.join("tls/certificate.pem"), key: state.join("tls/key.pem") };
+    if !pair.certificate.exists() || !pair.key.exists() {
+        std::fs::create_dir_all(state.join("tls"))?;
+        let made = rcgen::generate_simple_self_signed(["localhost".into(), "mail.example.com".into()])?;
+        std::fs::write(&pair.key, made.signing_key.serialize_pem())?;
+        std::fs::write(&pair.certificate, made.cert.pem())?;
+    }
+    Ok(pair)
+}
+
+fn users(state: &Path) -> Result<PathBuf> {
+    let path = state.join("users");
+    if !path.exists() {
+        std::fs::write(&path, format!("{USER}:{}\n", opes_edge::password_hash(USER)?))?;
+    }
+    Ok(path)
+}
+
+fn hooks(events: mpsc::Sender<Event>) -> Hooks {
+    let messages = events.clone();
+    Hooks {
+        // A full channel means that nobody looks at the screen fast enough; mail must not wait for it.
+        reporter: Some(Arc::new(move |report| {
+            let _ = messages.try_send(Event::Message(Box::new(report.clone())));
+        })),
+        deliveries: Some(Arc::new(move |event| {
+            let _ = events.try_send(Event::Delivered(event.clone()));
+        })),
+    }
+}
+
+fn address(edge: &EdgeHandle, name: &str) -> Result<SocketAddr> {
+    let found = edge.addresses().iter().find(|(listener, _)| listener == name);
+    found.map(|(_, address)| *address).with_context(|| format!("no listener `{name}`"))
+}
+
+fn banner(args: &DevArgs, edge: &EdgeHandle, rules: usize, revision: &str) {
+    println!("opes dev: a mail pipeline on loopback\n");
+    for (name, address) in edge.addresses() {
+        println!("listening {name} smtp {address}");
+    }
+    let whence = args.rules.as_ref().map_or("built in".into(), |path| path.display().to_string());
+    let whither = match &args.next_hop {
+        Some(hop) => format!("relayed to {hop}"),
+        None => format!("delivered to {}", maildir(&args.state).display()),
+    };
+    println!("rules     {rules} ({whence}), revision {revision}");
+    println!("mail      {whither}, spool in {}", args.state.join("spool").display());
+    println!("user      `{USER}`, password `{USER}` (submission, after STARTTLS)");
+    println!("try       swaks --server {} --from steve@example.org --to paul@example.com", args.smtp);
+}
+
+async fn print_until_told_to_go(events: &mut mpsc::Receiver<Event>, gone: &CancellationToken) {
+    loop {
+        tokio::select! {
+            () = gone.cancelled() => return,
+            event = events.recv() => match event {
+                Some(Event::Message(report)) => println!("{}", line::message(&report)),
+                Some(Event::Delivered(event)) => println!("{}", line::delivery(&event)),
+                None => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! File names against patterns, the way a desktop would open them.
+//!
+//! Owns normalisation and a glob of `*` and `?` in linear time. Never fails.
+
+/// One pattern such as `*.exe`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    text: String,
+    characters: Vec<char>,
+}
+
+impl Pattern {
+    /// Case does not matter.
+    pub fn new(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            characters: text.to_lowercase().chars().collect(),
+        }
+    }
+
+    /// As configured.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Does any way to read `name` fit?
+    pub fn matches(&self, name: &str) -> bool {
+        readings(name)
+            .iter()
+            .any(|reading| glob(&self.characters, reading))
+    }
+}
+
+/// A name as systems reduce it: last path component, lower case, without invisible and direction-changing characters (they can
+/// show `exe.pdf` for `fdp.exe`), without the dots and blanks at the end that Windows drops; with and without an NTFS stream.
+fn readings(name: &str) -> Vec<Vec<char>> {
+    let component = name
+        .rsplit(['/', '\\'])
+        .find(|part| !part.is_empty())
+        .unwrap_or(name);
+    let visible: String = component
+        .chars()
+        .filter(|character| !is_invisible(*character))
+        .collect();
+    let lower = visible.to_lowercase();
+    let trimmed = |text: &str| {
+        text.trim()
+            .trim_end_matches(['.', ' ', '\u{a0}'])
+            .chars()
+            .collect::<Vec<_>>()
+    };
+    let mut readings = vec![trimmed(&lower)];
+    if let Some((file, _stream)) = lower.split_once(':') {
+        readings.push(trimmed(file));
+    }
+    readings
+}
+
+/// Controls, zero-width and bidirectional formatting characters, soft hyphen.
+fn is_invisible(character: char) -> bool {
+    let formatting = matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}');
+    character.is_control()
+        || formatting
+        || matches!(character, '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Greedy matching that goes back to the last `*` only: linear in practice, quadratic at worst.
+fn glob(pattern: &[char], name: &[char]) -> bool {
+    let (mut at, mut next) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(character) = name.get(next) {
+        match pattern.get(at) {
+            Some('*') => {
+                star = Some((at + 1, next));
+                at += 1;
+            }
+            Some(wanted) if *wanted == '?' || wanted == character => {
+                at += 1;
+                next += 1;
+            }
+            _ => {
+                let Some((after_star, taken)) = star else {
+                    return false;
+                };
+                star = Some((after_star, taken + 1));
+                (at, next) = (after_star, taken + 1);
+            }
+        }
+    }
+    pattern
+        .get(at..)
+        .unwrap_or_default()
+        .iter()
+        .all(|character| *character == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_that_a_desktop_would_run() {
+        let exe = Pattern::new("*.EXE");
+        for name in [
+            "a.exe",
+            "A.ExE",
+            "invoice.pdf.exe",
+            "invoice.pdf                    .exe",
+            "a.exe.",
+            "a.exe . ",
+            "C:\\x\\a.exe",
+            "../a.exe",
+            "a.exe/",
+            "a.exe::$DATA",
+            "a.exe:stream",
+            "annex\u{202e}fdp.exe",
+            "a.e\u{200b}xe",
+            "a.exe\u{a0}",
+            "a.exe\0",
+        ] {
+            assert!(exe.matches(name), "{name:?}");
+        }
+        for name in ["a.pdf", "exe", "a.exe.txt", "", "aexe", "a.exé"] {
+            assert!(!exe.matches(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn globs() {
+        for (pattern, name, fits) in [
+            ("*", "", true),
+            ("a*b*c", "aXbXbc", true),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("inv*.p??", "invoice.pdf", true),
+            ("**.x", "a.x", true),
+            ("x", "", false),
+        ] {
+            assert_eq!(
+                Pattern::new(pattern).matches(name),
+                fits,
+                "{pattern} {name}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_fits_itself_and_never_panics(name in "[a-z.]{1,20}[a-z]", pattern in "\\PC{0,20}", other in "\\PC{0,30}") {
+            prop_assert!(Pattern::new(&name).matches(&name));
+            let (longer, star) = (format!("x{name}"), format!("*{name}"));
+            prop_assert!(Pattern::new(&star).matches(&longer));
+            Pattern::new(&pattern).matches(&other);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The foreign software that tests and bench run against, from Debian's packages: installed when missing, configured by
+//! nobody, not left running.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::step;
+
+/// Program that must be there → package that brings it.
+const NEEDED: &[(&str, &str)] = &[
+    ("/usr/sbin/postfix", "postfix"),
+    ("/usr/sbin/smtp-source", "postfix"),
+    ("/usr/bin/swaks", "swaks"),
+    ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/python3", "python3"),
+];
+
+/// Installs without a question, and without starting or enabling a mail server on a developer's machine: while `policy-rc.d`
+/// says 101, package scripts start nothing. Postfix gets no configuration; the tests write their own.
+const SCRIPT: &str = r#"
+set -e
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+case " $* " in *" postfix "*)
+    echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections ;;
+esac
+apt-get install -q -y --no-install-recommends "$@" || {
+    apt-get update -q
+    apt-get install -q -y --no-install-recommends "$@"
+}
+case " $* " in *" postfix "*)
+    if [ -d /run/systemd/system ]; then systemctl disable --now postfix.service || true; fi ;;
+esac
+"#;
+
+/// Installs what is missing.
+pub(crate) fn packages() -> Result<()> {
+    let missing = missing(|program| Path::new(program).exists());
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    let advice = format!("`apt-get install {names}` as root, then run this again");
+    ensure!(
+        Path::new("/usr/bin/apt-get").exists(),
+        "{names} missing, and this is no Debian; install them by hand"
+    );
+    let mut install = if is_root() {
+        Command::new("env")
+    } else {
+        Command::new("sudo")
+    };
+    if !is_root() {
+        let sudo = Command::new("sudo").args(["-n", "true"]).output();
+        let may = sudo.is_ok_and(|output| output.status.success());
+        ensure!(
+            may,
+            "{names} missing, and neither root nor sudo without a password: {advice}"
+        );
+        install.arg("-n");
+    }
+    install.args(["sh", "-c", SCRIPT, "install"]).args(&missing);
+    step::timed(&format!("install {names}"), || {
+        let status = install.status()?;
+        ensure!(status.success(), "apt-get: {status}; {advice}");
+        Ok(())
+    })
+}
+
+fn missing(is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let absent = NEEDED.iter().filter(|(program, _)| !is_there(program));
+    let mut packages: Vec<_> = absent.map(|(_, package)| *package).collect();
+    packages.dedup();
+    packages
+}
+
+fn is_root() -> bool {
+    let output = Command::new("id").arg("-u").output();
+    output.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missing;
+
+    #[test]
+    fn each_missing_package_is_named_once() {
+        assert_eq!(
+            missing(|_| false),
+            ["postfix", "swaks", "openssl", "python3"]
+        );
+        assert_eq!(
+            missing(|program| !program.ends_with("smtp-source")),
+            ["postfix"]
+        );
+        assert!(missing(|_| true).is_empty());
+    }
+}
