@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use crate::step::root;
 
 const MARKER: &str = ".opes-last-used";
-const UNUSED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+const UNUSED_FOR: Duration = Duration::from_hours(24);
 const OTHERS_KEPT: usize = 1;
 
 /// The folder, made and marked as used.
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn recent_and_most_recent_folders_stay() {
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         let now = SystemTime::UNIX_EPOCH + 1000 * hour;
         let used = |hours: u32, name: &str| (now - hours * hour, PathBuf::from(name));
         assert!(outdated(vec![used(900, "only")], now).is_empty());

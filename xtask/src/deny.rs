@@ -181,6 +181,12 @@ mod tests {
     }
 
     #[test]
+    fn this_workspace_keeps_the_rules() {
+        let target = std::env::temp_dir();
+        own_check(&target).unwrap();
+    }
+
+    #[test]
     fn an_empty_rule_file_is_refused() {
         assert!(Rules::parse("[bans]\n[licenses]\n").is_err());
     }

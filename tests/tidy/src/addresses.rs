@@ -102,7 +102,7 @@ fn is_foreign_domain(domain: &str) -> bool {
         .iter()
         .chain(RESERVED_DOMAINS)
         .chain(OWN_DOMAINS)
-        .any(|parent| below(&parent))
+        .any(below)
 }
 
 #[cfg(test)]

@@ -9,15 +9,15 @@ pub(crate) fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
         .replace('(', " ( ")
         .replace(')', " ) ");
     let mut words = Words {
-        words: spaced.split_whitespace().collect(),
+        list: spaced.split_whitespace().collect(),
         at: 0,
         allowed,
     };
-    words.any_of() == Some(true) && words.at == words.words.len()
+    words.any_of() == Some(true) && words.at == words.list.len()
 }
 
 struct Words<'a> {
-    words: Vec<&'a str>,
+    list: Vec<&'a str>,
     at: usize,
     allowed: &'a BTreeSet<String>,
 }
@@ -54,13 +54,13 @@ impl<'a> Words<'a> {
     }
 
     fn next(&mut self) -> Option<&'a str> {
-        let word = self.words.get(self.at).copied();
+        let word = self.list.get(self.at).copied();
         self.at += 1;
         word
     }
 
     fn takes(&mut self, word: &str) -> bool {
-        let there = self.words.get(self.at) == Some(&word);
+        let there = self.list.get(self.at) == Some(&word);
         self.at += usize::from(there);
         there
     }
