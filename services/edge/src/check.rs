@@ -28,16 +28,29 @@ impl Connection {
             Check::Helo { line, .. } => self.ask(Point::Helo, line, None).await,
             Check::StartTls { line } => self.ask(Point::StartTls, line, None).await,
             Check::Mail { line, path, params } => {
-                self.mail = Mail { started: Some(Instant::now()), ..Mail::default() };
+                self.mail = Mail {
+                    started: Some(Instant::now()),
+                    ..Mail::default()
+                };
                 self.transactions += 1;
-                let sender = Path { address: path.to_string(), parameters: params.as_slice().to_vec() };
-                self.ask(Point::MailFrom, line, Some(Question::Sender(sender))).await
+                let sender = Path {
+                    address: path.to_string(),
+                    parameters: params.as_slice().to_vec(),
+                };
+                self.ask(Point::MailFrom, line, Some(Question::Sender(sender)))
+                    .await
             }
             Check::Rcpt { line, path, params } => {
-                let recipient = Path { address: path.to_string(), parameters: params.as_slice().to_vec() };
+                let recipient = Path {
+                    address: path.to_string(),
+                    parameters: params.as_slice().to_vec(),
+                };
                 match self.admit_recipient(path.domain(), &recipient) {
                     Some(refusal) => Response::Refuse(refusal),
-                    None => self.ask(Point::RcptTo, line, Some(Question::Recipient(recipient))).await,
+                    None => {
+                        self.ask(Point::RcptTo, line, Some(Question::Recipient(recipient)))
+                            .await
+                    }
                 }
             }
             Check::Data { line, .. } => self.ask(Point::Data, line, None).await,
@@ -46,8 +59,12 @@ impl Connection {
 
     /// The password was right: may this identity come in this way?
     pub(crate) async fn ask_authenticated(&mut self, mechanism: &str, identity: &str) -> Response {
-        let auth = smtp::Auth { mechanism: mechanism.to_owned(), identity: identity.to_owned() };
-        self.ask(Point::Auth, Bytes::new(), Some(Question::Identity(auth))).await
+        let auth = smtp::Auth {
+            mechanism: mechanism.to_owned(),
+            identity: identity.to_owned(),
+        };
+        self.ask(Point::Auth, Bytes::new(), Some(Question::Identity(auth)))
+            .await
     }
 
     /// The revision that this transaction, or a command outside one, runs under.
@@ -125,7 +142,9 @@ impl Connection {
             Some(Question::Identity(auth)) => dialog.auth = Some(auth),
             None => {}
         }
-        let plan = dialog.with_facts(point, ContentFacts::default(), |facts| routing.table.plan(facts));
+        let plan = dialog.with_facts(point, ContentFacts::default(), |facts| {
+            routing.table.plan(facts)
+        });
         if plan.is_empty() {
             return Response::Proceed;
         }
@@ -135,24 +154,40 @@ impl Connection {
             context: Arc::new(dialog.context()),
             view: None,
         };
-        let run = Run { routing, metrics: Arc::clone(&self.edge.metrics) };
+        let run = Run {
+            routing,
+            metrics: Arc::clone(&self.edge.metrics),
+        };
         let merged = run.plan(plan, subject).await;
         self.answer(point, &dialog, merged, started)
     }
 
-    fn answer(&mut self, point: Point, dialog: &Dialog, mut merged: Merged, started: Instant) -> Response {
+    fn answer(
+        &mut self,
+        point: Point,
+        dialog: &Dialog,
+        mut merged: Merged,
+        started: Instant,
+    ) -> Response {
         self.mail.annotations.extend(merged.annotations.drain());
         let steps = std::mem::take(&mut merged.steps);
         match merged.verdict {
             Verdict::Refuse(reply) => {
                 self.report_refusal(dialog, &reply, steps, started);
-                if reply.closes() { Response::Disconnect(reply) } else { Response::Refuse(reply) }
+                if reply.closes() {
+                    Response::Disconnect(reply)
+                } else {
+                    Response::Refuse(reply)
+                }
             }
             Verdict::Accept | Verdict::Discard => {
                 self.mail.steps.extend(steps);
                 if point == Point::RcptTo {
                     let index = dialog.recipients.len().saturating_sub(1);
-                    let hops = merged.recipients.iter().filter_map(|change| change.next_hop.as_ref());
+                    let hops = merged
+                        .recipients
+                        .iter()
+                        .filter_map(|change| change.next_hop.as_ref());
                     if let Some(hop) = hops.filter_map(next_hop).last() {
                         self.mail.next_hops.insert(index, hop);
                     }
@@ -172,7 +207,13 @@ impl Connection {
         steps: Vec<crate::report::StepReport>,
         started: Instant,
     ) {
-        self.edge.metrics.messages.get_or_create(&ByOutcome { outcome: OutcomeLabel::Refused }).inc();
+        self.edge
+            .metrics
+            .messages
+            .get_or_create(&ByOutcome {
+                outcome: OutcomeLabel::Refused,
+            })
+            .inc();
         let address = |path: &Path| path.address.clone();
         self.edge.report(&MessageReport {
             session: dialog.id.clone(),

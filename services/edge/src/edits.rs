@@ -22,7 +22,11 @@ pub(crate) enum ApplyError {
 
 /// The view after `edits`. The content is complete.
 pub(crate) async fn apply(view: &View, edits: Vec<smtp::Edit>) -> Result<View, ApplyError> {
-    let edits: Vec<Edit> = edits.into_iter().filter_map(|edit| edit.kind).map(convert).collect();
+    let edits: Vec<Edit> = edits
+        .into_iter()
+        .filter_map(|edit| edit.kind)
+        .map(convert)
+        .collect();
     if edits.is_empty() {
         return Ok(view.clone());
     }
@@ -78,15 +82,26 @@ fn touches_header_only(edit: &Edit) -> bool {
 fn convert(kind: smtp::edit::Kind) -> Edit {
     use smtp::edit::Kind;
     match kind {
-        Kind::HeaderAdd(add) => Edit::HeaderAdd { name: add.name, value: add.value, append: add.append },
-        Kind::HeaderReplace(replace) => {
-            Edit::HeaderReplace { name: replace.name, index: replace.index, value: replace.value }
-        }
-        Kind::HeaderDelete(delete) => {
-            Edit::HeaderDelete { name: delete.name, index: (!delete.all).then_some(delete.index) }
-        }
+        Kind::HeaderAdd(add) => Edit::HeaderAdd {
+            name: add.name,
+            value: add.value,
+            append: add.append,
+        },
+        Kind::HeaderReplace(replace) => Edit::HeaderReplace {
+            name: replace.name,
+            index: replace.index,
+            value: replace.value,
+        },
+        Kind::HeaderDelete(delete) => Edit::HeaderDelete {
+            name: delete.name,
+            index: (!delete.all).then_some(delete.index),
+        },
         Kind::SubjectMark(mark) => Edit::SubjectMark { text: mark.text },
-        Kind::PartReplace(part) => Edit::PartReplace { path: part.path, text: part.text, name: part.name },
+        Kind::PartReplace(part) => Edit::PartReplace {
+            path: part.path,
+            text: part.text,
+            name: part.name,
+        },
         Kind::Splice(splice) => Edit::Splice(Splice {
             offset: splice.offset,
             size: splice.size,

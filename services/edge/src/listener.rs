@@ -74,12 +74,18 @@ async fn serve(
     let client = if listener.config.proxy_from.is_empty() {
         peer
     } else {
-        match tokio::time::timeout(PROXY_TIMEOUT, proxied(&listener, &mut stream, peer, &mut input)).await {
+        match tokio::time::timeout(
+            PROXY_TIMEOUT,
+            proxied(&listener, &mut stream, peer, &mut input),
+        )
+        .await
+        {
             Ok(client) => client?,
             Err(_elapsed) => return Err(SessionEnd::Closed),
         }
     };
-    Box::pin(Connection::new(edge, listener, ClientStream::Plain(stream), client, input).run()).await
+    Box::pin(Connection::new(edge, listener, ClientStream::Plain(stream), client, input).run())
+        .await
 }
 
 /// The client's address from the PROXY header. No header, a bad one, or a peer that is not trusted: the connection is closed.
@@ -89,7 +95,12 @@ async fn proxied(
     peer: SocketAddr,
     input: &mut BytesMut,
 ) -> Result<SocketAddr, SessionEnd> {
-    if !listener.config.proxy_from.iter().any(|network| network.contains(&peer.ip())) {
+    if !listener
+        .config
+        .proxy_from
+        .iter()
+        .any(|network| network.contains(&peer.ip()))
+    {
         tracing::warn!(%peer, listener = %listener.name, "peer is not in proxyFrom; connection closed");
         return Err(SessionEnd::Closed);
     }
