@@ -29,10 +29,18 @@ impl Connection {
             Check::Helo { line, .. } => self.ask(Point::Helo, line, None).await,
             Check::StartTls { line } => self.ask(Point::StartTls, line, None).await,
             Check::Mail { line, path, params } => {
+                if let Some(refusal) = self.edge.cannot_take_mail(&self.listener) {
+                    return Response::Refuse(refusal);
+                }
                 self.mail = Mail { started: Some(Instant::now()), ..Mail::default() };
                 self.transactions += 1;
                 let sender = Path { address: path.to_string(), parameters: params.as_slice().to_vec() };
-                self.ask(Point::MailFrom, line, Some(Question::Sender(sender))).await
+                let response = self.ask(Point::MailFrom, line, Some(Question::Sender(sender))).await;
+                if !matches!(response, Response::Proceed | Response::ProceedWith(_)) {
+                    // No transaction has begun that the core could end.
+                    self.mail = Mail::default();
+                }
+                response
             }
             Check::Rcpt { line, path, params } => {
                 let recipient = Path { address: path.to_string(), parameters: params.as_slice().to_vec() };
