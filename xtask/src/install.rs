@@ -20,8 +20,11 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Installs what is missing.
 pub(crate) fn packages() -> Result<()> {
-    let mut missing: Vec<&str> =
-        NEEDED.iter().filter(|(program, _)| !Path::new(program).exists()).map(|(_, package)| *package).collect();
+    let mut missing: Vec<&str> = NEEDED
+        .iter()
+        .filter(|(program, _)| !Path::new(program).exists())
+        .map(|(_, package)| *package)
+        .collect();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());
@@ -34,17 +37,26 @@ pub(crate) fn packages() -> Result<()> {
     step::command("apt-get update", &mut apt(&["update", "-q"]))?;
     let stopped = StoppedServices::begin();
     let mut install = apt(&["install", "-q", "-y", "--no-install-recommends"]);
-    let result = step::command(&format!("apt-get install {}", missing.join(" ")), install.args(&missing));
+    let result = step::command(
+        &format!("apt-get install {}", missing.join(" ")),
+        install.args(&missing),
+    );
     drop(stopped);
     result
 }
 
 fn apt(arguments: &[&str]) -> Command {
-    let mut command = if is_root() { Command::new("apt-get") } else { Command::new("sudo") };
+    let mut command = if is_root() {
+        Command::new("apt-get")
+    } else {
+        Command::new("sudo")
+    };
     if !is_root() {
         command.args(["-n", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
     }
-    command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(arguments);
     command
 }
 
@@ -64,7 +76,10 @@ impl StoppedServices {
         if ours {
             // Without it the installation still works; only a server runs that nobody asked for.
             let _ = std::fs::write(POLICY, "#!/bin/sh\nexit 101\n");
-            let _ = std::fs::set_permissions(POLICY, std::os::unix::fs::PermissionsExt::from_mode(0o755));
+            let _ = std::fs::set_permissions(
+                POLICY,
+                std::os::unix::fs::PermissionsExt::from_mode(0o755),
+            );
         }
         Self { ours }
     }

@@ -22,7 +22,9 @@ pub(crate) fn cargo_command(target: &Path) -> Command {
 pub(crate) fn command(name: &str, command: &mut Command) -> Result<()> {
     println!("── {name}");
     let started = Instant::now();
-    let status = command.status().with_context(|| format!("{name}: cannot run {command:?}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("{name}: cannot run {command:?}"))?;
     ensure!(status.success(), "{name} failed: {command:?}");
     println!("── {name}: ok, {} s", started.elapsed().as_secs());
     Ok(())

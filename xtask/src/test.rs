@@ -23,10 +23,24 @@ pub(crate) fn run(fast: bool) -> Result<()> {
     if !fast {
         install::packages()?;
         lints(&target)?;
-        cargo("release build", &target, &["build", "--release", "--locked", "-p", "opes", "-p", "opes-examples"])?;
+        cargo(
+            "release build",
+            &target,
+            &[
+                "build",
+                "--release",
+                "--locked",
+                "-p",
+                "opes",
+                "-p",
+                "opes-examples",
+            ],
+        )?;
     }
     let mut tests = step::cargo_command(&target);
-    tests.args(["test", "--workspace", "--locked", "--no-fail-fast"]).env("OPES_BIN", target.join("release/opes"));
+    tests
+        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+        .env("OPES_BIN", target.join("release/opes"));
     if fast {
         tests.args(["--exclude", "opes-e2e"]);
     }
@@ -40,7 +54,19 @@ fn lints(target: &Path) -> Result<()> {
         println!("── lints: clippy is not installed, not checked");
         return Ok(());
     }
-    cargo("lints", target, &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+    cargo(
+        "lints",
+        target,
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    )
 }
 
 fn has_tool(name: &str) -> bool {
@@ -52,20 +78,54 @@ fn has_tool(name: &str) -> bool {
 pub(crate) fn soak(minutes: u64) -> Result<()> {
     install::packages()?;
     let target = cache::target_folder()?;
-    cargo("release build", &target, &["build", "--release", "--locked", "-p", "opes", "-p", "opes-examples"])?;
+    cargo(
+        "release build",
+        &target,
+        &[
+            "build",
+            "--release",
+            "--locked",
+            "-p",
+            "opes",
+            "-p",
+            "opes-examples",
+        ],
+    )?;
     let end = Instant::now() + Duration::from_secs(minutes * 60);
     let mut round = 0_u64;
     while Instant::now() < end {
         round += 1;
         let mut cores = step::cargo_command(&target);
-        cores.args(["test", "--release", "--locked"]).env("PROPTEST_CASES", "5000");
-        for package in ["opes-ocp", "opes-smtp", "opes-mime", "opes-rules", "opes-content", "opes-spool"] {
+        cores
+            .args(["test", "--release", "--locked"])
+            .env("PROPTEST_CASES", "5000");
+        for package in [
+            "opes-ocp",
+            "opes-smtp",
+            "opes-mime",
+            "opes-rules",
+            "opes-content",
+            "opes-spool",
+        ] {
             cores.args(["-p", package]);
         }
         step::command(&format!("round {round}: properties"), &mut cores)?;
         let mut kills = step::cargo_command(&target);
-        kills.args(["test", "--release", "--locked", "-p", "opes-e2e", "--test", "kill9", "--test", "failures"]);
-        step::command(&format!("round {round}: kills"), kills.env("OPES_BIN", target.join("release/opes")))?;
+        kills.args([
+            "test",
+            "--release",
+            "--locked",
+            "-p",
+            "opes-e2e",
+            "--test",
+            "kill9",
+            "--test",
+            "failures",
+        ]);
+        step::command(
+            &format!("round {round}: kills"),
+            kills.env("OPES_BIN", target.join("release/opes")),
+        )?;
     }
     println!("── {round} rounds passed");
     Ok(())

@@ -101,7 +101,12 @@ impl Relay {
         Some(self.deliver_live(envelope, view, true).await)
     }
 
-    async fn deliver_live(&self, envelope: &Envelope, view: &View, all_or_none: bool) -> Vec<Reply> {
+    async fn deliver_live(
+        &self,
+        envelope: &Envelope,
+        view: &View,
+        all_or_none: bool,
+    ) -> Vec<Reply> {
         let envelope = Arc::new(envelope.clone());
         let all: Vec<u32> = (0..).take(envelope.recipients.len()).collect();
         let mut replies = vec![Reply::LOCAL_ERROR; all.len()];

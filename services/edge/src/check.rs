@@ -32,10 +32,18 @@ impl Connection {
                 if let Some(refusal) = self.edge.cannot_take_mail(&self.listener) {
                     return Response::Refuse(refusal);
                 }
-                self.mail = Mail { started: Some(Instant::now()), ..Mail::default() };
+                self.mail = Mail {
+                    started: Some(Instant::now()),
+                    ..Mail::default()
+                };
                 self.transactions += 1;
-                let sender = Path { address: path.to_string(), parameters: params.as_slice().to_vec() };
-                let response = self.ask(Point::MailFrom, line, Some(Question::Sender(sender))).await;
+                let sender = Path {
+                    address: path.to_string(),
+                    parameters: params.as_slice().to_vec(),
+                };
+                let response = self
+                    .ask(Point::MailFrom, line, Some(Question::Sender(sender)))
+                    .await;
                 if !matches!(response, Response::Proceed | Response::ProceedWith(_)) {
                     // No transaction has begun that the core could end.
                     self.mail = Mail::default();
@@ -43,13 +51,22 @@ impl Connection {
                 response
             }
             Check::Rcpt { line, path, params } => {
-                let recipient = Path { address: path.to_string(), parameters: params.as_slice().to_vec() };
+                let recipient = Path {
+                    address: path.to_string(),
+                    parameters: params.as_slice().to_vec(),
+                };
                 if !self.may_send_to(path.domain()) {
                     return Response::Refuse(Reply::RELAY_DENIED);
                 }
                 // One that was refused must not leave its next hop to whoever takes its place.
                 self.mail.next_hops.remove(&self.recipients().len());
-                let response = self.ask(Point::RcptTo, line, Some(Question::Recipient(recipient.clone()))).await;
+                let response = self
+                    .ask(
+                        Point::RcptTo,
+                        line,
+                        Some(Question::Recipient(recipient.clone())),
+                    )
+                    .await;
                 self.keep_to_one_plan(recipient, response)
             }
             Check::Data { line, .. } => self.ask(Point::Data, line, None).await,
@@ -58,8 +75,12 @@ impl Connection {
 
     /// The password was right: may this identity come in this way?
     pub(crate) async fn ask_authenticated(&mut self, mechanism: &str, identity: &str) -> Response {
-        let auth = smtp::Auth { mechanism: mechanism.to_owned(), identity: identity.to_owned() };
-        self.ask(Point::Auth, Bytes::new(), Some(Question::Identity(auth))).await
+        let auth = smtp::Auth {
+            mechanism: mechanism.to_owned(),
+            identity: identity.to_owned(),
+        };
+        self.ask(Point::Auth, Bytes::new(), Some(Question::Identity(auth)))
+            .await
     }
 
     /// The revision that this transaction, or a command outside one, runs under.
@@ -70,7 +91,10 @@ impl Connection {
 
     /// The dialog so far, for rules and services.
     pub(crate) fn dialog(&self) -> Dialog {
-        Dialog { recipients: self.recipients().iter().map(path_of).collect(), ..self.envelope() }
+        Dialog {
+            recipients: self.recipients().iter().map(path_of).collect(),
+            ..self.envelope()
+        }
     }
 
     /// The dialog without its recipients, which may be many.
@@ -101,7 +125,9 @@ impl Connection {
 
     /// Recipients accepted so far.
     fn recipients(&self) -> &[opes_smtp::server::Recipient] {
-        self.core.transaction().map_or(&[], |transaction| &transaction.recipients)
+        self.core
+            .transaction()
+            .map_or(&[], |transaction| &transaction.recipients)
     }
 
     /// Not a relay for strangers.
@@ -118,9 +144,10 @@ impl Connection {
         let recipient = match &response {
             Response::Proceed => offered,
             Response::ProceedWith(line) => match parse_line(line) {
-                Ok(Command::Rcpt { path, parameters }) => {
-                    Path { address: path.to_string(), parameters: parameters.as_slice().to_vec() }
-                }
+                Ok(Command::Rcpt { path, parameters }) => Path {
+                    address: path.to_string(),
+                    parameters: parameters.as_slice().to_vec(),
+                },
                 // The core refuses it.
                 _ => return response,
             },
@@ -139,9 +166,16 @@ impl Connection {
         if !routing.table.has_rules(Point::Content) {
             return true;
         }
-        let Some(first) = self.recipients().first().map(path_of) else { return true };
-        let dialog = Dialog { recipients: vec![first, recipient], ..self.envelope() };
-        let plan = dialog.with_facts(Point::Content, ContentFacts::default(), |facts| routing.table.plan(facts));
+        let Some(first) = self.recipients().first().map(path_of) else {
+            return true;
+        };
+        let dialog = Dialog {
+            recipients: vec![first, recipient],
+            ..self.envelope()
+        };
+        let plan = dialog.with_facts(Point::Content, ContentFacts::default(), |facts| {
+            routing.table.plan(facts)
+        });
         plan.signature_of(0) == plan.signature_of(1)
     }
 
@@ -161,7 +195,9 @@ impl Connection {
             Some(Question::Identity(auth)) => dialog.auth = Some(auth),
             None => {}
         }
-        let plan = dialog.with_facts(point, ContentFacts::default(), |facts| routing.table.plan(facts));
+        let plan = dialog.with_facts(point, ContentFacts::default(), |facts| {
+            routing.table.plan(facts)
+        });
         if plan.is_empty() {
             return Response::Proceed;
         }
@@ -171,24 +207,40 @@ impl Connection {
             context: Arc::new(dialog.context()),
             view: None,
         };
-        let run = Run { routing, metrics: Arc::clone(&self.edge.metrics) };
+        let run = Run {
+            routing,
+            metrics: Arc::clone(&self.edge.metrics),
+        };
         let merged = run.plan(plan, subject).await;
         self.answer(point, &dialog, merged, started)
     }
 
-    fn answer(&mut self, point: Point, dialog: &Dialog, mut merged: Merged, started: Instant) -> Response {
+    fn answer(
+        &mut self,
+        point: Point,
+        dialog: &Dialog,
+        mut merged: Merged,
+        started: Instant,
+    ) -> Response {
         self.mail.annotations.extend(merged.annotations.drain());
         let steps = std::mem::take(&mut merged.steps);
         match merged.verdict {
             Verdict::Refuse(reply) => {
                 self.report_refusal(dialog, &reply, steps, started);
-                if reply.closes() { Response::Disconnect(reply) } else { Response::Refuse(reply) }
+                if reply.closes() {
+                    Response::Disconnect(reply)
+                } else {
+                    Response::Refuse(reply)
+                }
             }
             Verdict::Accept | Verdict::Discard => {
                 self.mail.steps.extend(steps);
                 if point == Point::RcptTo {
                     let index = dialog.recipients.len().saturating_sub(1);
-                    let hops = merged.recipients.iter().filter_map(|change| change.next_hop.as_ref());
+                    let hops = merged
+                        .recipients
+                        .iter()
+                        .filter_map(|change| change.next_hop.as_ref());
                     if let Some(hop) = hops.filter_map(next_hop).last() {
                         self.mail.next_hops.insert(index, hop);
                     }
@@ -208,7 +260,13 @@ impl Connection {
         steps: Vec<crate::report::StepReport>,
         started: Instant,
     ) {
-        self.edge.metrics.messages.get_or_create(&ByOutcome { outcome: OutcomeLabel::Refused }).inc();
+        self.edge
+            .metrics
+            .messages
+            .get_or_create(&ByOutcome {
+                outcome: OutcomeLabel::Refused,
+            })
+            .inc();
         let address = |path: &Path| path.address.clone();
         self.edge.report(&MessageReport {
             session: dialog.id.clone(),
@@ -226,7 +284,10 @@ impl Connection {
 }
 
 fn path_of(recipient: &opes_smtp::server::Recipient) -> Path {
-    Path { address: recipient.address.to_string(), parameters: recipient.params.as_slice().to_vec() }
+    Path {
+        address: recipient.address.to_string(),
+        parameters: recipient.params.as_slice().to_vec(),
+    }
 }
 
 /// What a command adds to the dialog if it is accepted.

@@ -22,7 +22,11 @@ pub(crate) enum ApplyError {
 
 /// The view after `edits`. The content is complete.
 pub(crate) async fn apply(view: &View, edits: Vec<smtp::Edit>) -> Result<View, ApplyError> {
-    let edits: Vec<Edit> = edits.into_iter().filter_map(|edit| edit.kind).map(convert).collect();
+    let edits: Vec<Edit> = edits
+        .into_iter()
+        .filter_map(|edit| edit.kind)
+        .map(convert)
+        .collect();
     if edits.is_empty() {
         return Ok(view.clone());
     }
@@ -75,15 +79,26 @@ fn touches_header_only(edit: &Edit) -> bool {
 fn convert(kind: smtp::edit::Kind) -> Edit {
     use smtp::edit::Kind;
     match kind {
-        Kind::HeaderAdd(add) => Edit::HeaderAdd { name: add.name, value: add.value, append: add.append },
-        Kind::HeaderReplace(replace) => {
-            Edit::HeaderReplace { name: replace.name, index: replace.index, value: replace.value }
-        }
-        Kind::HeaderDelete(delete) => {
-            Edit::HeaderDelete { name: delete.name, index: (!delete.all).then_some(delete.index) }
-        }
+        Kind::HeaderAdd(add) => Edit::HeaderAdd {
+            name: add.name,
+            value: add.value,
+            append: add.append,
+        },
+        Kind::HeaderReplace(replace) => Edit::HeaderReplace {
+            name: replace.name,
+            index: replace.index,
+            value: replace.value,
+        },
+        Kind::HeaderDelete(delete) => Edit::HeaderDelete {
+            name: delete.name,
+            index: (!delete.all).then_some(delete.index),
+        },
         Kind::SubjectMark(mark) => Edit::SubjectMark { text: mark.text },
-        Kind::PartReplace(part) => Edit::PartReplace { path: part.path, text: part.text, name: part.name },
+        Kind::PartReplace(part) => Edit::PartReplace {
+            path: part.path,
+            text: part.text,
+            name: part.name,
+        },
         Kind::Splice(splice) => Edit::Splice(Splice {
             offset: splice.offset,
             size: splice.size,
@@ -103,7 +118,8 @@ mod tests {
     use super::*;
 
     async fn view_of(chunks: &[Bytes], dir: &std::path::Path) -> View {
-        let (mut writer, content) = opes_content::create(&Budget::new(1 << 20), &Arc::new(Limits::in_dir(dir)));
+        let (mut writer, content) =
+            opes_content::create(&Budget::new(1 << 20), &Arc::new(Limits::in_dir(dir)));
         for chunk in chunks {
             writer.append(chunk.clone()).await.unwrap();
         }
@@ -115,9 +131,23 @@ mod tests {
     async fn a_splice_reaches_beyond_the_octets_that_hold_the_header() {
         let dir = tempfile::tempdir().unwrap();
         let line = Bytes::from(vec![b'x'; 100_000]);
-        let view = view_of(&[Bytes::from_static(b"Subject: a\r\n\r\n"), line.clone(), line], dir.path()).await;
-        let splice = smtp::Splice { offset: view.len_now() - 1, size: 1, replacement: Bytes::from_static(b"end") };
-        let edit = smtp::Edit { kind: Some(smtp::edit::Kind::Splice(splice)) };
+        let view = view_of(
+            &[
+                Bytes::from_static(b"Subject: a\r\n\r\n"),
+                line.clone(),
+                line,
+            ],
+            dir.path(),
+        )
+        .await;
+        let splice = smtp::Splice {
+            offset: view.len_now() - 1,
+            size: 1,
+            replacement: Bytes::from_static(b"end"),
+        };
+        let edit = smtp::Edit {
+            kind: Some(smtp::edit::Kind::Splice(splice)),
+        };
         let adapted = apply(&view, vec![edit]).await.unwrap();
         assert_eq!(adapted.len_now(), view.len_now() + 2);
     }
@@ -128,10 +158,26 @@ mod tests {
         let line = Bytes::from("X-Line: more and more\r\n".repeat(10_000));
         let view = view_of(&vec![line; 30], dir.path()).await;
         let (_, header) = scan(&view, true).await.unwrap();
-        assert!(header.len() <= opes_mime::structure::HEADER_OCTETS_MAX, "{}", header.len());
-        let add = smtp::HeaderAdd { name: "X-Seen".into(), value: Bytes::from_static(b"yes"), append: false };
-        let edit = smtp::Edit { kind: Some(smtp::edit::Kind::HeaderAdd(add)) };
+        assert!(
+            header.len() <= opes_mime::structure::HEADER_OCTETS_MAX,
+            "{}",
+            header.len()
+        );
+        let add = smtp::HeaderAdd {
+            name: "X-Seen".into(),
+            value: Bytes::from_static(b"yes"),
+            append: false,
+        };
+        let edit = smtp::Edit {
+            kind: Some(smtp::edit::Kind::HeaderAdd(add)),
+        };
         let adapted = apply(&view, vec![edit]).await.unwrap();
-        assert!(adapted.read_at(0, 100).await.unwrap().starts_with(b"X-Seen: yes\r\n"));
+        assert!(
+            adapted
+                .read_at(0, 100)
+                .await
+                .unwrap()
+                .starts_with(b"X-Seen: yes\r\n")
+        );
     }
 }

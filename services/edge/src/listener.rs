@@ -75,12 +75,18 @@ async fn serve(
     let client = if listener.config.proxy_from.is_empty() {
         peer
     } else {
-        match tokio::time::timeout(PROXY_TIMEOUT, proxied(&listener, &mut stream, peer, &mut input)).await {
+        match tokio::time::timeout(
+            PROXY_TIMEOUT,
+            proxied(&listener, &mut stream, peer, &mut input),
+        )
+        .await
+        {
             Ok(client) => client?,
             Err(_elapsed) => return Err(SessionEnd::Closed),
         }
     };
-    Box::pin(Connection::new(edge, listener, ClientStream::Plain(stream), client, input).run()).await
+    Box::pin(Connection::new(edge, listener, ClientStream::Plain(stream), client, input).run())
+        .await
 }
 
 /// An IPv4 client of a listener on `[::]` is that IPv4 client, for networks in the configuration as for rules and services.
@@ -95,7 +101,12 @@ async fn proxied(
     peer: SocketAddr,
     input: &mut BytesMut,
 ) -> Result<SocketAddr, SessionEnd> {
-    if !listener.config.proxy_from.iter().any(|network| network.contains(&peer.ip())) {
+    if !listener
+        .config
+        .proxy_from
+        .iter()
+        .any(|network| network.contains(&peer.ip()))
+    {
         tracing::warn!(%peer, listener = %listener.name, "peer is not in proxyFrom; connection closed");
         return Err(SessionEnd::Closed);
     }

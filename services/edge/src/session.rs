@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use opes_smtp::reply::Reply;
 use opes_smtp::auth::Credentials;
+use opes_smtp::reply::Reply;
 use opes_smtp::server::{
     Action, ConnectionInfo, ContentReply, RespondError, Response, Session, TlsInfo,
 };
@@ -72,9 +72,23 @@ impl Connection {
         client: SocketAddr,
         input: BytesMut,
     ) -> Self {
-        let core = Session::new(Arc::clone(&listener.smtp), ConnectionInfo { client, tls: None });
+        let core = Session::new(
+            Arc::clone(&listener.smtp),
+            ConnectionInfo { client, tls: None },
+        );
         let id = edge.next_session_id();
-        Self { edge, listener, client, id, core, mail: Mail::default(), transactions: 0, stream: Some(stream), input, last_read: Instant::now() }
+        Self {
+            edge,
+            listener,
+            client,
+            id,
+            core,
+            mail: Mail::default(),
+            transactions: 0,
+            stream: Some(stream),
+            input,
+            last_read: Instant::now(),
+        }
     }
 
     /// Serves the client until it leaves, errs too often, or the edge drains.
@@ -110,7 +124,9 @@ impl Connection {
         if self.input.capacity() - self.input.len() < READ_OCTETS_MIN {
             self.input.reserve(READ_OCTETS);
         }
-        let Some(stream) = &mut self.stream else { return Err(SessionEnd::Closed) };
+        let Some(stream) = &mut self.stream else {
+            return Err(SessionEnd::Closed);
+        };
         let idle = self.mail.is_idle();
         tokio::select! {
             biased;
@@ -147,7 +163,9 @@ impl Connection {
         if output.is_empty() {
             return Ok(());
         }
-        let Some(stream) = &mut self.stream else { return Err(SessionEnd::Closed) };
+        let Some(stream) = &mut self.stream else {
+            return Err(SessionEnd::Closed);
+        };
         let write = async {
             stream.write_all(output).await?;
             stream.flush().await
@@ -163,10 +181,14 @@ impl Connection {
     /// Hands an answer to the core. One that it cannot take came from a service, which then counts as failed: the client is asked to
     /// come again.
     fn respond(&mut self, response: Response) {
-        let Err(error) = self.core.respond(response) else { return };
+        let Err(error) = self.core.respond(response) else {
+            return;
+        };
         tracing::warn!(session_id = self.id, %error, "answer of a service cannot be used");
         let fallback = match error {
-            RespondError::ReplyCount { .. } => Response::Content(ContentReply::One(Reply::LOCAL_ERROR)),
+            RespondError::ReplyCount { .. } => {
+                Response::Content(ContentReply::One(Reply::LOCAL_ERROR))
+            }
             // Fits every question, the one about the content too.
             _ => Response::Refuse(Reply::TRY_LATER),
         };
@@ -180,11 +202,19 @@ impl Connection {
     }
 
     async fn authenticate(&mut self, credentials: Credentials) -> Response {
-        let Some(users) = &self.listener.users else { return Response::AuthTempFail };
-        if !users.verify(&credentials.identity, credentials.password).await {
+        let Some(users) = &self.listener.users else {
+            return Response::AuthTempFail;
+        };
+        if !users
+            .verify(&credentials.identity, credentials.password)
+            .await
+        {
             return Response::AuthFailed;
         }
-        match self.ask_authenticated(credentials.mechanism.as_str(), &credentials.identity).await {
+        match self
+            .ask_authenticated(credentials.mechanism.as_str(), &credentials.identity)
+            .await
+        {
             Response::Proceed => Response::AuthOk,
             Response::Refuse(reply) if reply.is_transient() => Response::AuthTempFail,
             Response::Disconnect(reply) => Response::Disconnect(reply),
@@ -221,7 +251,9 @@ impl Connection {
 
     async fn start_tls(&mut self) -> Result<(), SessionEnd> {
         self.flush().await?;
-        let (Some(acceptor), Some(ClientStream::Plain(stream))) = (&self.listener.tls, self.stream.take()) else {
+        let (Some(acceptor), Some(ClientStream::Plain(stream))) =
+            (&self.listener.tls, self.stream.take())
+        else {
             return Err(SessionEnd::Closed);
         };
         let handshake = tokio::time::timeout(self.listener.client_timeout, acceptor.accept(stream));
@@ -231,8 +263,14 @@ impl Connection {
             .map_err(SessionEnd::Tls)?;
         let (_, tls) = stream.get_ref();
         let info = TlsInfo {
-            version: tls.protocol_version().map(|version| format!("{version:?}")).unwrap_or_default(),
-            cipher: tls.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite())).unwrap_or_default(),
+            version: tls
+                .protocol_version()
+                .map(|version| format!("{version:?}"))
+                .unwrap_or_default(),
+            cipher: tls
+                .negotiated_cipher_suite()
+                .map(|suite| format!("{:?}", suite.suite()))
+                .unwrap_or_default(),
             server_name: tls.server_name().map(str::to_owned),
         };
         self.stream = Some(ClientStream::Tls(Box::new(stream)));

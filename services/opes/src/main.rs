@@ -50,7 +50,12 @@ fn run(cli: Cli) -> Result<ExitCode> {
 
 fn hash(name: &str) -> Result<ExitCode> {
     let mut password = String::new();
-    std::io::stdin().read_to_string(&mut password).context("cannot read the password from standard input")?;
-    println!("{name}:{}", opes_edge::password_hash(password.trim_end_matches(['\r', '\n']))?);
+    std::io::stdin()
+        .read_to_string(&mut password)
+        .context("cannot read the password from standard input")?;
+    println!(
+        "{name}:{}",
+        opes_edge::password_hash(password.trim_end_matches(['\r', '\n']))?
+    );
     Ok(ExitCode::SUCCESS)
 }

@@ -41,12 +41,18 @@ impl Sink {
 
     /// Everything so far.
     pub fn arrivals(&self) -> Vec<Arrival> {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.arrivals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// How many so far.
     pub fn count(&self) -> usize {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.arrivals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 }
 
@@ -54,7 +60,11 @@ async fn serve(stream: TcpStream, kept: &Mutex<Vec<Arrival>>) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::with_capacity(64 << 10, stream);
     stream.write_all(b"220 sink.example.net ESMTP\r\n").await?;
-    let mut arrival = Arrival { from: String::new(), to: Vec::new(), content: Vec::new() };
+    let mut arrival = Arrival {
+        from: String::new(),
+        to: Vec::new(),
+        content: Vec::new(),
+    };
     let mut line = String::new();
     loop {
         line.clear();
@@ -98,7 +108,10 @@ async fn content(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     let mut content = Vec::new();
     loop {
         let start = content.len();
-        let count = (&mut *stream).take(64 << 20).read_until(b'\n', &mut content).await?;
+        let count = (&mut *stream)
+            .take(64 << 20)
+            .read_until(b'\n', &mut content)
+            .await?;
         anyhow::ensure!(count > 0, "client left in the middle of a message");
         match content.get(start..) {
             Some(b".\r\n") => {

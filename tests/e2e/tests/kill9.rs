@@ -17,7 +17,11 @@ const CLIENTS: usize = 8;
 const ACKNOWLEDGED_MIN: usize = 40;
 
 fn start(config: &Path) -> Result<Daemon> {
-    opes(["edge".to_owned(), "--config".to_owned(), config.display().to_string()])
+    opes([
+        "edge".to_owned(),
+        "--config".to_owned(),
+        config.display().to_string(),
+    ])
 }
 
 fn config(folder: &Path, delivery: &str) -> Result<std::path::PathBuf> {
@@ -31,12 +35,22 @@ fn config(folder: &Path, delivery: &str) -> Result<std::path::PathBuf> {
 }
 
 /// Sends until the server goes away; notes what was acknowledged.
-async fn load(server: std::net::SocketAddr, client: String, acknowledged: Arc<Mutex<Vec<String>>>, stop: Arc<AtomicBool>) {
-    let Ok(mut dialog) = Dialog::open(server, false).await else { return };
+async fn load(
+    server: std::net::SocketAddr,
+    client: String,
+    acknowledged: Arc<Mutex<Vec<String>>>,
+    stop: Arc<AtomicBool>,
+) {
+    let Ok(mut dialog) = Dialog::open(server, false).await else {
+        return;
+    };
     for number in 0.. {
         let name = format!("{client}-{number}");
         let message = sample(&name, 4096);
-        match dialog.message("steve@example.org", &["paul@example.com"], &message).await {
+        match dialog
+            .message("steve@example.org", &["paul@example.com"], &message)
+            .await
+        {
             Ok(reply) if reply.starts_with("250") => acknowledged.lock().await.push(name),
             Ok(_) | Err(_) => return,
         }
@@ -49,12 +63,20 @@ async fn load(server: std::net::SocketAddr, client: String, acknowledged: Arc<Mu
 /// One round of load that ends with the kill; the names that were acknowledged.
 async fn round(number: usize, config: &Path) -> Result<Vec<String>> {
     let mut edge = start(config)?;
-    let (acknowledged, stop) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default());
+    let (acknowledged, stop) = (
+        Arc::<Mutex<Vec<String>>>::default(),
+        Arc::<AtomicBool>::default(),
+    );
     let server = edge.address("mx");
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
             let name = format!("r{number}c{client}");
-            tokio::spawn(load(server, name, Arc::clone(&acknowledged), Arc::clone(&stop)))
+            tokio::spawn(load(
+                server,
+                name,
+                Arc::clone(&acknowledged),
+                Arc::clone(&stop),
+            ))
         })
         .collect();
     let counted = AtomicUsize::new(0);
@@ -75,19 +97,28 @@ async fn round(number: usize, config: &Path) -> Result<Vec<String>> {
 
 fn subject(content: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(content);
-    text.lines().find_map(|line| line.strip_prefix("Subject: ")).map(str::to_owned)
+    text.lines()
+        .find_map(|line| line.strip_prefix("Subject: "))
+        .map(str::to_owned)
 }
 
 fn maildir(folder: &Path) -> Vec<String> {
     let mailbox = folder.join("mail/example.com/paul");
-    let files = ["new", "cur"].into_iter().flat_map(|name| opes_e2e::postfix::files(&mailbox.join(name)));
-    files.filter_map(|path| subject(&std::fs::read(path).ok()?)).collect()
+    let files = ["new", "cur"]
+        .into_iter()
+        .flat_map(|name| opes_e2e::postfix::files(&mailbox.join(name)));
+    files
+        .filter_map(|path| subject(&std::fs::read(path).ok()?))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn into_a_maildir_every_acknowledged_message_exactly_once() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let config = config(folder.path(), &format!("{{ maildir: {}/mail }}", folder.path().display()))?;
+    let config = config(
+        folder.path(),
+        &format!("{{ maildir: {}/mail }}", folder.path().display()),
+    )?;
     let mut acknowledged = BTreeSet::new();
     for number in 0..ROUNDS {
         acknowledged.extend(round(number, &config).await?);
@@ -100,22 +131,40 @@ async fn into_a_maildir_every_acknowledged_message_exactly_once() -> Result<()> 
     .await;
     let delivered = maildir(folder.path());
     let different: BTreeSet<_> = delivered.iter().collect();
-    ensure!(different.len() == delivered.len(), "{} files for {} messages", delivered.len(), different.len());
-    println!("{} acknowledged in {ROUNDS} rounds, {} delivered", acknowledged.len(), delivered.len());
+    ensure!(
+        different.len() == delivered.len(),
+        "{} files for {} messages",
+        delivered.len(),
+        different.len()
+    );
+    println!(
+        "{} acknowledged in {ROUNDS} rounds, {} delivered",
+        acknowledged.len(),
+        delivered.len()
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn to_a_next_hop_every_acknowledged_message_and_none_twice_but_those_in_flight() -> Result<()> {
+async fn to_a_next_hop_every_acknowledged_message_and_none_twice_but_those_in_flight() -> Result<()>
+{
     let folder = tempfile::tempdir()?;
     let sink = opes_e2e::sink::Sink::start().await?;
-    let config = config(folder.path(), &format!("{{ nextHop: '{}', connectionsMax: 4 }}", sink.address))?;
+    let config = config(
+        folder.path(),
+        &format!("{{ nextHop: '{}', connectionsMax: 4 }}", sink.address),
+    )?;
     let mut acknowledged = BTreeSet::new();
     for number in 0..ROUNDS {
         acknowledged.extend(round(number, &config).await?);
     }
     let _edge = start(&config)?;
-    let arrived = || sink.arrivals().iter().filter_map(|arrival| subject(&arrival.content)).collect::<Vec<_>>();
+    let arrived = || {
+        sink.arrivals()
+            .iter()
+            .filter_map(|arrival| subject(&arrival.content))
+            .collect::<Vec<_>>()
+    };
     eventually("every acknowledged message at the next hop", || {
         acknowledged.is_subset(&arrived().into_iter().collect())
     })
@@ -124,8 +173,15 @@ async fn to_a_next_hop_every_acknowledged_message_and_none_twice_but_those_in_fl
     let different: BTreeSet<_> = arrived.iter().collect();
     let twice = arrived.len() - different.len();
     // RFC 1047: the next hop's 250 was on its way when the kill came. At most one message per connection and kill.
-    ensure!(twice <= ROUNDS * 4, "{twice} duplicates for {ROUNDS} kills with 4 connections");
-    println!("{} acknowledged, {} arrived, {twice} twice", acknowledged.len(), arrived.len());
+    ensure!(
+        twice <= ROUNDS * 4,
+        "{twice} duplicates for {ROUNDS} kills with 4 connections"
+    );
+    println!(
+        "{} acknowledged, {} arrived, {twice} twice",
+        acknowledged.len(),
+        arrived.len()
+    );
     acknowledged.first().context("nothing was acknowledged")?;
     Ok(())
 }

@@ -41,7 +41,9 @@ impl Service for Probe {
         let line = String::from_utf8_lossy(&command.line).into_owned();
         Ok(match parameters["do"].as_str() {
             Some("route") => CommandAnswer::proceed().next_hop("192.0.2.25", 25),
-            Some("break") => CommandAnswer::rewrite("RCPT TO:<no address").next_hop("192.0.2.25", 25),
+            Some("break") => {
+                CommandAnswer::rewrite("RCPT TO:<no address").next_hop("192.0.2.25", 25)
+            }
             Some("rename") => CommandAnswer::rewrite(line.replace("alias.example", "example.org")),
             _ => CommandAnswer::proceed(),
         })
@@ -92,7 +94,10 @@ impl Bench {
         let mut config = EdgeConfig {
             listeners: vec![ListenerConfig::new("mx", any, ListenerProtocol::Smtp)],
             relay_networks: vec!["127.0.0.0/8".parse().unwrap()],
-            delivery: DeliveryConfig { maildir: Some(maildir), ..DeliveryConfig::default() },
+            delivery: DeliveryConfig {
+                maildir: Some(maildir),
+                ..DeliveryConfig::default()
+            },
             drain_timeout: PATIENCE,
             ..EdgeConfig::new("mail.example.com", dir.path().join("spool"))
         };
@@ -101,7 +106,9 @@ impl Bench {
         let routing = routing(rules, &stop).await;
         let mut registry = prometheus_client::registry::Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
-        let edge = opes_edge::start(config, routing, metrics, Hooks::default()).await.unwrap();
+        let edge = opes_edge::start(config, routing, metrics, Hooks::default())
+            .await
+            .unwrap();
         Self { edge, dir, stop }
     }
 
@@ -111,7 +118,13 @@ impl Bench {
 
     /// The one message in the mailbox of `local@domain`, once it is there.
     pub(crate) async fn delivered(&self, domain: &str, local: &str) -> String {
-        let new = self.dir.path().join("mail").join(domain).join(local).join("new");
+        let new = self
+            .dir
+            .path()
+            .join("mail")
+            .join(domain)
+            .join(local)
+            .join("new");
         let file = eventually(|| files(&new).into_iter().next()).await;
         std::fs::read_to_string(file).unwrap()
     }
@@ -131,18 +144,32 @@ async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, looking).await.expect("in time")
+    tokio::time::timeout(PATIENCE, looking)
+        .await
+        .expect("in time")
 }
 
 async fn routing(rules: &str, stop: &CancellationToken) -> Routing {
     let text = format!("{SERVICES}{rules}");
     let table = opes_rules::load([("test.yaml", text.as_str())]).unwrap_or_else(|wrong| {
-        panic!("{}", wrong.iter().map(ToString::to_string).collect::<String>())
+        panic!(
+            "{}",
+            wrong.iter().map(ToString::to_string).collect::<String>()
+        )
     });
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
     let target = format!("http://{listener}");
-    let endpoints: Endpoints = table.services.keys().map(|name| (name.clone(), target.clone())).collect();
-    let serving = serve(Arc::new(Probe), listener, ServerConfig::default(), stop.clone());
+    let endpoints: Endpoints = table
+        .services
+        .keys()
+        .map(|name| (name.clone(), target.clone()))
+        .collect();
+    let serving = serve(
+        Arc::new(Probe),
+        listener,
+        ServerConfig::default(),
+        stop.clone(),
+    );
     tokio::spawn(async move { serving.await.unwrap() });
     Routing::new(table, &endpoints, "").unwrap()
 }
@@ -180,7 +207,10 @@ impl Client {
 
     /// The last line of the reply.
     pub(crate) async fn command(&mut self, line: &str) -> String {
-        self.0.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
+        self.0
+            .write_all(format!("{line}\r\n").as_bytes())
+            .await
+            .unwrap();
         self.reply().await
     }
 
@@ -199,7 +229,13 @@ impl Client {
     pub(crate) async fn codes(&mut self, lines: &[&str]) -> Vec<String> {
         let mut codes = Vec::new();
         for line in lines {
-            codes.push(self.command(line).await.get(..3).unwrap_or_default().to_owned());
+            codes.push(
+                self.command(line)
+                    .await
+                    .get(..3)
+                    .unwrap_or_default()
+                    .to_owned(),
+            );
         }
         codes
     }
@@ -207,7 +243,9 @@ impl Client {
     /// A whole transaction; the reply to the data.
     pub(crate) async fn send(&mut self, to: &str, content: &str) -> String {
         let rcpt = format!("RCPT TO:<{to}>");
-        let codes = self.codes(&["MAIL FROM:<a@example.net>", &rcpt, "DATA"]).await;
+        let codes = self
+            .codes(&["MAIL FROM:<a@example.net>", &rcpt, "DATA"])
+            .await;
         assert_eq!(codes, ["250", "250", "354"]);
         self.command(&format!("{content}\r\n.")).await
     }
