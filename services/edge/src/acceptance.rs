@@ -133,11 +133,20 @@ async fn decide(
     }
     match origin.listener.config.delivery {
         Acceptance::Spool => spool(&origin.edge, envelope, &view).await,
-        Acceptance::CutThrough => {
-            let lmtp = origin.listener.config.protocol == ListenerProtocol::Lmtp;
-            cut_through(&origin.edge, &envelope, &view, lmtp).await
+        Acceptance::CutThrough if origin.listener.config.protocol == ListenerProtocol::Lmtp => {
+            // One reply per recipient is owed, so the recipients must still be those that the client named.
+            match merged.recipients.iter().all(keeps_recipients) {
+                true => per_recipient(&origin.edge, &envelope, &view).await,
+                false => spool(&origin.edge, envelope, &view).await,
+            }
         }
+        Acceptance::CutThrough => cut_through(&origin.edge, envelope, &view).await,
     }
+}
+
+/// Neither adds nor removes one.
+fn keeps_recipients(change: &smtp::RecipientChange) -> bool {
+    !change.original.is_empty() && !change.remove
 }
 
 async fn spool(edge: &Edge, envelope: Envelope, view: &View) -> Decision {
@@ -155,26 +164,49 @@ async fn spool(edge: &Edge, envelope: Envelope, view: &View) -> Decision {
     }
 }
 
-/// The next hop's word is ours: per recipient with LMTP, for all or none otherwise (ADR 0004).
-async fn cut_through(edge: &Edge, envelope: &Envelope, view: &View, lmtp: bool) -> Decision {
-    let replies = edge.relay.deliver(envelope, view).await;
+/// The next hop's word is ours, for all recipients or for none (ADR 0004). Recipients that cannot have one fate go through the spool.
+async fn cut_through(edge: &Edge, envelope: Envelope, view: &View) -> Decision {
+    let Some(replies) = edge.relay.deliver_to_all(&envelope, view).await else {
+        return spool(edge, envelope, view).await;
+    };
+    let worst = replies
+        .into_iter()
+        .max_by_key(|reply| (reply.is_transient(), reply.is_permanent()));
+    let reply = worst.map_or(Reply::LOCAL_ERROR, keep_session);
+    let outcome = if reply.is_positive() {
+        MessageOutcome::Relayed
+    } else {
+        MessageOutcome::Refused
+    };
+    Decision::new(reply, outcome)
+}
+
+async fn per_recipient(edge: &Edge, envelope: &Envelope, view: &View) -> Decision {
+    let replies: Vec<Reply> = edge
+        .relay
+        .deliver(envelope, view)
+        .await
+        .into_iter()
+        .map(keep_session)
+        .collect();
     let delivered = replies.iter().any(Reply::is_positive);
     let outcome = if delivered {
         MessageOutcome::Relayed
     } else {
         MessageOutcome::Refused
     };
-    if lmtp {
-        return Decision {
-            reply: ContentReply::PerRecipient(replies),
-            outcome,
-        };
+    Decision {
+        reply: ContentReply::PerRecipient(replies),
+        outcome,
     }
-    let worst = replies.into_iter().max_by_key(|reply| {
-        // One that may come again is worth more than one that may not: the client keeps the message.
-        (reply.is_transient(), reply.is_permanent())
-    });
-    Decision::new(worst.unwrap_or(Reply::LOCAL_ERROR), outcome)
+}
+
+/// 421 of the next hop closes its connection, not ours: said to our client, it would take back the 250 of its neighbours.
+fn keep_session(reply: Reply) -> Reply {
+    match reply.closes() {
+        true => Reply::LOCAL_ERROR.with_text(format!("Next hop said: {reply}")),
+        false => reply,
+    }
 }
 
 async fn hold(

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use opes_content::{Content, ContentError, View, Writer};
 use opes_proto::smtp;
-use opes_rules::condition::{Unevaluable, Variable};
-use opes_rules::{Plan, Point, Skipped};
+use opes_rules::{Plan, Point};
 use opes_smtp::reply::Reply;
 
 use crate::acceptance::content_reply;
@@ -51,7 +50,11 @@ impl Stage {
         let plan = dialog.with_facts(Point::Content, ContentFacts::default(), |facts| {
             run.routing.table.plan(facts)
         });
-        if plan.skipped.iter().any(waits_for_content) {
+        if plan
+            .skipped
+            .iter()
+            .any(|skipped| skipped.rule.reads_content())
+        {
             return Self::AtEnd;
         }
         if plan.is_empty() {
@@ -65,14 +68,6 @@ impl Stage {
             view,
         )))
     }
-}
-
-/// The rule could not be judged only because the message is not here yet.
-fn waits_for_content(skipped: &Skipped) -> bool {
-    matches!(
-        skipped.reason,
-        Unevaluable::Missing(Variable::Size | Variable::Header)
-    )
 }
 
 impl Incoming {

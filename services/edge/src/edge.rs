@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use opes_content::{Budget, Limits};
 use opes_relay::{DeliveryEvent, OnEvent, Relay, RelayConfig, Route, Tls};
+use opes_smtp::reply::Reply;
 use opes_smtp::server;
 use opes_spool::{Spool, SpoolConfig};
 use tokio::net::TcpListener;
@@ -137,10 +138,7 @@ impl EdgeHandle {
 
     /// Why no mail can be accepted just now, if so.
     pub fn unhealthy_reason(&self) -> Option<String> {
-        self.edge
-            .spool
-            .unhealthy_reason()
-            .map(|reason| reason.to_string())
+        self.edge.unhealthy_reason().map(str::to_owned)
     }
 
     /// Takes no new work, lets running transactions and deliveries finish within `drainTimeout`. What is left stays in the spool.
@@ -164,6 +162,22 @@ impl Edge {
     pub(crate) fn next_session_id(&self) -> String {
         let count = self.session_count.fetch_add(1, Ordering::Relaxed);
         format!("{:x}-{count:x}", self.started)
+    }
+
+    fn unhealthy_reason(&self) -> Option<&'static str> {
+        self.spool
+            .unhealthy_reason()
+            .or_else(|| self.relay.unhealthy_reason())
+    }
+
+    /// The refusal of a transaction whose message could not be stored anyway, or would make a queue longer that is too long already.
+    pub(crate) fn cannot_take_mail(&self, listener: &Listener) -> Option<Reply> {
+        if listener.config.delivery == Acceptance::CutThrough {
+            return None;
+        }
+        let reason = self.unhealthy_reason()?;
+        tracing::warn!(listener = %listener.name, reason, "no mail is taken for now");
+        Some(Reply::INSUFFICIENT_STORAGE)
     }
 
     pub(crate) fn report(&self, report: &MessageReport) {
@@ -272,8 +286,10 @@ fn content_limits(config: &EdgeConfig) -> Result<Limits> {
         )
     })?;
     let memory_max = usize::try_from(config.memory_per_message).unwrap_or(usize::MAX);
+    // Each listener's own `sizeMax` is kept in the dialog.
     Ok(Limits {
         memory_max,
+        size_max: u64::MAX,
         ..Limits::in_dir(dir)
     })
 }
