@@ -199,7 +199,7 @@ impl Writer {
         let written = self.append(&mut batch);
         let committed = written.and_then(|appended| self.sync().map(|()| appended));
         match committed {
-            Ok(appended) => self.accept(batch.stores, appended),
+            Ok(appended) => self.accept(batch.stores, &appended),
             Err(error) => {
                 // Those who are refused find `unhealthy_reason` set, if it is.
                 let _ = self.abandon(&error);
@@ -267,17 +267,17 @@ impl Writer {
         self.sync()
     }
 
-    fn accept(&self, stores: Vec<Store>, appended: Appended) {
+    fn accept(&self, stores: Vec<Store>, appended: &Appended) {
         let mut offset = appended.start;
         {
             let mut index = self.shared.index();
             for store in &stores {
-                index.insert(store.queued.id, entry(store, &appended, offset));
+                index.insert(store.queued.id, entry(store, appended, offset));
                 offset += store.record.octets();
             }
         }
-        let stored = &self.shared.counters.stored;
-        stored.fetch_add(stores.len() as u64, Ordering::Relaxed);
+        let counter = &self.shared.counters.stored;
+        counter.fetch_add(stores.len() as u64, Ordering::Relaxed);
         for store in stores {
             if let Some(file) = store.own_file {
                 file.keep();

@@ -232,7 +232,7 @@ fn describe(permitted: &Permitted) -> String {
     match &permitted.verdict {
         Verdict::Accept => {}
         Verdict::Refuse(reply) if reply.is_permanent() => {
-            words.push(format!("reject {}", reply.code()))
+            words.push(format!("reject {}", reply.code()));
         }
         Verdict::Refuse(reply) => words.push(format!("tempfail {}", reply.code())),
         Verdict::Discard => words.push("discard".into()),

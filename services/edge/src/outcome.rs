@@ -99,7 +99,6 @@ impl Gate {
             return Verdict::Accept;
         };
         match verdict.action() {
-            Action::Unspecified | Action::Accept => Verdict::Accept,
             Action::Reject if self.may(Permission::Reject) => {
                 Verdict::Refuse(service_reply(verdict.reply, 5).unwrap_or(Reply::REFUSED))
             }
@@ -107,7 +106,12 @@ impl Gate {
                 Verdict::Refuse(service_reply(verdict.reply, 4).unwrap_or(Reply::TRY_LATER))
             }
             Action::Discard if self.may(Permission::Discard) => Verdict::Discard,
-            Action::Reject | Action::Tempfail | Action::Discard => Verdict::Accept,
+            // Accepted, or a refusal that the rule does not allow.
+            Action::Unspecified
+            | Action::Accept
+            | Action::Reject
+            | Action::Tempfail
+            | Action::Discard => Verdict::Accept,
         }
     }
 

@@ -227,11 +227,11 @@ impl Connection {
         if self.mail.incoming.is_none() {
             self.begin_content();
         }
-        if let Some(incoming) = &mut self.mail.incoming {
-            if let Err(reply) = incoming.append(octets).await {
-                self.core.fail_content(reply);
-                self.mail = Mail::default();
-            }
+        if let Some(incoming) = &mut self.mail.incoming
+            && let Err(reply) = incoming.append(octets).await
+        {
+            self.core.fail_content(reply);
+            self.mail = Mail::default();
         }
     }
 

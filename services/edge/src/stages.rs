@@ -215,7 +215,7 @@ impl Merged {
                     });
                 }
                 LocalAction::Route { host, port, lmtp } => {
-                    permitted.recipients.push(route(host, *port, *lmtp))
+                    permitted.recipients.push(route(host, *port, *lmtp));
                 }
                 _ => continue,
             }

@@ -6,6 +6,10 @@ use super::*;
 use crate::QueueId;
 use crate::recovery::recover;
 
+#[expect(
+    clippy::await_holding_lock,
+    reason = "the lock is the gate that keeps the sync waiting"
+)]
 /// Two stored messages and a third whose sync has begun and does not end before the gate is opened.
 async fn settle_during_a_sync(disk: &Arc<TestDisk>, dir: &Path) -> (Spool, Queued, bool) {
     let (spool, _) = open(disk, dir);
