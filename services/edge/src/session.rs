@@ -24,6 +24,9 @@ use crate::stream::ClientStream;
 /// Octets that one read may bring. Replies and small messages fit; large mail data comes in slices of this size.
 const READ_OCTETS: usize = 32 << 10;
 
+/// Room below which a read buffer counts as full.
+const READ_OCTETS_MIN: usize = 2 << 10;
+
 /// A client's connection.
 pub(crate) struct Connection {
     pub(crate) edge: Arc<Edge>,
@@ -92,7 +95,11 @@ impl Connection {
     /// Flushes replies, then waits for octets, for the callouts of a message that is coming in, or for the drain.
     async fn wait_for_input(&mut self) -> Result<(), SessionEnd> {
         self.flush().await?;
-        self.input.reserve(READ_OCTETS);
+        // Slices of mail data keep their read buffer alive, so a buffer is filled before the next one is made: what is pinned
+        // is then what was received.
+        if self.input.capacity() - self.input.len() < READ_OCTETS_MIN {
+            self.input.reserve(READ_OCTETS);
+        }
         let Some(stream) = &mut self.stream else { return Err(SessionEnd::Closed) };
         let idle = self.mail.is_idle();
         tokio::select! {

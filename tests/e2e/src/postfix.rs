@@ -12,6 +12,7 @@ use crate::{DEADLINE, need};
 
 /// A running instance. Stopped when dropped.
 pub struct Postfix {
+    /// Where it listens.
     pub address: SocketAddr,
     folder: TempDir,
 }

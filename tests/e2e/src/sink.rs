@@ -10,7 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 /// One message that the sink answered with 250.
 #[derive(Debug, Clone)]
 pub struct Arrival {
+    /// Reverse-path.
     pub from: String,
+    /// Forward-paths.
     pub to: Vec<String>,
     /// Without dot-stuffing.
     pub content: Vec<u8>,
@@ -18,6 +20,7 @@ pub struct Arrival {
 
 /// See the module.
 pub struct Sink {
+    /// Where it listens.
     pub address: SocketAddr,
     arrivals: Arc<Mutex<Vec<Arrival>>>,
 }

@@ -87,6 +87,7 @@ fn maildir(folder: &Path) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn into_a_maildir_every_acknowledged_message_exactly_once() -> Result<()> {
     let folder = tempfile::tempdir()?;
+    std::fs::create_dir(folder.path().join("mail"))?;
     let config = config(folder.path(), &format!("{{ maildir: {}/mail }}", folder.path().display()))?;
     let mut acknowledged = BTreeSet::new();
     for number in 0..ROUNDS {
