@@ -36,13 +36,13 @@ pub(crate) async fn run(routing: &Routing, metrics: &Metrics, rule: &Rule, subje
     let (Some(callout), Some(binding)) = (&rule.callout, routing.binding(rule)) else {
         return without_callout(rule);
     };
-    let started = Instant::now();
+    let (started, point) = (Instant::now(), subject.point);
     let answer = ask(binding, callout, subject, metrics).await;
     let elapsed = started.elapsed();
     match answer {
         Ok(answer) => {
             let octets = answer.octets_sent + answer.octets_received;
-            let permitted = permit(answer, callout.allow);
+            let permitted = permit(answer, callout.allow, point);
             count_refused(metrics, rule, &permitted.refused);
             let verdict = describe(&permitted);
             let report = report(rule, callout, verdict, permitted.reason.clone(), elapsed, octets);

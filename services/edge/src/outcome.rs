@@ -32,14 +32,14 @@ pub(crate) enum Verdict {
     Discard,
 }
 
-/// Cuts `answer` down to what `allow` names.
-pub(crate) fn permit(answer: Answer, allow: PermissionSet) -> Permitted {
+/// Cuts `answer`, given at `point`, down to what `allow` names.
+pub(crate) fn permit(answer: Answer, allow: PermissionSet, point: smtp::Point) -> Permitted {
     let mut gate = Gate { allow, refused: Vec::new() };
     let outcome = answer.outcome;
     let verdict = gate.verdict(outcome.verdict);
     let edits = outcome.edits.into_iter().filter(|edit| gate.edit(edit)).collect();
     let adapted = answer.adapted.filter(|_| gate.may(Permission::Rewrite));
-    let command_line = answer.command_line.filter(|_| gate.may_any(&[Permission::Recipients, Permission::Sender]));
+    let command_line = answer.command_line.filter(|_| gate.may_any(command_permissions(point)));
     let envelope = outcome.envelope.unwrap_or_default();
     let sender = envelope.mail_from.filter(|_| gate.may(Permission::Sender));
     let recipients = envelope.recipients.into_iter().filter_map(|change| gate.recipient(change)).collect();
@@ -55,6 +55,15 @@ pub(crate) fn permit(answer: Answer, allow: PermissionSet) -> Permitted {
         annotations: outcome.annotations,
         reason: outcome.reason,
         refused: gate.refused,
+    }
+}
+
+/// Any of them lets a service put another command line in place of the client's (docs/rules.md).
+fn command_permissions(point: smtp::Point) -> &'static [Permission] {
+    match point {
+        smtp::Point::MailFrom => &[Permission::Sender, Permission::Rewrite],
+        smtp::Point::RcptTo => &[Permission::Recipients, Permission::Rewrite],
+        _ => &[Permission::Rewrite],
     }
 }
 
@@ -164,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_verdict_beyond_the_list_is_dropped_and_counted() {
-        let permitted = permit(answer(reject(550, &["no"])), set(&[Permission::Header]));
+        let permitted = permit(answer(reject(550, &["no"])), set(&[Permission::Header]), smtp::Point::Content);
         assert_eq!(permitted.verdict, Verdict::Accept);
         assert_eq!(permitted.refused, [Permission::Reject]);
     }
@@ -172,7 +181,7 @@ mod tests {
     #[test]
     fn a_reply_that_breaks_smtp_is_replaced_by_ours() {
         for bad in [reject(250, &["fine"]), reject(550, &["a\r\n250 b"]), reject(354, &[])] {
-            let permitted = permit(answer(bad), set(&[Permission::Reject]));
+            let permitted = permit(answer(bad), set(&[Permission::Reject]), smtp::Point::Content);
             assert_eq!(permitted.verdict, Verdict::Refuse(Reply::REFUSED));
         }
     }
@@ -187,7 +196,7 @@ mod tests {
             ],
             ..Default::default()
         };
-        let permitted = permit(answer(outcome), set(&[Permission::Header]));
+        let permitted = permit(answer(outcome), set(&[Permission::Header]), smtp::Point::Content);
         assert_eq!(permitted.edits.len(), 1);
         assert_eq!(permitted.refused, [Permission::ReplacePart]);
     }
@@ -201,8 +210,27 @@ mod tests {
         };
         let envelope = smtp::EnvelopeChange { mail_from: None, recipients: vec![change] };
         let outcome = smtp::Outcome { envelope: Some(envelope), ..Default::default() };
-        let permitted = permit(answer(outcome), set(&[Permission::Recipients]));
+        let permitted = permit(answer(outcome), set(&[Permission::Recipients]), smtp::Point::Content);
         assert!(permitted.recipients.is_empty());
         assert_eq!(permitted.refused, [Permission::Route]);
+    }
+
+    #[test]
+    fn another_command_line_needs_the_permission_of_its_command() {
+        use smtp::Point::{Helo, MailFrom, RcptTo};
+        for (point, permission, allowed) in [
+            (Helo, Permission::Rewrite, true),
+            (MailFrom, Permission::Rewrite, true),
+            (MailFrom, Permission::Sender, true),
+            (MailFrom, Permission::Recipients, false),
+            (RcptTo, Permission::Rewrite, true),
+            (RcptTo, Permission::Recipients, true),
+            (RcptTo, Permission::Sender, false),
+        ] {
+            let answer = Answer { command_line: Some("NOOP".into()), ..Answer::default() };
+            let permitted = permit(answer, set(&[permission]), point);
+            assert_eq!(permitted.command_line.is_some(), allowed, "{point:?} {permission:?}");
+            assert_eq!(permitted.refused.is_empty(), allowed, "{point:?} {permission:?}");
+        }
     }
 }

@@ -88,8 +88,20 @@ async fn play(script: &Script) -> Result<()> {
         let arrived = arrivals.iter().any(|arrival| without_trace(&arrival.content) == message);
         ensure!(arrived, "`{}` did not arrive", message.escape_ascii());
     }
+    for path in replaced_paths(settings) {
+        let used = arrivals.iter().any(|arrival| arrival.from == path || arrival.to.iter().any(|to| to == path));
+        ensure!(used, "the next hop did not hear of <{path}>");
+    }
     edge.drain().await;
     Ok(())
+}
+
+/// Addresses in the command lines that the service puts in place of the client's; the scripts cannot see where they went.
+fn replaced_paths(settings: &Settings) -> impl Iterator<Item = &str> {
+    settings.answers.iter().filter_map(|(_, answer)| match answer {
+        Answer::Line(line) => line.strip_suffix('>')?.split_once('<').map(|(_, path)| path),
+        Answer::Replies(_) => None,
+    })
 }
 
 // === The edge for a script ===
