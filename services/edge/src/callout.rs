@@ -133,7 +133,7 @@ fn failed(rule: &Rule, callout: &CalloutSpec, error: &CalloutError, elapsed: Dur
     let mut permitted = Permitted::default();
     match callout.on_failure {
         OnFailure::Accept => {}
-        OnFailure::Tempfail => permitted.verdict = Verdict::Refuse(Reply::TRY_LATER),
+        OnFailure::Tempfail => permitted.verdict = Verdict::Refuse(Reply::SERVICE_UNAVAILABLE),
         OnFailure::Reject => permitted.verdict = Verdict::Refuse(Reply::CONTENT_REFUSED),
         OnFailure::Quarantine => {
             let reason = format!("{} failed: {error}", callout.service);

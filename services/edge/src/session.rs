@@ -146,7 +146,7 @@ impl Connection {
         tracing::warn!(session_id = self.id, %error, "answer of a service cannot be used");
         let fallback = match error {
             RespondError::Replacement(_) | RespondError::VerbChanged { .. } | RespondError::ReplyClass(_) => {
-                Response::Refuse(Reply::TRY_LATER)
+                Response::Refuse(Reply::SERVICE_UNAVAILABLE)
             }
             _ => Response::Content(ContentReply::One(Reply::LOCAL_ERROR)),
         };

@@ -130,7 +130,7 @@ impl Merged {
         if let Err(error) = self.take_content(&permitted).await {
             tracing::error!(rule = report.rule, service = report.service, error, "outcome cannot be applied");
             report.verdict = format!("{} (not applicable: {error})", report.verdict);
-            self.verdict = Verdict::Refuse(Reply::TRY_LATER);
+            self.verdict = Verdict::Refuse(Reply::SERVICE_UNAVAILABLE);
         } else if permitted.verdict != Verdict::Accept {
             self.verdict = permitted.verdict;
         }
