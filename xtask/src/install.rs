@@ -15,6 +15,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/swaks", "swaks"),
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/python3", "python3"),
+    // swaks speaks TLS with it.
+    ("/usr/share/doc/libnet-ssleay-perl", "libnet-ssleay-perl"),
 ];
 
 /// Installs without a question, and without starting or enabling a mail server on a developer's machine: while `policy-rc.d`
@@ -93,7 +95,13 @@ mod tests {
     fn each_missing_package_is_named_once() {
         assert_eq!(
             missing(|_| false),
-            ["postfix", "swaks", "openssl", "python3"]
+            [
+                "postfix",
+                "swaks",
+                "openssl",
+                "python3",
+                "libnet-ssleay-perl"
+            ]
         );
         assert_eq!(
             missing(|program| !program.ends_with("smtp-source")),

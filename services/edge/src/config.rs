@@ -108,7 +108,12 @@ pub enum Acceptance {
 
 impl Default for DeliveryConfig {
     fn default() -> Self {
-        Self { maildir: None, next_hop: None, lmtp: false, connections_max: default_connections_max() }
+        Self {
+            maildir: None,
+            next_hop: None,
+            lmtp: false,
+            connections_max: default_connections_max(),
+        }
     }
 }
 
@@ -141,12 +146,22 @@ pub struct DeliveryConfig {
 /// Why a configuration cannot be used. Names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read {path}: {source}\n  help: give the path of an edge configuration file (see docs/operate/edge-config.md)")]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error(
+        "cannot read {path}: {source}\n  help: give the path of an edge configuration file (see docs/operate/edge-config.md)"
+    )]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("{path}: {message}\n  help: every key is described in docs/operate/edge-config.md")]
     Syntax { path: PathBuf, message: String },
     #[error("{path}: {field}: {message}\n  help: {remedy}")]
-    Value { path: PathBuf, field: String, message: String, remedy: &'static str },
+    Value {
+        path: PathBuf,
+        field: String,
+        message: String,
+        remedy: &'static str,
+    },
 }
 
 impl EdgeConfig {
@@ -171,15 +186,19 @@ impl EdgeConfig {
 
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.into(),
+            source,
+        })?;
         Self::parse(&text, path)
     }
 
     /// Parses and checks `text`; `path` only names it in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = serde_saphyr::from_str(text)
-            .map_err(|error| ConfigError::Syntax { path: path.into(), message: error.to_string() })?;
+        let config: Self = serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: path.into(),
+            message: error.to_string(),
+        })?;
         config.check(path)?;
         Ok(config)
     }
@@ -202,7 +221,12 @@ impl EdgeConfig {
             ));
         }
         for (index, listener) in self.listeners.iter().enumerate() {
-            if self.listeners.iter().take(index).any(|earlier| earlier.name == listener.name) {
+            if self
+                .listeners
+                .iter()
+                .take(index)
+                .any(|earlier| earlier.name == listener.name)
+            {
                 return Err(value(
                     &format!("listeners[{index}].name"),
                     &format!("`{}` is used twice", listener.name),
@@ -264,7 +288,9 @@ pub fn parse_octets(text: &str) -> Result<u64, String> {
 /// Duration of `500ms`, `30s`, `5m`, `2h`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (digits, unit) = text.split_at(split);
     let number = digits.parse::<u64>().ok();
     let milliseconds = match unit {
@@ -337,7 +363,9 @@ mod tests {
     const SMALLEST: &str = "hostname: mail.example.com\nspool: /var/spool/opes\ndelivery: { nextHop: 'mx.example.com:25' }\nlisteners:\n  - { name: mx, address: '0.0.0.0:2525' }\n";
 
     fn error(text: &str) -> String {
-        EdgeConfig::parse(text, Path::new("edge.yaml")).unwrap_err().to_string()
+        EdgeConfig::parse(text, Path::new("edge.yaml"))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -351,7 +379,10 @@ mod tests {
     #[test]
     fn unknown_key_is_named() {
         let message = error(&SMALLEST.replace("spool:", "memoryBuget: 1Mi\nspool:"));
-        assert!(message.contains("memoryBuget") && message.contains("edge.yaml"), "{message}");
+        assert!(
+            message.contains("memoryBuget") && message.contains("edge.yaml"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -79,7 +79,8 @@ pub fn log(report: &MessageReport) {
 /// A short stable hash of an address: equal addresses can be found, the address cannot be read.
 pub fn hashed(address: &str) -> String {
     use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
-    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(address.to_ascii_lowercase());
+    let hash =
+        BuildHasherDefault::<DefaultHasher>::default().hash_one(address.to_ascii_lowercase());
     format!("{hash:016x}")
 }
 
@@ -89,7 +90,13 @@ impl std::fmt::Display for Rules<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, step) in self.0.iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
-            write!(f, "{separator}{}={} ({} ms)", step.rule, step.verdict, step.elapsed.as_millis())?;
+            write!(
+                f,
+                "{separator}{}={} ({} ms)",
+                step.rule,
+                step.verdict,
+                step.elapsed.as_millis()
+            )?;
         }
         Ok(())
     }

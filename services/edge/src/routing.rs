@@ -33,11 +33,17 @@ pub enum RoutingError {
 
 impl Routing {
     /// Makes the clients. Connections are opened when first needed.
-    pub fn new(table: RoutingTable, endpoints: &Endpoints, system: &str) -> Result<Self, RoutingError> {
+    pub fn new(
+        table: RoutingTable,
+        endpoints: &Endpoints,
+        system: &str,
+    ) -> Result<Self, RoutingError> {
         let mut clients = HashMap::new();
         let mut bindings = HashMap::new();
         for rule in &table.rules {
-            let Some(callout) = &rule.callout else { continue };
+            let Some(callout) = &rule.callout else {
+                continue;
+            };
             let client = match clients.get(&callout.service) {
                 Some(client) => ServiceClient::clone(client),
                 None => {
@@ -64,8 +70,14 @@ fn client(
     endpoints: &Endpoints,
     system: &str,
 ) -> Result<ServiceClient, RoutingError> {
-    let no_endpoint = |kind| RoutingError::NoEndpoint { service: name.to_owned(), kind };
-    let service = table.services.get(name).ok_or_else(|| no_endpoint("nothing"))?;
+    let no_endpoint = |kind| RoutingError::NoEndpoint {
+        service: name.to_owned(),
+        kind,
+    };
+    let service = table
+        .services
+        .get(name)
+        .ok_or_else(|| no_endpoint("nothing"))?;
     let target = match (&service.target, endpoints.get(name)) {
         (Target::Endpoint(target), _) | (_, Some(target)) => target.clone(),
         (Target::Builtin { .. }, None) => return Err(no_endpoint("builtin")),

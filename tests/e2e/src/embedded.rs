@@ -24,7 +24,9 @@ impl Embedded {
         let kept = Arc::clone(&reports);
         let hooks = Hooks {
             reporter: Some(Arc::new(move |report| {
-                kept.lock().unwrap_or_else(PoisonError::into_inner).push(report.clone());
+                kept.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(report.clone());
             })),
             ..Hooks::default()
         };
@@ -35,18 +37,30 @@ impl Embedded {
 
     /// Address of the listener `name`.
     pub fn address(&self, name: &str) -> Result<SocketAddr> {
-        let found = self.handle.addresses().iter().find(|(listener, _)| listener == name);
-        found.map(|(_, address)| *address).with_context(|| format!("no listener `{name}`"))
+        let found = self
+            .handle
+            .addresses()
+            .iter()
+            .find(|(listener, _)| listener == name);
+        found
+            .map(|(_, address)| *address)
+            .with_context(|| format!("no listener `{name}`"))
     }
 
     /// Everything reported so far.
     pub fn reports(&self) -> Vec<MessageReport> {
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.reports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Messages that were answered 250 so far.
     pub fn accepted(&self) -> usize {
-        self.reports().iter().filter(|report| report.outcome != MessageOutcome::Refused).count()
+        self.reports()
+            .iter()
+            .filter(|report| report.outcome != MessageOutcome::Refused)
+            .count()
     }
 
     /// Ends it as SIGTERM does.
@@ -62,7 +76,16 @@ fn routing(rules: &str) -> Result<Routing> {
     } else {
         Err(std::mem::take(&mut wrong))
     };
-    let table = table.map_err(|wrong| anyhow!("{}", wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+    let table = table.map_err(|wrong| {
+        anyhow!(
+            "{}",
+            wrong
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n")
+        )
+    })?;
     Ok(Routing::new(table, &Endpoints::new(), "")?)
 }
 
@@ -70,6 +93,11 @@ fn routing(rules: &str) -> Result<Routing> {
 pub async fn service(service: impl Service) -> Result<String> {
     let listener = Listener::bind("127.0.0.1:0").await?;
     let address = format!("http://{}", listener.address());
-    tokio::spawn(serve(Arc::new(service), listener, ServerConfig::default(), CancellationToken::new()));
+    tokio::spawn(serve(
+        Arc::new(service),
+        listener,
+        ServerConfig::default(),
+        CancellationToken::new(),
+    ));
     Ok(address)
 }

@@ -11,8 +11,6 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use crate::sink::Arrival;
-
 /// What the next hop says, where it is not 250.
 #[derive(Debug, Clone, Default)]
 pub struct Manners {
@@ -30,6 +28,16 @@ pub struct Manners {
 pub struct Hop {
     pub address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
+}
+
+/// One message, as far as it has come.
+#[derive(Debug, Clone, Default)]
+pub struct Arrival {
+    pub from: String,
+    /// Accepted recipients.
+    pub to: Vec<String>,
+    /// Without dot-stuffing.
+    pub content: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -59,12 +67,19 @@ impl Hop {
 
     /// Messages that were answered 250.
     pub fn arrivals(&self) -> Vec<Arrival> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).arrivals.clone()
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .arrivals
+            .clone()
     }
 
     /// Messages whose end was seen, whatever was answered.
     pub fn complete(&self) -> usize {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).complete
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .complete
     }
 }
 
@@ -77,8 +92,13 @@ struct Session {
 
 impl Session {
     fn new(stream: TcpStream, manners: Manners, seen: Arc<Mutex<Seen>>) -> Self {
-        let arrival = Arrival { from: String::new(), to: Vec::new(), content: Vec::new() };
-        Self { stream: BufReader::new(stream), manners, seen, arrival }
+        let arrival = Arrival::default();
+        Self {
+            stream: BufReader::new(stream),
+            manners,
+            seen,
+            arrival,
+        }
     }
 
     async fn serve(mut self) -> Result<()> {
@@ -89,16 +109,26 @@ impl Session {
             if self.stream.read_line(&mut line).await? == 0 {
                 return Ok(());
             }
-            match line.get(..4).unwrap_or_default().to_ascii_uppercase().as_str() {
+            match line
+                .get(..4)
+                .unwrap_or_default()
+                .to_ascii_uppercase()
+                .as_str()
+            {
                 "EHLO" | "LHLO" => {
                     self.say("250-next.example.net\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 SMTPUTF8").await?;
                 }
                 "MAIL" => {
-                    self.arrival = Arrival { from: path(&line), to: Vec::new(), content: Vec::new() };
+                    self.arrival = Arrival {
+                        from: path(&line),
+                        ..Arrival::default()
+                    };
                     self.say("250 2.1.0 Sender ok").await?;
                 }
                 "RCPT" => self.recipient(path(&line)).await?,
-                "DATA" if self.arrival.to.is_empty() => self.say("554 5.5.1 No valid recipients").await?,
+                "DATA" if self.arrival.to.is_empty() => {
+                    self.say("554 5.5.1 No valid recipients").await?
+                }
                 "DATA" => self.content().await?,
                 "QUIT" => return self.say("221 2.0.0 Bye").await,
                 _ => self.say("250 2.0.0 Ok").await?,
@@ -119,22 +149,42 @@ impl Session {
     async fn content(&mut self) -> Result<()> {
         self.say("354 Go ahead").await?;
         self.arrival.content = read_content(&mut self.stream).await?;
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).complete += 1;
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .complete += 1;
         if let Some(gate) = &self.manners.gate {
             gate.acquire().await?.forget();
         }
-        let count = if self.manners.lmtp { self.arrival.to.len() } else { 1 };
+        let count = if self.manners.lmtp {
+            self.arrival.to.len()
+        } else {
+            1
+        };
         let replies: Vec<String> = (0..count)
-            .map(|index| self.manners.content.get(index).cloned().unwrap_or_else(|| "250 2.0.0 Ok".into()))
+            .map(|index| {
+                self.manners
+                    .content
+                    .get(index)
+                    .cloned()
+                    .unwrap_or_else(|| "250 2.0.0 Ok".into())
+            })
             .collect();
         if replies.iter().any(|reply| reply.starts_with('2')) {
-            self.seen.lock().unwrap_or_else(PoisonError::into_inner).arrivals.push(self.arrival.clone());
+            self.seen
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .arrivals
+                .push(self.arrival.clone());
         }
         self.say(&replies.join("\r\n")).await
     }
 
     async fn say(&mut self, reply: &str) -> Result<()> {
-        Ok(self.stream.write_all(format!("{reply}\r\n").as_bytes()).await?)
+        Ok(self
+            .stream
+            .write_all(format!("{reply}\r\n").as_bytes())
+            .await?)
     }
 }
 
@@ -148,7 +198,10 @@ async fn read_content(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     let mut content = Vec::new();
     loop {
         let mut line = Vec::new();
-        ensure!(stream.read_until(b'\n', &mut line).await? > 0, "the client left in the middle of a message");
+        ensure!(
+            stream.read_until(b'\n', &mut line).await? > 0,
+            "the client left in the middle of a message"
+        );
         // Only CRLF ends lines; a bare LF is content.
         let at_line_start = content.is_empty() || content.ends_with(b"\r\n");
         match line.as_slice() {

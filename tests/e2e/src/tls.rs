@@ -15,8 +15,14 @@ use tokio_rustls::client::TlsStream;
 /// Writes a new self-signed pair in place of the old one, each file by rename, as Kubernetes' and ACME clients' tools do.
 pub fn write_pair(folder: &Path) -> Result<(TlsConfig, CertificateDer<'static>)> {
     let made = rcgen::generate_simple_self_signed(["mail.example.com".into()])?;
-    let pair = TlsConfig { certificate: folder.join("certificate.pem"), key: folder.join("key.pem") };
-    for (path, text) in [(&pair.key, made.signing_key.serialize_pem()), (&pair.certificate, made.cert.pem())] {
+    let pair = TlsConfig {
+        certificate: folder.join("certificate.pem"),
+        key: folder.join("key.pem"),
+    };
+    for (path, text) in [
+        (&pair.key, made.signing_key.serialize_pem()),
+        (&pair.certificate, made.cert.pem()),
+    ] {
         let aside = path.with_extension("new");
         std::fs::write(&aside, text)?;
         std::fs::rename(&aside, path)?;
@@ -33,13 +39,23 @@ pub async fn handshake(stream: TcpStream) -> Result<TlsStream<TcpStream>> {
         .with_custom_certificate_verifier(Arc::new(Any))
         .with_no_client_auth();
     let connector = TlsConnector::from(Arc::new(config));
-    Ok(connector.connect(ServerName::try_from("mail.example.com")?, stream).await?)
+    Ok(connector
+        .connect(ServerName::try_from("mail.example.com")?, stream)
+        .await?)
 }
 
 /// The certificate that the server showed.
 pub fn shown(stream: &TlsStream<TcpStream>) -> Result<CertificateDer<'static>> {
-    let chain = stream.get_ref().1.peer_certificates().context("no certificate")?;
-    Ok(chain.first().context("an empty chain")?.clone().into_owned())
+    let chain = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .context("no certificate")?;
+    Ok(chain
+        .first()
+        .context("an empty chain")?
+        .clone()
+        .into_owned())
 }
 
 /// Trusts everybody: these tests ask which certificate is shown, not whose it is.

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use opes_callout_server::{Answer as Verdict, Command, CommandAnswer, Description, Message, Service};
+use opes_callout_server::{
+    Answer as Verdict, Command, CommandAnswer, Description, Message, Service,
+};
 use opes_e2e::embedded::{Embedded, service};
 use opes_e2e::hop::{Hop, Manners};
 use opes_e2e::{eventually, tls};
@@ -25,12 +27,30 @@ const LINE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Scripts for settings that a listener of the edge does not have; the core's run is all there is to test.
 const CORE_ONLY: &[(&str, &str)] = &[
-    ("dsn", "the edge does not offer DSN: it sends no delivery status notifications"),
-    ("limits-errors", "the number of errors before 421 is fixed in the edge"),
-    ("limits-idle", "the number of idle commands before 421 is fixed in the edge"),
-    ("other-protocols", "the number of errors before 421 is fixed in the edge"),
-    ("smtputf8-off", "the edge always offers SMTPUTF8 and CHUNKING"),
-    ("starttls-required", "a listener of the edge cannot demand TLS for mail"),
+    (
+        "dsn",
+        "the edge does not offer DSN: it sends no delivery status notifications",
+    ),
+    (
+        "limits-errors",
+        "the number of errors before 421 is fixed in the edge",
+    ),
+    (
+        "limits-idle",
+        "the number of idle commands before 421 is fixed in the edge",
+    ),
+    (
+        "other-protocols",
+        "the number of errors before 421 is fixed in the edge",
+    ),
+    (
+        "smtputf8-off",
+        "the edge always offers SMTPUTF8 and CHUNKING",
+    ),
+    (
+        "starttls-required",
+        "a listener of the edge cannot demand TLS for mail",
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +58,11 @@ async fn every_script_over_a_socket() -> Result<()> {
     let mut failures = Vec::new();
     let (mut played, mut left_out) = (Vec::new(), Vec::new());
     for path in scripts()? {
-        let name = path.file_stem().and_then(|name| name.to_str()).context("file name")?.to_owned();
+        let name = path
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .context("file name")?
+            .to_owned();
         if CORE_ONLY.iter().any(|(core_only, _)| *core_only == name) {
             left_out.push(name);
             continue;
@@ -49,18 +73,41 @@ async fn every_script_over_a_socket() -> Result<()> {
         }
         played.push(name);
     }
-    ensure!(failures.is_empty(), "{} of {} scripts:\n{}", failures.len(), played.len(), failures.join("\n"));
-    ensure!(left_out.len() == CORE_ONLY.len(), "CORE_ONLY names scripts that are not there: {left_out:?}");
-    ensure!(played.len() >= 34, "only {} scripts were played", played.len());
-    ensure!(played.iter().any(|name| name == "rfc4496-3.1.1"), "the dialog of RFC 4496 was not played");
+    ensure!(
+        failures.is_empty(),
+        "{} of {} scripts:\n{}",
+        failures.len(),
+        played.len(),
+        failures.join("\n")
+    );
+    ensure!(
+        left_out.len() == CORE_ONLY.len(),
+        "CORE_ONLY names scripts that are not there: {left_out:?}"
+    );
+    ensure!(
+        played.len() >= 34,
+        "only {} scripts were played",
+        played.len()
+    );
+    ensure!(
+        played.iter().any(|name| name == "rfc4496-3.1.1"),
+        "the dialog of RFC 4496 was not played"
+    );
     Ok(())
 }
 
 fn scripts() -> Result<Vec<PathBuf>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dialogs");
-    let entries = std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    let mut scripts: Vec<_> =
-        entries.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "smtp")).collect();
+    let entries = std::fs::read_dir(&folder)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    let mut scripts: Vec<_> = entries
+        .into_iter()
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "smtp")
+        })
+        .collect();
     scripts.sort();
     Ok(scripts)
 }
@@ -70,26 +117,41 @@ async fn play(script: &Script) -> Result<()> {
     let settings = &script.settings;
     let hop = Hop::start(manners(settings)).await?;
     let service = service(Answers(settings.answers.clone())).await?;
-    let rules = if settings.answers.is_empty() { String::new() } else { rules(&service) };
+    let rules = if settings.answers.is_empty() {
+        String::new()
+    } else {
+        rules(&service)
+    };
     let edge = Embedded::start(config(settings, folder.path(), &hop)?, &rules).await?;
     let mut client = Client::connect(settings, edge.address("mx")?).await?;
     let mut messages = Vec::new();
     for step in &script.steps {
-        client.step(&step.kind, &mut messages).await.with_context(|| format!("line {}", step.line))?;
+        client
+            .step(&step.kind, &mut messages)
+            .await
+            .with_context(|| format!("line {}", step.line))?;
     }
     client.finish().await?;
     if let Some(expected) = settings.messages {
-        ensure!(edge.accepted() == expected, "{} messages accepted, expected {expected}", edge.accepted());
+        ensure!(
+            edge.accepted() == expected,
+            "{} messages accepted, expected {expected}",
+            edge.accepted()
+        );
     }
     let accepted = edge.accepted();
     eventually("delivered", || hop.arrivals().len() == accepted).await;
     let arrivals = hop.arrivals();
     for message in messages {
-        let arrived = arrivals.iter().any(|arrival| without_trace(&arrival.content) == message);
+        let arrived = arrivals
+            .iter()
+            .any(|arrival| without_trace(&arrival.content) == message);
         ensure!(arrived, "`{}` did not arrive", message.escape_ascii());
     }
     for path in replaced_paths(settings) {
-        let used = arrivals.iter().any(|arrival| arrival.from == path || arrival.to.iter().any(|to| to == path));
+        let used = arrivals
+            .iter()
+            .any(|arrival| arrival.from == path || arrival.to.iter().any(|to| to == path));
         ensure!(used, "the next hop did not hear of <{path}>");
     }
     edge.drain().await;
@@ -98,10 +160,16 @@ async fn play(script: &Script) -> Result<()> {
 
 /// Addresses in the command lines that the service puts in place of the client's; the scripts cannot see where they went.
 fn replaced_paths(settings: &Settings) -> impl Iterator<Item = &str> {
-    settings.answers.iter().filter_map(|(_, answer)| match answer {
-        Answer::Line(line) => line.strip_suffix('>')?.split_once('<').map(|(_, path)| path),
-        Answer::Replies(_) => None,
-    })
+    settings
+        .answers
+        .iter()
+        .filter_map(|(_, answer)| match answer {
+            Answer::Line(line) => line
+                .strip_suffix('>')?
+                .split_once('<')
+                .map(|(_, path)| path),
+            Answer::Replies(_) => None,
+        })
 }
 
 // === The edge for a script ===
@@ -146,15 +214,26 @@ fn config(settings: &Settings, folder: &Path, hop: &Hop) -> Result<EdgeConfig> {
 
 /// What a next hop says to each recipient is the one way to different replies for one content.
 fn per_recipient(settings: &Settings) -> Option<&[Reply]> {
-    settings.answers.iter().find_map(|(line, answer)| match answer {
-        Answer::Replies(replies) if line == "CONTENT" && replies.len() > 1 => Some(replies.as_slice()),
-        _ => None,
-    })
+    settings
+        .answers
+        .iter()
+        .find_map(|(line, answer)| match answer {
+            Answer::Replies(replies) if line == "CONTENT" && replies.len() > 1 => {
+                Some(replies.as_slice())
+            }
+            _ => None,
+        })
 }
 
 fn manners(settings: &Settings) -> Manners {
-    let Some(replies) = per_recipient(settings) else { return Manners::default() };
-    Manners { lmtp: true, content: replies.iter().map(ToString::to_string).collect(), ..Manners::default() }
+    let Some(replies) = per_recipient(settings) else {
+        return Manners::default();
+    };
+    Manners {
+        lmtp: true,
+        content: replies.iter().map(ToString::to_string).collect(),
+        ..Manners::default()
+    }
 }
 
 /// Refusals come from an analyser, other command lines from an adapter: what each class may do (docs/rules.md).
@@ -167,7 +246,11 @@ fn rules(service: &str) -> String {
         )
     };
     let points = "connect, mailFrom, rcptTo, data, content";
-    [object("refuse", "analyze", points, "reject"), object("replace", "adapt", "mailFrom, rcptTo", "rewrite")].join("---\n")
+    [
+        object("refuse", "analyze", points, "reject"),
+        object("replace", "adapt", "mailFrom, rcptTo", "rewrite"),
+    ]
+    .join("---\n")
 }
 
 /// The `answer:` settings of a script as a callout service.
@@ -175,7 +258,10 @@ struct Answers(Vec<(String, Answer)>);
 
 impl Answers {
     fn get(&self, line: &[u8]) -> Option<&Answer> {
-        self.0.iter().find(|(key, _)| key.as_bytes() == line).map(|(_, answer)| answer)
+        self.0
+            .iter()
+            .find(|(key, _)| key.as_bytes() == line)
+            .map(|(_, answer)| answer)
     }
 }
 
@@ -185,7 +271,11 @@ impl Service for Answers {
     }
 
     async fn command(&self, command: Command) -> Result<CommandAnswer> {
-        let line = if command.line.is_empty() { b"CONNECT".as_slice() } else { &command.line };
+        let line = if command.line.is_empty() {
+            b"CONNECT".as_slice()
+        } else {
+            &command.line
+        };
         let refuses = command.parameters.allows(Permission::Reject);
         Ok(match self.get(line) {
             Some(Answer::Replies(replies)) if refuses => {
@@ -210,8 +300,15 @@ impl Service for Answers {
 
 fn parts(replies: &[Reply]) -> Result<(u32, String, String)> {
     let reply = replies.first().context("no reply")?;
-    let enhanced = reply.enhanced().map(|enhanced| enhanced.to_string()).unwrap_or_default();
-    Ok((reply.code().into(), enhanced, reply.lines().collect::<Vec<_>>().join("\n")))
+    let enhanced = reply
+        .enhanced()
+        .map(|enhanced| enhanced.to_string())
+        .unwrap_or_default();
+    Ok((
+        reply.code().into(),
+        enhanced,
+        reply.lines().collect::<Vec<_>>().join("\n"),
+    ))
 }
 
 // === The client ===
@@ -237,7 +334,12 @@ impl<'a> Client<'a> {
     async fn connect(settings: &'a Settings, server: std::net::SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
-        let mut client = Self { settings, stream: Stream::Plain(stream), input: Vec::new(), closed: false };
+        let mut client = Self {
+            settings,
+            stream: Stream::Plain(stream),
+            input: Vec::new(),
+            closed: false,
+        };
         if settings.implicit_tls {
             client.encrypt_first().await?;
         }
@@ -248,7 +350,8 @@ impl<'a> Client<'a> {
     /// finds the same session; only the greeting has to be put back.
     async fn encrypt_first(&mut self) -> Result<()> {
         let greeting = self.line().await?;
-        self.send(b"HELO client.example.org\r\nSTARTTLS\r\n").await?;
+        self.send(b"HELO client.example.org\r\nSTARTTLS\r\n")
+            .await?;
         ensure!(self.line().await?.starts_with("250 "), "HELO refused");
         ensure!(self.line().await?.starts_with("220 "), "STARTTLS refused");
         self.handshake().await?;
@@ -282,7 +385,10 @@ impl<'a> Client<'a> {
     }
 
     async fn expect(&mut self, pattern: &str) -> Result<()> {
-        let line = self.line().await.with_context(|| format!("expected {pattern:?}"))?;
+        let line = self
+            .line()
+            .await
+            .with_context(|| format!("expected {pattern:?}"))?;
         let matches = dialog::matches(self.settings, pattern, without_queue_id(&line));
         ensure!(matches, "expected {pattern:?}, the server said {line:?}");
         Ok(())
@@ -294,7 +400,11 @@ impl<'a> Client<'a> {
                 let line = self.input.drain(..end + 2).collect::<Vec<_>>();
                 return Ok(String::from_utf8_lossy(&line[..end]).into_owned());
             }
-            ensure!(self.read().await? > 0, "the server closed; before that: {:?}", self.input.escape_ascii().to_string());
+            ensure!(
+                self.read().await? > 0,
+                "the server closed; before that: {:?}",
+                self.input.escape_ascii().to_string()
+            );
         }
     }
 
@@ -308,7 +418,10 @@ impl<'a> Client<'a> {
                 Stream::Handshake => Ok(0),
             }
         };
-        let count = match timeout(LINE_TIMEOUT, read).await.context("the server says nothing")? {
+        let count = match timeout(LINE_TIMEOUT, read)
+            .await
+            .context("the server says nothing")?
+        {
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
             Err(error) => return Err(error.into()),
@@ -318,15 +431,25 @@ impl<'a> Client<'a> {
     }
 
     async fn handshake(&mut self) -> Result<()> {
-        ensure!(self.input.is_empty(), "input before the handshake: {:?}", self.input.escape_ascii().to_string());
-        let Stream::Plain(stream) = std::mem::replace(&mut self.stream, Stream::Handshake) else { bail!("encrypted already") };
+        ensure!(
+            self.input.is_empty(),
+            "input before the handshake: {:?}",
+            self.input.escape_ascii().to_string()
+        );
+        let Stream::Plain(stream) = std::mem::replace(&mut self.stream, Stream::Handshake) else {
+            bail!("encrypted already")
+        };
         self.stream = Stream::Tls(Box::new(tls::handshake(stream).await?));
         Ok(())
     }
 
     async fn expect_close(&mut self) -> Result<()> {
         while self.read().await? > 0 {}
-        ensure!(self.input.is_empty(), "before closing the server said {:?}", self.input.escape_ascii().to_string());
+        ensure!(
+            self.input.is_empty(),
+            "before closing the server said {:?}",
+            self.input.escape_ascii().to_string()
+        );
         self.closed = true;
         Ok(())
     }

@@ -32,13 +32,22 @@ struct Counting {
 impl Counting {
     /// In front of `http://HOST:PORT`.
     async fn start(target: &str) -> Result<Self> {
-        let target: SocketAddr = target.strip_prefix("http://").context("not http")?.parse()?;
+        let target: SocketAddr = target
+            .strip_prefix("http://")
+            .context("not http")?
+            .parse()?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let counting = Self { address: listener.local_addr()?, sent: Arc::default(), returned: Arc::default() };
+        let counting = Self {
+            address: listener.local_addr()?,
+            sent: Arc::default(),
+            returned: Arc::default(),
+        };
         let (sent, returned) = (Arc::clone(&counting.sent), Arc::clone(&counting.returned));
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                let Ok(far) = TcpStream::connect(target).await else { return };
+                let Ok(far) = TcpStream::connect(target).await else {
+                    return;
+                };
                 let (near_read, near_write) = near.into_split();
                 let (far_read, far_write) = far.into_split();
                 tokio::spawn(pump(near_read, far_write, Arc::clone(&sent)));
@@ -49,7 +58,10 @@ impl Counting {
     }
 
     fn octets(&self) -> (u64, u64) {
-        (self.sent.load(Ordering::SeqCst), self.returned.load(Ordering::SeqCst))
+        (
+            self.sent.load(Ordering::SeqCst),
+            self.returned.load(Ordering::SeqCst),
+        )
     }
 
     /// What passes while `work` runs and until nothing has passed for a while: late acknowledgements count too.
@@ -103,14 +115,27 @@ async fn start(tested: impl Service, class: &str, wants: &str, allow: &str) -> R
         wire.address
     );
     let config = EdgeConfig {
-        listeners: vec![ListenerConfig::new("mx", "127.0.0.1:0".parse()?, ListenerProtocol::Smtp)],
+        listeners: vec![ListenerConfig::new(
+            "mx",
+            "127.0.0.1:0".parse()?,
+            ListenerProtocol::Smtp,
+        )],
         domains: vec!["example.com".into()],
-        delivery: DeliveryConfig { next_hop: Some(hop.address.to_string()), ..DeliveryConfig::default() },
+        delivery: DeliveryConfig {
+            next_hop: Some(hop.address.to_string()),
+            ..DeliveryConfig::default()
+        },
         ..EdgeConfig::new("mail.example.com", folder.path().join("spool"))
     };
     let edge = Embedded::start(config, &rules).await?;
     let dialog = Dialog::open(edge.address("mx")?, false).await?;
-    Ok(Setup { _folder: folder, _edge: edge, hop, wire, dialog })
+    Ok(Setup {
+        _folder: folder,
+        _edge: edge,
+        hop,
+        wire,
+        dialog,
+    })
 }
 
 impl Setup {
@@ -118,7 +143,9 @@ impl Setup {
     async fn measure(&mut self, content: &[u8]) -> Result<(u64, u64)> {
         self.send(&sample("warm", 4096)).await?;
         self.wire.quiet().await;
-        let reply = self.dialog.message("steve@example.org", &["paul@example.com"], content);
+        let reply = self
+            .dialog
+            .message("steve@example.org", &["paul@example.com"], content);
         let (sent, returned, reply) = self.wire.during(reply).await?;
         ensure!(reply.starts_with("250"), "{reply}");
         eventually("delivered", || self.hop.arrivals().len() == 2).await;
@@ -126,7 +153,10 @@ impl Setup {
     }
 
     async fn send(&mut self, content: &[u8]) -> Result<()> {
-        let reply = self.dialog.message("steve@example.org", &["paul@example.com"], content).await?;
+        let reply = self
+            .dialog
+            .message("steve@example.org", &["paul@example.com"], content)
+            .await?;
         ensure!(reply.starts_with("250"), "{reply}");
         Ok(())
     }
@@ -134,7 +164,11 @@ impl Setup {
     /// The large message as it arrived.
     fn arrived(&self) -> Result<Vec<u8>> {
         let arrivals = self.hop.arrivals();
-        Ok(arrivals.into_iter().max_by_key(|arrival| arrival.content.len()).context("no arrival")?.content)
+        Ok(arrivals
+            .into_iter()
+            .max_by_key(|arrival| arrival.content.len())
+            .context("no arrival")?
+            .content)
     }
 }
 
@@ -146,15 +180,28 @@ struct Metadata {
 
 impl Service for Metadata {
     fn describe(&self) -> Description {
-        Description::new("metadata").message_context([ContextField::Size, ContextField::MailFrom, ContextField::Recipients])
+        Description::new("metadata").message_context([
+            ContextField::Size,
+            ContextField::MailFrom,
+            ContextField::Recipients,
+        ])
     }
 
     async fn message(&self, message: &mut Message) -> Result<Answer> {
         let context = message.context();
         let from = context.mail_from.as_ref().map(|path| path.address.as_str());
         ensure!(from == Some("steve@example.org"), "reverse-path {from:?}");
-        ensure!(context.recipients.iter().map(|path| path.address.as_str()).eq(["paul@example.com"]), "{:?}", context.recipients);
-        self.size.store(context.size.context("no size")?, Ordering::SeqCst);
+        ensure!(
+            context
+                .recipients
+                .iter()
+                .map(|path| path.address.as_str())
+                .eq(["paul@example.com"]),
+            "{:?}",
+            context.recipients
+        );
+        self.size
+            .store(context.size.context("no size")?, Ordering::SeqCst);
         Ok(Answer::accept())
     }
 }
@@ -167,7 +214,10 @@ async fn metadata_of_10_mb_are_less_than_2_kb_on_the_wire() -> Result<()> {
     let content = sample("ten", 10_000_000);
     let (sent, returned) = setup.measure(&content).await?;
     println!("10 MB, metadata only: {sent} octets to the service, {returned} back");
-    ensure!(size.load(Ordering::SeqCst) == content.len() as u64, "the service was told {size:?} octets");
+    ensure!(
+        size.load(Ordering::SeqCst) == content.len() as u64,
+        "the service was told {size:?} octets"
+    );
     ensure!(sent > 0, "the second message did not pass the counter");
     ensure!(sent < METADATA_OCTETS_MAX, "{sent} octets to the service");
     ensure!(setup.arrived()?.ends_with(&content), "octets differ");
@@ -194,7 +244,10 @@ async fn one_header_added_to_20_mib_sends_back_less_than_1_kb() -> Result<()> {
     let content = sample("twenty", 20 << 20);
     let (sent, returned) = setup.measure(&content).await?;
     println!("20 MiB, one header added: {sent} octets to the service, {returned} back");
-    ensure!(sent as usize >= content.len(), "the service cannot have read it all: {sent} octets");
+    ensure!(
+        sent as usize >= content.len(),
+        "the service cannot have read it all: {sent} octets"
+    );
     let arrived = setup.arrived()?;
     ensure!(arrived.ends_with(&content), "octets differ");
     let head = String::from_utf8_lossy(arrived.get(..2048).unwrap_or(&arrived)).into_owned();
@@ -222,7 +275,10 @@ async fn one_header_added_unseen_is_small_both_ways() -> Result<()> {
     let content = sample("twenty", 20 << 20);
     let (sent, returned) = setup.measure(&content).await?;
     println!("20 MiB, one header added unseen: {sent} octets to the service, {returned} back");
-    ensure!(sent < METADATA_OCTETS_MAX && returned < ONE_HEADER_OCTETS_MAX, "{sent} there, {returned} back");
+    ensure!(
+        sent < METADATA_OCTETS_MAX && returned < ONE_HEADER_OCTETS_MAX,
+        "{sent} there, {returned} back"
+    );
     ensure!(setup.arrived()?.ends_with(&content), "octets differ");
     Ok(())
 }
