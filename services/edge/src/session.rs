@@ -190,7 +190,7 @@ impl Connection {
                 Response::Content(ContentReply::One(Reply::LOCAL_ERROR))
             }
             // Fits every question, the one about the content too.
-            _ => Response::Refuse(Reply::TRY_LATER),
+            _ => Response::Refuse(Reply::SERVICE_UNAVAILABLE),
         };
         if let Err(error) = self.core.respond(fallback) {
             opes_telemetry::bug!("the core took neither an answer nor its fallback", %error);

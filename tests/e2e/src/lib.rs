@@ -3,9 +3,12 @@
 //! `OPES_BIN` names the program under test; `cargo xtask test` sets it to the release build.
 
 mod daemon;
+pub mod embedded;
+pub mod hop;
 pub mod postfix;
 pub mod sink;
 pub mod smtp;
+pub mod tls;
 
 pub use daemon::{Daemon, opes, opes_program};
 
