@@ -176,9 +176,9 @@ mod tests {
 
     fn set(permissions: &[Permission]) -> PermissionSet {
         let mut set = PermissionSet::NONE;
-        permissions
-            .iter()
-            .for_each(|permission| set.insert(*permission));
+        for permission in permissions {
+            set.insert(*permission);
+        }
         set
     }
 

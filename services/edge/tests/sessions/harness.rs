@@ -239,14 +239,4 @@ impl Client {
         }
         codes
     }
-
-    /// A whole transaction; the reply to the data.
-    pub(crate) async fn send(&mut self, to: &str, content: &str) -> String {
-        let rcpt = format!("RCPT TO:<{to}>");
-        let codes = self
-            .codes(&["MAIL FROM:<a@example.net>", &rcpt, "DATA"])
-            .await;
-        assert_eq!(codes, ["250", "250", "354"]);
-        self.command(&format!("{content}\r\n.")).await
-    }
 }
