@@ -42,17 +42,34 @@ struct Figures {
 /// Runs everything and prints the table.
 pub(crate) fn run(binaries: &Path, quick: bool) -> Result<()> {
     let rounds = if quick { 1 } else { 5 };
-    let load = |connections, messages, octets, pipelining| Load { connections, messages, octets, pipelining };
+    let load = |connections, messages, octets, pipelining| Load {
+        connections,
+        messages,
+        octets,
+        pipelining,
+    };
     let scenarios = [
-        Scenario { name: "4 KiB, command by command", load: load(20, 100, 4 << 10, false), rounds },
-        Scenario { name: "4 KiB, pipelining client", load: load(20, 100, 4 << 10, true), rounds },
-        Scenario { name: "1 MiB, command by command", load: load(20, 5, 1 << 20, false), rounds },
+        Scenario {
+            name: "4 KiB, command by command",
+            load: load(20, 100, 4 << 10, false),
+            rounds,
+        },
+        Scenario {
+            name: "4 KiB, pipelining client",
+            load: load(20, 100, 4 << 10, true),
+            rounds,
+        },
+        Scenario {
+            name: "1 MiB, command by command",
+            load: load(20, 5, 1 << 20, false),
+            rounds,
+        },
     ];
     for scenario in &scenarios {
         let [mut edge, mut postfix] = [Vec::new(), Vec::new()];
         for _ in 0..scenario.rounds {
             edge.push(round(scenario, |sink| system::edge(binaries, sink))?);
-            postfix.push(round(scenario, |sink| system::postfix(sink))?);
+            postfix.push(round(scenario, system::postfix)?);
         }
         print(scenario, &median(&edge), &median(&postfix));
     }
@@ -63,7 +80,13 @@ fn round(scenario: &Scenario, start: impl Fn(&Sink) -> Result<System>) -> Result
     let sink = Sink::start()?;
     let system = start(&sink)?;
     // Connections, pools and page cache are warm before the clock starts, for both.
-    load::run(system.address, &Load { messages: 5, ..scenario.load })?;
+    load::run(
+        system.address,
+        &Load {
+            messages: 5,
+            ..scenario.load
+        },
+    )?;
     let warm = scenario.load.connections * 5;
     sink.wait_for(warm).context("warm-up was not delivered")?;
     let before = system.cpu_seconds()?;
@@ -73,11 +96,23 @@ fn round(scenario: &Scenario, start: impl Fn(&Sink) -> Result<System>) -> Result
     // What serves goes on a little after the last delivery (settling, commits): it belongs to the work.
     std::thread::sleep(std::time::Duration::from_millis(300));
     let cpu = system.cpu_seconds()? - before;
-    Ok(figures(&outcome, total, delivered, cpu, system.peak_rss_octets()))
+    Ok(figures(
+        &outcome,
+        total,
+        delivered,
+        cpu,
+        system.peak_rss_octets(),
+    ))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn figures(outcome: &Outcome, total: usize, delivered: std::time::Instant, cpu: f64, rss: u64) -> Figures {
+fn figures(
+    outcome: &Outcome,
+    total: usize,
+    delivered: std::time::Instant,
+    cpu: f64,
+    rss: u64,
+) -> Figures {
     let total = total as f64;
     Figures {
         accepted_per_s: total / outcome.elapsed.as_secs_f64(),
@@ -107,18 +142,29 @@ fn median(rounds: &[Figures]) -> Figures {
 }
 
 fn print(scenario: &Scenario, edge: &Figures, postfix: &Figures) {
-    let Load { connections, messages, .. } = scenario.load;
+    let Load {
+        connections,
+        messages,
+        ..
+    } = scenario.load;
     println!(
         "\n{} – {connections} connections × {messages} messages, median of {} interleaved rounds",
         scenario.name, scenario.rounds
     );
-    println!("{:24}{:>14}{:>18}{:>10}", "", "edge+callout", "Postfix+milter", "ratio");
+    println!(
+        "{:24}{:>14}{:>18}{:>10}",
+        "", "edge+callout", "Postfix+milter", "ratio"
+    );
     for (name, ours, theirs) in [
         ("accepted/s", edge.accepted_per_s, postfix.accepted_per_s),
         ("delivered/s", edge.delivered_per_s, postfix.delivered_per_s),
         ("p50 ms", edge.p50_ms, postfix.p50_ms),
         ("p99 ms", edge.p99_ms, postfix.p99_ms),
-        ("CPU s / 1,000 messages", edge.cpu_s_per_1000, postfix.cpu_s_per_1000),
+        (
+            "CPU s / 1,000 messages",
+            edge.cpu_s_per_1000,
+            postfix.cpu_s_per_1000,
+        ),
         ("peak RSS MiB", edge.rss_mib, postfix.rss_mib),
     ] {
         println!("{name:24}{ours:>14.2}{theirs:>18.2}{:>10.2}", ours / theirs);

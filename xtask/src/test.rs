@@ -12,35 +12,56 @@ use crate::{cache, deny, install};
 /// Runs the gate. `fast` leaves out lints and end-to-end tests.
 pub(crate) fn run(fast: bool) -> Result<()> {
     let started = Instant::now();
+    let outcome = gate(fast);
+    step::summary();
+    if outcome.is_ok() {
+        println!("all passed, {} s", started.elapsed().as_secs());
+    }
+    outcome
+}
+
+fn gate(fast: bool) -> Result<()> {
     let target = cache::target_folder()?;
     println!("builds are kept in {}", target.display());
     if has_tool("fmt") {
         cargo("format", &target, &["fmt", "--all", "--check"])?;
     } else {
-        println!("── format: rustfmt is not installed, not checked");
+        step::skipped("format", "no rustfmt; `rustup component add rustfmt`");
     }
     deny::check(&target)?;
     if !fast {
         install::packages()?;
         lints(&target)?;
-        cargo("release build", &target, &["build", "--release", "--locked", "-p", "opes", "-p", "opes-examples"])?;
+        step::release_build(&target)?;
     }
     let mut tests = step::cargo_command(&target);
-    tests.args(["test", "--workspace", "--locked", "--no-fail-fast"]).env("OPES_BIN", target.join("release/opes"));
+    tests
+        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+        .env("OPES_BIN", target.join("release/opes"));
     if fast {
         tests.args(["--exclude", "opes-e2e"]);
     }
-    step::command("tests", &mut tests)?;
-    println!("── all passed, {} s", started.elapsed().as_secs());
-    Ok(())
+    step::command("tests", &mut tests)
 }
 
 fn lints(target: &Path) -> Result<()> {
     if !has_tool("clippy") {
-        println!("── lints: clippy is not installed, not checked");
+        step::skipped("lints", "no clippy; `rustup component add clippy`");
         return Ok(());
     }
-    cargo("lints", target, &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+    cargo(
+        "lints",
+        target,
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    )
 }
 
 fn has_tool(name: &str) -> bool {
@@ -52,20 +73,42 @@ fn has_tool(name: &str) -> bool {
 pub(crate) fn soak(minutes: u64) -> Result<()> {
     install::packages()?;
     let target = cache::target_folder()?;
-    cargo("release build", &target, &["build", "--release", "--locked", "-p", "opes", "-p", "opes-examples"])?;
+    step::release_build(&target)?;
     let end = Instant::now() + Duration::from_secs(minutes * 60);
     let mut round = 0_u64;
     while Instant::now() < end {
         round += 1;
         let mut cores = step::cargo_command(&target);
-        cores.args(["test", "--release", "--locked"]).env("PROPTEST_CASES", "5000");
-        for package in ["opes-ocp", "opes-smtp", "opes-mime", "opes-rules", "opes-content", "opes-spool"] {
+        cores
+            .args(["test", "--release", "--locked"])
+            .env("PROPTEST_CASES", "5000");
+        for package in [
+            "opes-ocp",
+            "opes-smtp",
+            "opes-mime",
+            "opes-rules",
+            "opes-content",
+            "opes-spool",
+        ] {
             cores.args(["-p", package]);
         }
         step::command(&format!("round {round}: properties"), &mut cores)?;
         let mut kills = step::cargo_command(&target);
-        kills.args(["test", "--release", "--locked", "-p", "opes-e2e", "--test", "kill9", "--test", "failures"]);
-        step::command(&format!("round {round}: kills"), kills.env("OPES_BIN", target.join("release/opes")))?;
+        kills.args([
+            "test",
+            "--release",
+            "--locked",
+            "-p",
+            "opes-e2e",
+            "--test",
+            "kill9",
+            "--test",
+            "failures",
+        ]);
+        step::command(
+            &format!("round {round}: kills"),
+            kills.env("OPES_BIN", target.join("release/opes")),
+        )?;
     }
     println!("── {round} rounds passed");
     Ok(())

@@ -142,7 +142,7 @@ impl Scanner {
         } else {
             self.carry.extend_from_slice(piece);
             if self.carry.len() >= self.line_octets_max() {
-                self.overlong_line();
+                self.overlong_line(start);
             }
         }
         used
@@ -159,9 +159,11 @@ impl Scanner {
         self.carry = line;
     }
 
-    /// A line that goes beyond its limit: the end of a header section's allowance, or no delimiter.
-    fn overlong_line(&mut self) {
+    /// The line that starts at octet `start` goes beyond its limit: the end of a header section's allowance, or no delimiter.
+    fn overlong_line(&mut self, start: u64) {
         if self.header.is_some() {
+            // Nobody needs to hold more octets of the section than were looked at.
+            self.end_headers(start);
             self.stop(Limit::HeaderOctets);
         } else {
             self.tree.note_near_miss(&self.carry, &mut self.structure);

@@ -28,7 +28,7 @@ pub const NAME_OCTETS_MAX: usize = 1024;
 pub struct Structure {
     /// Octets of the message.
     pub len: u64,
-    /// Just after the empty line that ends the header section; the whole length if there is none.
+    /// Just after the empty line that ends the header section; the whole length, or where a limit was met, if there is none.
     pub header_end: u64,
     /// Where a field appended to the header belongs: at the empty line; equals `header_end` if there is none.
     pub fields_end: u64,

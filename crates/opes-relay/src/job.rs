@@ -21,6 +21,8 @@ pub(crate) struct Job {
     pub(crate) recipients: Vec<u32>,
     pub(crate) target: Target,
     pub(crate) origin: Origin,
+    /// To every recipient, or to nobody.
+    pub(crate) all_or_none: bool,
 }
 
 /// Who is responsible for the message.
@@ -79,6 +81,7 @@ impl Job {
                 attempts: 0,
                 suspect,
             },
+            all_or_none: false,
         }
     }
 

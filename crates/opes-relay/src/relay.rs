@@ -85,6 +85,28 @@ impl Relay {
     /// Cut-through: delivers while the caller waits, and gives one reply per recipient of the envelope. The view may still grow.
     /// Nothing is stored; dropping the future before the content is complete leaves nothing behind.
     pub async fn deliver(&self, envelope: &Envelope, view: &View) -> Vec<Reply> {
+        self.deliver_live(envelope, view, false).await
+    }
+
+    /// As [`Relay::deliver`], for a client that can be given one reply only: the next hop gets the content if it accepts every recipient,
+    /// otherwise nobody gets it and all replies are the worst one. `None`, and nothing was tried: the envelope cannot have one fate,
+    /// since its recipients go to different next hops, or several of them to one that speaks LMTP.
+    pub async fn deliver_to_all(&self, envelope: &Envelope, view: &View) -> Option<Vec<Reply>> {
+        let all: Vec<u32> = (0..).take(envelope.recipients.len()).collect();
+        match self.shared.routes(envelope, &all).as_slice() {
+            [(Target::NextHop { lmtp: false, .. }, _)] => {}
+            [_] if all.len() == 1 => {}
+            _ => return None,
+        }
+        Some(self.deliver_live(envelope, view, true).await)
+    }
+
+    async fn deliver_live(
+        &self,
+        envelope: &Envelope,
+        view: &View,
+        all_or_none: bool,
+    ) -> Vec<Reply> {
         let envelope = Arc::new(envelope.clone());
         let all: Vec<u32> = (0..).take(envelope.recipients.len()).collect();
         let mut replies = vec![Reply::LOCAL_ERROR; all.len()];
@@ -93,7 +115,7 @@ impl Relay {
             .into_iter()
             .map(|(target, recipients)| {
                 self.shared
-                    .deliver_part(&envelope, view, target, recipients)
+                    .deliver_part(&envelope, view, target, recipients, all_or_none)
             })
             .collect();
         for (recipients, answer) in parts {
@@ -195,6 +217,7 @@ impl Shared {
         view: &View,
         target: Target,
         recipients: Vec<u32>,
+        all_or_none: bool,
     ) -> (Vec<u32>, oneshot::Receiver<Vec<Reply>>) {
         let (answer, answered) = oneshot::channel();
         self.push(Job {
@@ -203,6 +226,7 @@ impl Shared {
             recipients: recipients.clone(),
             target,
             origin: Origin::Client(answer),
+            all_or_none,
         });
         (recipients, answered)
     }

@@ -110,6 +110,7 @@ impl Worker {
             body_8bit: envelope.body_8bit,
             smtputf8: envelope.smtputf8,
             recipients: &recipients,
+            all_or_none: job.all_or_none,
         };
         let outcome = connection.deliver(&mail, &job.source).await;
         if connection.is_ready() {

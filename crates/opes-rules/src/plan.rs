@@ -114,7 +114,8 @@ impl RoutingTable {
     /// At RCPT the edge asks it with `point: Content` to find recipients that need a transaction of
     /// their own. What is not known yet counts as a difference only between rules that could match.
     pub fn plan_signature(&self, facts: &Facts<'_>) -> PlanSignature {
-        self.plan(facts).signature_of(0)
+        let address = facts.recipients.first().map_or("", |to| to.address);
+        self.plan(facts).signature(0, address)
     }
 }
 
@@ -122,11 +123,12 @@ impl RoutingTable {
 /// the same for everybody.
 fn select(rule: &Rule, facts: &Facts<'_>) -> Selection {
     let matcher = &rule.matcher;
-    if let Err(mismatch) = matcher.check_dialog(facts) {
-        return Selection::all(Err(mismatch));
+    let dialog = matcher.check_dialog(facts);
+    if matches!(dialog, Err(Mismatch::Field(_))) {
+        return Selection::all(dialog);
     }
     if !matcher.per_recipient() {
-        return Selection::all(matcher.check_condition(facts, None));
+        return Selection::all(dialog.and_then(|()| matcher.check_condition(facts, None)));
     }
     let mut shared: Option<Verdict> = None;
     let mut builder = SelectionBuilder::default();
@@ -137,6 +139,11 @@ fn select(rule: &Rule, facts: &Facts<'_>) -> Selection {
             }
             *shared.get_or_insert_with(|| matcher.check_condition(facts, None))
         });
+        // What is unknown of the dialog leaves open only those whom the rest does not rule out.
+        let verdict = match verdict {
+            Err(Mismatch::Field(_)) => verdict,
+            Ok(()) | Err(Mismatch::Unevaluable(_)) => dialog.and(verdict),
+        };
         builder.add(index, verdict);
     }
     builder.finish()
@@ -252,6 +259,10 @@ impl Plan {
 
     /// Signature of what this plan does for one recipient (index into `facts.recipients`).
     pub fn signature_of(&self, recipient: usize) -> PlanSignature {
+        self.signature(recipient, &recipient.to_string())
+    }
+
+    fn signature(&self, recipient: usize, name: &str) -> PlanSignature {
         let steps = [
             &self.observers,
             &self.analysers,
@@ -281,6 +292,10 @@ impl Plan {
             .filter(|s| s.recipients.contains(recipient))
         {
             hash.text(&skipped.rule.name);
+            // Its answer may turn out another for each recipient.
+            if skipped.rule.matcher.condition_per_recipient() {
+                hash.text(name);
+            }
         }
         PlanSignature(hash.finish())
     }

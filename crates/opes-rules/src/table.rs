@@ -198,6 +198,18 @@ impl Rule {
         }
     }
 
+    /// It tests the size or the header section, which are known at the end of the data.
+    pub fn reads_content(&self) -> bool {
+        use crate::condition::Variable;
+        let matcher = &self.matcher;
+        let sized = matcher.size_under.is_some() || matcher.size_over.is_some();
+        sized
+            || matcher.condition.as_ref().is_some_and(|condition| {
+                let needs = condition.needs();
+                needs.contains(&Variable::Size) || needs.contains(&Variable::Header)
+            })
+    }
+
     /// It tests annotations, which services of an earlier stage or point make.
     pub fn reads_annotations(&self) -> bool {
         self.matcher.condition.as_ref().is_some_and(|condition| {

@@ -283,9 +283,8 @@ impl Writer {
                 offset += store.record.octets();
             }
         }
-        let counters = &self.shared.counters;
-        let count = stores.len() as u64;
-        counters.stored.fetch_add(count, Ordering::Relaxed);
+        let counter = &self.shared.counters.stored;
+        counter.fetch_add(stores.len() as u64, Ordering::Relaxed);
         for store in stores {
             if let Some(file) = store.own_file {
                 file.keep();

@@ -36,7 +36,10 @@ struct Decision {
 
 impl Decision {
     fn new(reply: Reply, outcome: MessageOutcome) -> Self {
-        Self { reply: ContentReply::One(reply), outcome }
+        Self {
+            reply: ContentReply::One(reply),
+            outcome,
+        }
     }
 
     fn refused(reply: Reply) -> Self {
@@ -70,8 +73,12 @@ impl Origin {
         Self {
             edge: Arc::clone(&connection.edge),
             listener: Arc::clone(&connection.listener),
-            extended: connection.core.helo().is_some_and(|hello| hello.verb != HelloVerb::Helo),
-            body_8bit: transaction.is_some_and(|transaction| transaction.body == Body::EightBitMime),
+            extended: connection
+                .core
+                .helo()
+                .is_some_and(|hello| hello.verb != HelloVerb::Helo),
+            body_8bit: transaction
+                .is_some_and(|transaction| transaction.body == Body::EightBitMime),
             smtputf8: transaction.is_some_and(|transaction| transaction.smtputf8),
         }
     }
@@ -79,7 +86,9 @@ impl Origin {
 
 /// Decides on a complete message and answers for it.
 pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
-    let Some(incoming) = mail.incoming.take() else { return ContentReply::One(Reply::LOCAL_ERROR) };
+    let Some(incoming) = mail.incoming.take() else {
+        return ContentReply::One(Reply::LOCAL_ERROR);
+    };
     let dialog = Arc::clone(&incoming.dialog);
     let octets = incoming.octets();
     let mut merged = match incoming.finish().await {
@@ -105,7 +114,9 @@ async fn decide(
         Verdict::Discard => return Decision::new(Reply::QUEUED, MessageOutcome::Discarded),
         Verdict::Accept => {}
     }
-    let Some(view) = merged.view.take() else { return Decision::refused(Reply::LOCAL_ERROR) };
+    let Some(view) = merged.view.take() else {
+        return Decision::refused(Reply::LOCAL_ERROR);
+    };
     let view = match with_received(origin, dialog, &view) {
         Ok(view) => view,
         Err(error) => {
@@ -122,11 +133,21 @@ async fn decide(
     }
     match origin.listener.config.delivery {
         Acceptance::Spool => spool(&origin.edge, envelope, &view).await,
-        Acceptance::CutThrough => {
-            let lmtp = origin.listener.config.protocol == ListenerProtocol::Lmtp;
-            cut_through(&origin.edge, &envelope, &view, lmtp).await
+        Acceptance::CutThrough if origin.listener.config.protocol == ListenerProtocol::Lmtp => {
+            // One reply per recipient is owed, so the recipients must still be those that the client named.
+            if merged.recipients.iter().all(keeps_recipients) {
+                per_recipient(&origin.edge, &envelope, &view).await
+            } else {
+                spool(&origin.edge, envelope, &view).await
+            }
         }
+        Acceptance::CutThrough => cut_through(&origin.edge, envelope, &view).await,
     }
+}
+
+/// Neither adds nor removes one.
+fn keeps_recipients(change: &smtp::RecipientChange) -> bool {
+    !change.original.is_empty() && !change.remove
 }
 
 async fn spool(edge: &Edge, envelope: Envelope, view: &View) -> Decision {
@@ -144,26 +165,66 @@ async fn spool(edge: &Edge, envelope: Envelope, view: &View) -> Decision {
     }
 }
 
-/// The next hop's word is ours: per recipient with LMTP, for all or none otherwise (ADR 0004).
-async fn cut_through(edge: &Edge, envelope: &Envelope, view: &View, lmtp: bool) -> Decision {
-    let replies = edge.relay.deliver(envelope, view).await;
-    let delivered = replies.iter().any(Reply::is_positive);
-    let outcome = if delivered { MessageOutcome::Relayed } else { MessageOutcome::Refused };
-    if lmtp {
-        return Decision { reply: ContentReply::PerRecipient(replies), outcome };
-    }
-    let worst = replies.into_iter().max_by_key(|reply| {
-        // One that may come again is worth more than one that may not: the client keeps the message.
-        (reply.is_transient(), reply.is_permanent())
-    });
-    Decision::new(worst.unwrap_or(Reply::LOCAL_ERROR), outcome)
+/// The next hop's word is ours, for all recipients or for none (ADR 0004). Recipients that cannot have one fate go through the spool.
+async fn cut_through(edge: &Edge, envelope: Envelope, view: &View) -> Decision {
+    let Some(replies) = edge.relay.deliver_to_all(&envelope, view).await else {
+        return spool(edge, envelope, view).await;
+    };
+    let worst = replies
+        .into_iter()
+        .max_by_key(|reply| (reply.is_transient(), reply.is_permanent()));
+    let reply = worst.map_or(Reply::LOCAL_ERROR, keep_session);
+    let outcome = if reply.is_positive() {
+        MessageOutcome::Relayed
+    } else {
+        MessageOutcome::Refused
+    };
+    Decision::new(reply, outcome)
 }
 
-async fn hold(edge: &Edge, id: &str, envelope: &Envelope, view: &View, advice: &smtp::Quarantine) -> Decision {
+async fn per_recipient(edge: &Edge, envelope: &Envelope, view: &View) -> Decision {
+    let replies: Vec<Reply> = edge
+        .relay
+        .deliver(envelope, view)
+        .await
+        .into_iter()
+        .map(keep_session)
+        .collect();
+    let delivered = replies.iter().any(Reply::is_positive);
+    let outcome = if delivered {
+        MessageOutcome::Relayed
+    } else {
+        MessageOutcome::Refused
+    };
+    Decision {
+        reply: ContentReply::PerRecipient(replies),
+        outcome,
+    }
+}
+
+/// 421 of the next hop closes its connection, not ours: said to our client, it would take back the 250 of its neighbours.
+fn keep_session(reply: Reply) -> Reply {
+    if reply.closes() {
+        Reply::LOCAL_ERROR.with_text(format!("Next hop said: {reply}"))
+    } else {
+        reply
+    }
+}
+
+async fn hold(
+    edge: &Edge,
+    id: &str,
+    envelope: &Envelope,
+    view: &View,
+    advice: &smtp::Quarantine,
+) -> Decision {
     match quarantine::hold(&edge.quarantine, id, envelope, view, advice).await {
         Ok(()) => Decision::new(Reply::QUEUED, MessageOutcome::Quarantined(id.to_owned())),
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "message cannot be quarantined");
+            tracing::error!(
+                error = format!("{error:#}"),
+                "message cannot be quarantined"
+            );
             Decision::refused(Reply::INSUFFICIENT_STORAGE)
         }
     }
@@ -194,8 +255,14 @@ fn with_received(
         at: SystemTime::now(),
     }
     .field();
-    let rest = Piece::Original { offset: 0, len: view.len_now() };
-    view.compose(Some(Rope::from_pieces(vec![Piece::Inserted(Bytes::from(field)), rest])))
+    let rest = Piece::Original {
+        offset: 0,
+        len: view.len_now(),
+    };
+    view.compose(Some(Rope::from_pieces(vec![
+        Piece::Inserted(Bytes::from(field)),
+        rest,
+    ])))
 }
 
 /// The envelope as the client gave it, with what the services changed.
@@ -238,7 +305,11 @@ fn envelope(
 fn change_recipients(recipients: &mut Vec<Recipient>, change: &smtp::RecipientChange) {
     let hop = change.next_hop.as_ref().and_then(next_hop);
     if change.original.is_empty() {
-        recipients.push(Recipient { address: change.address.clone(), params: Vec::new(), next_hop: hop });
+        recipients.push(Recipient {
+            address: change.address.clone(),
+            params: Vec::new(),
+            next_hop: hop,
+        });
         return;
     }
     let concerns = |recipient: &Recipient| {
@@ -248,7 +319,10 @@ fn change_recipients(recipients: &mut Vec<Recipient>, change: &smtp::RecipientCh
         recipients.retain(|recipient| !concerns(recipient));
         return;
     }
-    for recipient in recipients.iter_mut().filter(|recipient| concerns(recipient)) {
+    for recipient in recipients
+        .iter_mut()
+        .filter(|recipient| concerns(recipient))
+    {
         if !change.address.is_empty() {
             recipient.address.clone_from(&change.address);
         }
@@ -259,11 +333,17 @@ fn change_recipients(recipients: &mut Vec<Recipient>, change: &smtp::RecipientCh
 /// The profile's next hop; none if the port is none.
 pub(crate) fn next_hop(hop: &smtp::NextHop) -> Option<NextHop> {
     let port = u16::try_from(hop.port).ok().filter(|port| *port != 0)?;
-    Some(NextHop { host: hop.host.clone(), port, lmtp: hop.lmtp })
+    Some(NextHop {
+        host: hop.host.clone(),
+        port,
+        lmtp: hop.lmtp,
+    })
 }
 
 fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -276,7 +356,11 @@ pub(crate) fn content_reply(error: &ContentError) -> Reply {
 }
 
 fn spool_reply(error: &SpoolError) -> Reply {
-    if error.is_full() { Reply::INSUFFICIENT_STORAGE } else { Reply::LOCAL_ERROR }
+    if error.is_full() {
+        Reply::INSUFFICIENT_STORAGE
+    } else {
+        Reply::LOCAL_ERROR
+    }
 }
 
 fn report(
@@ -287,18 +371,34 @@ fn report(
     octets: u64,
     decision: &Decision,
 ) {
-    edge.metrics.messages.get_or_create(&ByOutcome { outcome: (&decision.outcome).into() }).inc();
+    edge.metrics
+        .messages
+        .get_or_create(&ByOutcome {
+            outcome: (&decision.outcome).into(),
+        })
+        .inc();
     mail.steps.extend(steps);
     edge.report(&MessageReport {
         session: dialog.id.clone(),
         listener: Arc::clone(&dialog.listener),
         client: dialog.client.ip(),
-        from: dialog.mail_from.as_ref().map(|path| path.address.clone()).unwrap_or_default(),
-        to: dialog.recipients.iter().map(|path| path.address.clone()).collect(),
+        from: dialog
+            .mail_from
+            .as_ref()
+            .map(|path| path.address.clone())
+            .unwrap_or_default(),
+        to: dialog
+            .recipients
+            .iter()
+            .map(|path| path.address.clone())
+            .collect(),
         octets,
         steps: mail.steps,
         outcome: decision.outcome.clone(),
         reply: decision.shown(),
-        elapsed: mail.started.map(|started| started.elapsed()).unwrap_or_default(),
+        elapsed: mail
+            .started
+            .map(|started| started.elapsed())
+            .unwrap_or_default(),
     });
 }

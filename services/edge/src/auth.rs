@@ -15,11 +15,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
 
 /// Password hashes computed at once; more wait.
-pub const VERIFICATIONS_MAX: usize = 2;
+pub(crate) const VERIFICATIONS_MAX: usize = 2;
 
 /// The users of one listener.
 #[derive(Debug)]
-pub struct Users {
+pub(crate) struct Users {
     path: PathBuf,
     state: Mutex<State>,
     permits: Semaphore,
@@ -35,35 +35,46 @@ struct State {
 
 impl Users {
     /// Reads the file.
-    pub fn load(path: &Path) -> Result<Self> {
+    pub(crate) fn load(path: &Path) -> Result<Self> {
         let hashes = Arc::new(read(path)?);
         Ok(Self {
             path: path.into(),
-            state: Mutex::new(State { modified: modified(path), hashes }),
+            state: Mutex::new(State {
+                modified: modified(path),
+                hashes,
+            }),
             permits: Semaphore::new(VERIFICATIONS_MAX),
             decoy: hash("decoy")?,
         })
     }
 
     /// Is this the password of `name`?
-    pub async fn verify(&self, name: &str, password: SecretString) -> bool {
+    pub(crate) async fn verify(&self, name: &str, password: SecretString) -> bool {
         let known = self.hashes().get(name).cloned();
         let exists = known.is_some();
         let hash = known.unwrap_or_else(|| self.decoy.clone());
-        let Ok(_permit) = self.permits.acquire().await else { return false };
+        let Ok(_permit) = self.permits.acquire().await else {
+            return false;
+        };
         let matches = tokio::task::spawn_blocking(move || matches(&hash, &password));
         matches.await.unwrap_or(false) && exists
     }
 
     fn hashes(&self) -> Arc<HashMap<String, String>> {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let now = modified(&self.path);
         if now != state.modified {
             state.modified = now;
             match read(&self.path) {
                 Ok(hashes) => state.hashes = Arc::new(hashes),
                 Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "user file refused, the last good one stays");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "user file refused, the last good one stays"
+                    );
                 }
             }
         }
@@ -75,17 +86,23 @@ impl Users {
 pub fn hash(password: &str) -> Result<String> {
     let salt = SaltString::generate(&mut OsRng);
     let hash = Argon2::default().hash_password(password.as_bytes(), &salt);
-    Ok(hash.map_err(|error| anyhow::anyhow!("cannot hash the password: {error}"))?.to_string())
+    Ok(hash
+        .map_err(|error| anyhow::anyhow!("cannot hash the password: {error}"))?
+        .to_string())
 }
 
 fn matches(hash: &str, password: &SecretString) -> bool {
     PasswordHash::new(hash).is_ok_and(|parsed| {
-        Argon2::default().verify_password(password.expose_secret().as_bytes(), &parsed).is_ok()
+        Argon2::default()
+            .verify_password(password.expose_secret().as_bytes(), &parsed)
+            .is_ok()
     })
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|meta| meta.modified()).ok()
+    std::fs::metadata(path)
+        .and_then(|meta| meta.modified())
+        .ok()
 }
 
 fn read(path: &Path) -> Result<HashMap<String, String>> {
@@ -95,17 +112,24 @@ fn read(path: &Path) -> Result<HashMap<String, String>> {
         let line = line.trim();
         !line.is_empty() && !line.starts_with('#')
     });
-    lines.map(|(number, line)| parse_line(path, number + 1, line)).collect()
+    lines
+        .map(|(number, line)| parse_line(path, number + 1, line))
+        .collect()
 }
 
 fn parse_line(path: &Path, number: usize, line: &str) -> Result<(String, String)> {
     let place = || format!("{}:{number}", path.display());
-    let (name, hash) = line
-        .trim()
-        .split_once(':')
-        .with_context(|| format!("{}: expected `name:argon2-hash`; `opes user hash` makes one", place()))?;
+    let (name, hash) = line.trim().split_once(':').with_context(|| {
+        format!(
+            "{}: expected `name:argon2-hash`; `opes user hash` makes one",
+            place()
+        )
+    })?;
     PasswordHash::new(hash).map_err(|error| {
-        anyhow::anyhow!("{}: the hash of `{name}` is not a PHC string ({error}); `opes user hash` makes one", place())
+        anyhow::anyhow!(
+            "{}: the hash of `{name}` is not a PHC string ({error}); `opes user hash` makes one",
+            place()
+        )
     })?;
     Ok((name.to_owned(), hash.to_owned()))
 }
@@ -117,7 +141,11 @@ mod tests {
     #[tokio::test]
     async fn right_wrong_and_unknown() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), format!("# users\npaul:{}\n", hash("correct horse").unwrap())).unwrap();
+        std::fs::write(
+            file.path(),
+            format!("# users\npaul:{}\n", hash("correct horse").unwrap()),
+        )
+        .unwrap();
         let users = Users::load(file.path()).unwrap();
         assert!(users.verify("paul", "correct horse".into()).await);
         assert!(!users.verify("paul", "wrong".into()).await);
@@ -129,7 +157,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "\npaul:secret\n").unwrap();
         let message = Users::load(file.path()).unwrap_err().to_string();
-        assert!(message.contains(":2:") && message.contains("opes user hash"), "{message}");
+        assert!(
+            message.contains(":2:") && message.contains("opes user hash"),
+            "{message}"
+        );
         assert!(!message.contains("secret"), "{message}");
     }
 }

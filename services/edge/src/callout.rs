@@ -32,20 +32,32 @@ pub(crate) struct StepResult {
 }
 
 /// Runs the callout of `rule`. Never fails: a failure becomes what the rule's policy says.
-pub(crate) async fn run(routing: &Routing, metrics: &Metrics, rule: &Rule, subject: Subject) -> StepResult {
+pub(crate) async fn run(
+    routing: &Routing,
+    metrics: &Metrics,
+    rule: &Rule,
+    subject: Subject,
+) -> StepResult {
     let (Some(callout), Some(binding)) = (&rule.callout, routing.binding(rule)) else {
         return without_callout(rule);
     };
-    let started = Instant::now();
+    let (started, point) = (Instant::now(), subject.point);
     let answer = ask(binding, callout, subject, metrics).await;
     let elapsed = started.elapsed();
     match answer {
         Ok(answer) => {
             let octets = answer.octets_sent + answer.octets_received;
-            let permitted = permit(answer, callout.allow);
+            let permitted = permit(answer, callout.allow, point);
             count_refused(metrics, rule, &permitted.refused);
             let verdict = describe(&permitted);
-            let report = report(rule, callout, verdict, permitted.reason.clone(), elapsed, octets);
+            let report = report(
+                rule,
+                callout,
+                verdict,
+                permitted.reason.clone(),
+                elapsed,
+                octets,
+            );
             StepResult { permitted, report }
         }
         Err(error) => failed(rule, callout, &error, elapsed),
@@ -58,7 +70,9 @@ async fn ask(
     subject: Subject,
     metrics: &Metrics,
 ) -> Result<opes_callout_client::Answer, CalloutError> {
-    let by_service = ByService { service: callout.service.clone() };
+    let by_service = ByService {
+        service: callout.service.clone(),
+    };
     let inflight = metrics.callout_inflight.get_or_create(&by_service).clone();
     let _open = InFlight::new(inflight);
     let started = Instant::now();
@@ -69,25 +83,34 @@ async fn ask(
     let answer = match context {
         Ok(context) => {
             let request = Request {
-        group: Arc::clone(&binding.group),
-        point: subject.point,
-        command_line: subject.command_line,
-        context,
-        content: subject.view,
-        content_want: content_want(callout.wants),
-        timeout: callout.timeout,
-        traceparent: String::new(),
-    };
+                group: Arc::clone(&binding.group),
+                point: subject.point,
+                command_line: subject.command_line,
+                context,
+                content: subject.view,
+                content_want: content_want(callout.wants),
+                timeout: callout.timeout,
+                traceparent: String::new(),
+            };
             binding.client.run(request).await
         }
         Err(error) => Err(error),
     };
-    metrics.callout_seconds.get_or_create(&by_service).observe(started.elapsed().as_secs_f64());
+    metrics
+        .callout_seconds
+        .get_or_create(&by_service)
+        .observe(started.elapsed().as_secs_f64());
     let result = match &answer {
         Ok(_) => CalloutLabel::Answered,
         Err(error) => label(error),
     };
-    metrics.callouts.get_or_create(&ByCallout { service: callout.service.clone(), result }).inc();
+    metrics
+        .callouts
+        .get_or_create(&ByCallout {
+            service: callout.service.clone(),
+            result,
+        })
+        .inc();
     answer
 }
 
@@ -128,16 +151,24 @@ fn label(error: &CalloutError) -> CalloutLabel {
 }
 
 /// The rule's failure policy in place of an answer.
-fn failed(rule: &Rule, callout: &CalloutSpec, error: &CalloutError, elapsed: Duration) -> StepResult {
+fn failed(
+    rule: &Rule,
+    callout: &CalloutSpec,
+    error: &CalloutError,
+    elapsed: Duration,
+) -> StepResult {
     tracing::warn!(rule = rule.name, service = callout.service, %error, "callout failed");
     let mut permitted = Permitted::default();
     match callout.on_failure {
         OnFailure::Accept => {}
-        OnFailure::Tempfail => permitted.verdict = Verdict::Refuse(Reply::TRY_LATER),
+        OnFailure::Tempfail => permitted.verdict = Verdict::Refuse(Reply::SERVICE_UNAVAILABLE),
         OnFailure::Reject => permitted.verdict = Verdict::Refuse(Reply::CONTENT_REFUSED),
         OnFailure::Quarantine => {
             let reason = format!("{} failed: {error}", callout.service);
-            permitted.quarantine = Some(smtp::Quarantine { reason, queue: String::new() });
+            permitted.quarantine = Some(smtp::Quarantine {
+                reason,
+                queue: String::new(),
+            });
         }
     }
     let verdict = format!("{:?} → {}", label(error), callout.on_failure.name()).to_lowercase();
@@ -154,7 +185,10 @@ fn without_callout(rule: &Rule) -> StepResult {
         elapsed: Duration::ZERO,
         octets: 0,
     };
-    StepResult { permitted: Permitted::default(), report }
+    StepResult {
+        permitted: Permitted::default(),
+        report,
+    }
 }
 
 fn report(
@@ -166,12 +200,24 @@ fn report(
     octets: u64,
 ) -> StepReport {
     let service = callout.service.clone();
-    StepReport { rule: rule.name.clone(), service, verdict, reason, elapsed, octets }
+    StepReport {
+        rule: rule.name.clone(),
+        service,
+        verdict,
+        reason,
+        elapsed,
+        octets,
+    }
 }
 
 fn count_refused(metrics: &Metrics, rule: &Rule, refused: &[Permission]) {
     for permission in refused {
-        metrics.permissions_refused.get_or_create(&ByRule { rule: rule.name.clone() }).inc();
+        metrics
+            .permissions_refused
+            .get_or_create(&ByRule {
+                rule: rule.name.clone(),
+            })
+            .inc();
         tracing::warn!(
             rule = rule.name,
             permission = permission.name(),
@@ -185,7 +231,9 @@ fn describe(permitted: &Permitted) -> String {
     let mut words = Vec::new();
     match &permitted.verdict {
         Verdict::Accept => {}
-        Verdict::Refuse(reply) if reply.is_permanent() => words.push(format!("reject {}", reply.code())),
+        Verdict::Refuse(reply) if reply.is_permanent() => {
+            words.push(format!("reject {}", reply.code()));
+        }
         Verdict::Refuse(reply) => words.push(format!("tempfail {}", reply.code())),
         Verdict::Discard => words.push("discard".into()),
     }
@@ -202,6 +250,14 @@ fn describe(permitted: &Permitted) -> String {
         (permitted.quarantine.is_some(), "quarantine"),
         (!permitted.refused.is_empty(), "not allowed in part"),
     ];
-    words.extend(has.into_iter().filter(|(is, _)| *is).map(|(_, word)| word.to_owned()));
-    if words.is_empty() { "accept".into() } else { words.join(", ") }
+    words.extend(
+        has.into_iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, word)| word.to_owned()),
+    );
+    if words.is_empty() {
+        "accept".into()
+    } else {
+        words.join(", ")
+    }
 }

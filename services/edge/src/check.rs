@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use opes_proto::smtp;
 use opes_rules::Point;
+use opes_smtp::command::{Command, parse_line};
 use opes_smtp::reply::Reply;
 use opes_smtp::server::{Check, Response};
 
@@ -28,17 +29,45 @@ impl Connection {
             Check::Helo { line, .. } => self.ask(Point::Helo, line, None).await,
             Check::StartTls { line } => self.ask(Point::StartTls, line, None).await,
             Check::Mail { line, path, params } => {
-                self.mail = Mail { started: Some(Instant::now()), ..Mail::default() };
+                if let Some(refusal) = self.edge.cannot_take_mail(&self.listener) {
+                    return Response::Refuse(refusal);
+                }
+                self.mail = Mail {
+                    started: Some(Instant::now()),
+                    ..Mail::default()
+                };
                 self.transactions += 1;
-                let sender = Path { address: path.to_string(), parameters: params.as_slice().to_vec() };
-                self.ask(Point::MailFrom, line, Some(Question::Sender(sender))).await
+                let sender = Path {
+                    address: path.to_string(),
+                    parameters: params.as_slice().to_vec(),
+                };
+                let response = self
+                    .ask(Point::MailFrom, line, Some(Question::Sender(sender)))
+                    .await;
+                if !matches!(response, Response::Proceed | Response::ProceedWith(_)) {
+                    // No transaction has begun that the core could end.
+                    self.mail = Mail::default();
+                }
+                response
             }
             Check::Rcpt { line, path, params } => {
-                let recipient = Path { address: path.to_string(), parameters: params.as_slice().to_vec() };
-                match self.admit_recipient(path.domain(), &recipient) {
-                    Some(refusal) => Response::Refuse(refusal),
-                    None => self.ask(Point::RcptTo, line, Some(Question::Recipient(recipient))).await,
+                let recipient = Path {
+                    address: path.to_string(),
+                    parameters: params.as_slice().to_vec(),
+                };
+                if !self.may_send_to(path.domain()) {
+                    return Response::Refuse(Reply::RELAY_DENIED);
                 }
+                // One that was refused must not leave its next hop to whoever takes its place.
+                self.mail.next_hops.remove(&self.recipients().len());
+                let response = self
+                    .ask(
+                        Point::RcptTo,
+                        line,
+                        Some(Question::Recipient(recipient.clone())),
+                    )
+                    .await;
+                self.keep_to_one_plan(recipient, response)
             }
             Check::Data { line, .. } => self.ask(Point::Data, line, None).await,
         }
@@ -46,8 +75,12 @@ impl Connection {
 
     /// The password was right: may this identity come in this way?
     pub(crate) async fn ask_authenticated(&mut self, mechanism: &str, identity: &str) -> Response {
-        let auth = smtp::Auth { mechanism: mechanism.to_owned(), identity: identity.to_owned() };
-        self.ask(Point::Auth, Bytes::new(), Some(Question::Identity(auth))).await
+        let auth = smtp::Auth {
+            mechanism: mechanism.to_owned(),
+            identity: identity.to_owned(),
+        };
+        self.ask(Point::Auth, Bytes::new(), Some(Question::Identity(auth)))
+            .await
     }
 
     /// The revision that this transaction, or a command outside one, runs under.
@@ -58,6 +91,14 @@ impl Connection {
 
     /// The dialog so far, for rules and services.
     pub(crate) fn dialog(&self) -> Dialog {
+        Dialog {
+            recipients: self.recipients().iter().map(path_of).collect(),
+            ..self.envelope()
+        }
+    }
+
+    /// The dialog without its recipients, which may be many.
+    fn envelope(&self) -> Dialog {
         let transaction = self.core.transaction();
         Dialog {
             id: format!("{}.{}", self.id, self.transactions),
@@ -77,36 +118,66 @@ impl Connection {
                 address: transaction.reverse_path.to_string(),
                 parameters: transaction.mail_params.as_slice().to_vec(),
             }),
-            recipients: transaction.map_or_else(Vec::new, |transaction| {
-                let paths = transaction.recipients.iter().map(|recipient| Path {
-                    address: recipient.address.to_string(),
-                    parameters: recipient.params.as_slice().to_vec(),
-                });
-                paths.collect()
-            }),
+            recipients: Vec::new(),
             annotations: self.mail.annotations.clone(),
         }
     }
 
-    /// Not a relay for strangers; and one content plan per transaction (ADR 0003).
-    fn admit_recipient(&mut self, domain: Option<&str>, recipient: &Path) -> Option<Reply> {
+    /// Recipients accepted so far.
+    fn recipients(&self) -> &[opes_smtp::server::Recipient] {
+        self.core
+            .transaction()
+            .map_or(&[], |transaction| &transaction.recipients)
+    }
+
+    /// Not a relay for strangers.
+    fn may_send_to(&self, domain: Option<&str>) -> bool {
         let authenticated = self.core.auth_identity().is_some();
-        let relays = self.edge.may_relay(self.client.ip(), authenticated);
         // `<postmaster>` without a domain is ours by definition (RFC 5321 §4.5.1).
-        if !relays && domain.is_some_and(|domain| !self.edge.is_our_domain(domain)) {
-            return Some(Reply::RELAY_DENIED);
+        self.edge.may_relay(self.client.ip(), authenticated)
+            || domain.is_none_or(|domain| self.edge.is_our_domain(domain))
+    }
+
+    /// A recipient whose content plan differs from that of the ones accepted needs a transaction of its own (ADR 0003). What counts is
+    /// the address as the services left it.
+    fn keep_to_one_plan(&mut self, offered: Path, response: Response) -> Response {
+        let recipient = match &response {
+            Response::Proceed => offered,
+            Response::ProceedWith(line) => match parse_line(line) {
+                Ok(Command::Rcpt { path, parameters }) => Path {
+                    address: path.to_string(),
+                    parameters: parameters.as_slice().to_vec(),
+                },
+                // The core refuses it.
+                _ => return response,
+            },
+            _ => return response,
+        };
+        if self.shares_plan(recipient) {
+            response
+        } else {
+            Response::Refuse(Reply::SEPARATE_TRANSACTION)
         }
+    }
+
+    /// Both are planned now, with what has been annotated by now: a signature kept from an earlier RCPT would compare yesterday's
+    /// knowledge with today's.
+    fn shares_plan(&mut self, recipient: Path) -> bool {
         let routing = self.routing();
         if !routing.table.has_rules(Point::Content) {
-            return None;
+            return true;
         }
-        let mut dialog = self.dialog();
-        dialog.recipients = vec![recipient.clone()];
-        let signature = dialog.with_facts(Point::Content, ContentFacts::default(), |facts| {
-            routing.table.plan_signature(facts)
+        let Some(first) = self.recipients().first().map(path_of) else {
+            return true;
+        };
+        let dialog = Dialog {
+            recipients: vec![first, recipient],
+            ..self.envelope()
+        };
+        let plan = dialog.with_facts(Point::Content, ContentFacts::default(), |facts| {
+            routing.table.plan(facts)
         });
-        let first = *self.mail.plan_signature.get_or_insert(signature);
-        (first != signature).then_some(Reply::SEPARATE_TRANSACTION)
+        plan.signature_of(0) == plan.signature_of(1)
     }
 
     async fn ask(&mut self, point: Point, line: Bytes, question: Option<Question>) -> Response {
@@ -125,7 +196,9 @@ impl Connection {
             Some(Question::Identity(auth)) => dialog.auth = Some(auth),
             None => {}
         }
-        let plan = dialog.with_facts(point, ContentFacts::default(), |facts| routing.table.plan(facts));
+        let plan = dialog.with_facts(point, ContentFacts::default(), |facts| {
+            routing.table.plan(facts)
+        });
         if plan.is_empty() {
             return Response::Proceed;
         }
@@ -135,25 +208,41 @@ impl Connection {
             context: Arc::new(dialog.context()),
             view: None,
         };
-        let run = Run { routing, metrics: Arc::clone(&self.edge.metrics) };
+        let run = Run {
+            routing,
+            metrics: Arc::clone(&self.edge.metrics),
+        };
         let merged = run.plan(plan, subject).await;
         self.answer(point, &dialog, merged, started)
     }
 
-    fn answer(&mut self, point: Point, dialog: &Dialog, mut merged: Merged, started: Instant) -> Response {
+    fn answer(
+        &mut self,
+        point: Point,
+        dialog: &Dialog,
+        mut merged: Merged,
+        started: Instant,
+    ) -> Response {
         self.mail.annotations.extend(merged.annotations.drain());
         let steps = std::mem::take(&mut merged.steps);
         match merged.verdict {
             Verdict::Refuse(reply) => {
                 self.report_refusal(dialog, &reply, steps, started);
-                if reply.closes() { Response::Disconnect(reply) } else { Response::Refuse(reply) }
+                if reply.closes() {
+                    Response::Disconnect(reply)
+                } else {
+                    Response::Refuse(reply)
+                }
             }
             Verdict::Accept | Verdict::Discard => {
                 self.mail.steps.extend(steps);
                 if point == Point::RcptTo {
                     let index = dialog.recipients.len().saturating_sub(1);
-                    let hops = merged.recipients.iter().filter_map(|change| change.next_hop.as_ref());
-                    if let Some(hop) = hops.filter_map(next_hop).last() {
+                    let hops = merged
+                        .recipients
+                        .iter()
+                        .filter_map(|change| change.next_hop.as_ref());
+                    if let Some(hop) = hops.filter_map(next_hop).next_back() {
                         self.mail.next_hops.insert(index, hop);
                     }
                 }
@@ -172,7 +261,13 @@ impl Connection {
         steps: Vec<crate::report::StepReport>,
         started: Instant,
     ) {
-        self.edge.metrics.messages.get_or_create(&ByOutcome { outcome: OutcomeLabel::Refused }).inc();
+        self.edge
+            .metrics
+            .messages
+            .get_or_create(&ByOutcome {
+                outcome: OutcomeLabel::Refused,
+            })
+            .inc();
         let address = |path: &Path| path.address.clone();
         self.edge.report(&MessageReport {
             session: dialog.id.clone(),
@@ -186,6 +281,13 @@ impl Connection {
             reply: reply.to_string(),
             elapsed: started.elapsed(),
         });
+    }
+}
+
+fn path_of(recipient: &opes_smtp::server::Recipient) -> Path {
+    Path {
+        address: recipient.address.to_string(),
+        parameters: recipient.params.as_slice().to_vec(),
     }
 }
 

@@ -58,8 +58,10 @@ pub struct ListenerConfig {
     pub name: String,
     /// Address and port; port 0 takes a free one.
     pub address: SocketAddr,
+    /// Dialect.
     #[serde(default)]
     pub protocol: ListenerProtocol,
+    /// What 250 after the end of data stands for.
     #[serde(default)]
     pub delivery: Acceptance,
     /// Certificate for STARTTLS. None: STARTTLS is not offered.
@@ -108,7 +110,12 @@ pub enum Acceptance {
 
 impl Default for DeliveryConfig {
     fn default() -> Self {
-        Self { maildir: None, next_hop: None, lmtp: false, connections_max: default_connections_max() }
+        Self {
+            maildir: None,
+            next_hop: None,
+            lmtp: false,
+            connections_max: default_connections_max(),
+        }
     }
 }
 
@@ -116,7 +123,9 @@ impl Default for DeliveryConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TlsConfig {
+    /// Certificate chain, leaf first.
     pub certificate: PathBuf,
+    /// Private key.
     pub key: PathBuf,
 }
 
@@ -141,12 +150,36 @@ pub struct DeliveryConfig {
 /// Why a configuration cannot be used. Names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read {path}: {source}\n  help: give the path of an edge configuration file (see docs/operate/edge-config.md)")]
-    Read { path: PathBuf, source: std::io::Error },
+    /// No such file, or no right to read it.
+    #[error(
+        "cannot read {path}: {source}\n  help: give the path of an edge configuration file (see docs/operate/edge-config.md)"
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not YAML, or not the keys that an edge knows.
     #[error("{path}: {message}\n  help: every key is described in docs/operate/edge-config.md")]
-    Syntax { path: PathBuf, message: String },
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Place and cause.
+        message: String,
+    },
+    /// A value that does not fit the others.
     #[error("{path}: {field}: {message}\n  help: {remedy}")]
-    Value { path: PathBuf, field: String, message: String, remedy: &'static str },
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, as a path.
+        field: String,
+        /// What is wrong with it.
+        message: String,
+        /// What to write instead.
+        remedy: &'static str,
+    },
 }
 
 impl EdgeConfig {
@@ -171,15 +204,19 @@ impl EdgeConfig {
 
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.into(),
+            source,
+        })?;
         Self::parse(&text, path)
     }
 
     /// Parses and checks `text`; `path` only names it in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = serde_saphyr::from_str(text)
-            .map_err(|error| ConfigError::Syntax { path: path.into(), message: error.to_string() })?;
+        let config: Self = serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: path.into(),
+            message: error.to_string(),
+        })?;
         config.check(path)?;
         Ok(config)
     }
@@ -202,7 +239,12 @@ impl EdgeConfig {
             ));
         }
         for (index, listener) in self.listeners.iter().enumerate() {
-            if self.listeners.iter().take(index).any(|earlier| earlier.name == listener.name) {
+            if self
+                .listeners
+                .iter()
+                .take(index)
+                .any(|earlier| earlier.name == listener.name)
+            {
                 return Err(value(
                     &format!("listeners[{index}].name"),
                     &format!("`{}` is used twice", listener.name),
@@ -264,7 +306,9 @@ pub fn parse_octets(text: &str) -> Result<u64, String> {
 /// Duration of `500ms`, `30s`, `5m`, `2h`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (digits, unit) = text.split_at(split);
     let number = digits.parse::<u64>().ok();
     let milliseconds = match unit {
@@ -323,7 +367,7 @@ fn default_recipients_max() -> usize {
 }
 
 fn default_client_timeout() -> Duration {
-    Duration::from_secs(300)
+    Duration::from_mins(5)
 }
 
 fn default_connections_max() -> usize {
@@ -337,7 +381,9 @@ mod tests {
     const SMALLEST: &str = "hostname: mail.example.com\nspool: /var/spool/opes\ndelivery: { nextHop: 'mx.example.com:25' }\nlisteners:\n  - { name: mx, address: '0.0.0.0:2525' }\n";
 
     fn error(text: &str) -> String {
-        EdgeConfig::parse(text, Path::new("edge.yaml")).unwrap_err().to_string()
+        EdgeConfig::parse(text, Path::new("edge.yaml"))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -351,7 +397,10 @@ mod tests {
     #[test]
     fn unknown_key_is_named() {
         let message = error(&SMALLEST.replace("spool:", "memoryBuget: 1Mi\nspool:"));
-        assert!(message.contains("memoryBuget") && message.contains("edge.yaml"), "{message}");
+        assert!(
+            message.contains("memoryBuget") && message.contains("edge.yaml"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -370,7 +419,7 @@ mod tests {
     fn sizes_and_durations() {
         assert_eq!(parse_octets("30Mi"), Ok(30 << 20));
         assert!(parse_octets("30 MB").is_err());
-        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_mins(5)));
         assert!(parse_duration("5").is_err());
     }
 }

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use opes_content::{Content, ContentError, View, Writer};
 use opes_proto::smtp;
-use opes_rules::condition::{Unevaluable, Variable};
-use opes_rules::{Plan, Point, Skipped};
+use opes_rules::{Plan, Point};
 use opes_smtp::reply::Reply;
 
 use crate::acceptance::content_reply;
@@ -51,33 +50,48 @@ impl Stage {
         let plan = dialog.with_facts(Point::Content, ContentFacts::default(), |facts| {
             run.routing.table.plan(facts)
         });
-        if plan.skipped.iter().any(waits_for_content) {
+        if plan
+            .skipped
+            .iter()
+            .any(|skipped| skipped.rule.reads_content())
+        {
             return Self::AtEnd;
         }
         if plan.is_empty() {
             return Self::Nothing;
         }
         let view = View::original(content.clone());
-        Self::Running(Box::pin(callouts(run.clone(), plan, Arc::clone(dialog), view)))
+        Self::Running(Box::pin(callouts(
+            run.clone(),
+            plan,
+            Arc::clone(dialog),
+            view,
+        )))
     }
-}
-
-/// The rule could not be judged only because the message is not here yet.
-fn waits_for_content(skipped: &Skipped) -> bool {
-    matches!(skipped.reason, Unevaluable::Missing(Variable::Size | Variable::Header))
 }
 
 impl Incoming {
     pub(crate) fn begin(edge: &Edge, routing: Arc<Routing>, dialog: Arc<Dialog>) -> Self {
         let (writer, content) = opes_content::create(&edge.budget, &edge.content_limits);
-        let run = Run { routing, metrics: Arc::clone(&edge.metrics) };
+        let run = Run {
+            routing,
+            metrics: Arc::clone(&edge.metrics),
+        };
         let stage = Stage::begin(&run, &dialog, &content);
-        Self { writer: Some(writer), content, dialog, run, stage }
+        Self {
+            writer: Some(writer),
+            content,
+            dialog,
+            run,
+            stage,
+        }
     }
 
     /// Takes octets. If they cannot be held: the reply that the client gets at the end of the data.
     pub(crate) async fn append(&mut self, octets: Bytes) -> Result<(), Reply> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let Some(writer) = &mut self.writer else {
+            return Ok(());
+        };
         writer.append(octets).await.map_err(|error| {
             tracing::error!(%error, "mail data cannot be held");
             content_reply(&error)
@@ -124,11 +138,21 @@ async fn callouts(run: Run, plan: Plan, dialog: Arc<Dialog>, view: View) -> Merg
 async fn at_end(run: Run, dialog: Arc<Dialog>, view: View) -> Result<Merged, ContentError> {
     let (structure, header) = edits::scan(&view, true).await?;
     let fields = HeaderFields::new(&structure, &header);
-    let facts = ContentFacts { size: Some(view.len_now()), headers: Some(&fields) };
+    let facts = ContentFacts {
+        size: Some(view.len_now()),
+        headers: Some(&fields),
+    };
     let plan = dialog.with_facts(Point::Content, facts, |facts| run.routing.table.plan(facts));
-    Ok(run.plan(plan, subject(Arc::new(dialog.context()), view)).await)
+    Ok(run
+        .plan(plan, subject(Arc::new(dialog.context()), view))
+        .await)
 }
 
 fn subject(context: Arc<smtp::Context>, view: View) -> Subject {
-    Subject { point: smtp::Point::Content, command_line: None, context, view: Some(view) }
+    Subject {
+        point: smtp::Point::Content,
+        command_line: None,
+        context,
+        view: Some(view),
+    }
 }

@@ -20,13 +20,22 @@ pub(crate) async fn complete(
     view: &View,
 ) -> Result<Arc<Context>, CalloutError> {
     let selection = client.wants().await?;
-    let Some(wants) = selection.message.as_ref().filter(|wants| looks_at_content(wants)) else {
+    let Some(wants) = selection
+        .message
+        .as_ref()
+        .filter(|wants| looks_at_content(wants))
+    else {
         return Ok(Arc::clone(context));
     };
     let has = |field: ContextField| wants.context().any(|wanted| wanted == field);
-    let failed = |reason: String| CalloutError::Content { service: selection.product.clone(), reason };
+    let failed = |reason: String| CalloutError::Content {
+        service: selection.product.clone(),
+        reason,
+    };
     if !view.content().wait_complete().await {
-        return Err(failed("the client left before the end of the message".into()));
+        return Err(failed(
+            "the client left before the end of the message".into(),
+        ));
     }
     let mut complete = Context::clone(context);
     complete.size = Some(view.len_now());
@@ -44,18 +53,24 @@ pub(crate) async fn complete(
 
 fn looks_at_content(wants: &Wants) -> bool {
     wants.context().any(|field| {
-        matches!(field, ContextField::Size | ContextField::Headers | ContextField::MimeMap)
+        matches!(
+            field,
+            ContextField::Size | ContextField::Headers | ContextField::MimeMap
+        )
     })
 }
 
 fn headers(structure: &Structure, header: &[u8], names: &[String]) -> Vec<HeaderField> {
     let fields = HeaderFields::new(structure, header);
-    let named = |name: &String| {
+    let by_name = |name: &String| {
         let name = name.clone();
         let values: Vec<_> = fields.values(&name).map(Bytes::copy_from_slice).collect();
-        values.into_iter().map(move |value| HeaderField { name: name.clone(), value })
+        values.into_iter().map(move |value| HeaderField {
+            name: name.clone(),
+            value,
+        })
     };
-    names.iter().flat_map(named).collect()
+    names.iter().flat_map(by_name).collect()
 }
 
 fn mime_part(part: &Part) -> MimePart {

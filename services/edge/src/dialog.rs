@@ -95,14 +95,23 @@ impl Dialog {
 
 impl Path {
     fn to_recipient(&self) -> Recipient<'_> {
-        Recipient { address: &self.address, parameters: &self.parameters }
+        Recipient {
+            address: &self.address,
+            parameters: &self.parameters,
+        }
     }
 
     fn to_sender(&self) -> Sender<'_> {
-        Sender { address: &self.address, parameters: &self.parameters }
+        Sender {
+            address: &self.address,
+            parameters: &self.parameters,
+        }
     }
 
     fn to_proto(&self) -> smtp::Address {
-        smtp::Address { address: self.address.clone(), parameters: self.parameters.clone() }
+        smtp::Address {
+            address: self.address.clone(),
+            parameters: self.parameters.clone(),
+        }
     }
 }

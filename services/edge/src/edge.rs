@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use opes_content::{Budget, Limits};
 use opes_relay::{DeliveryEvent, OnEvent, Relay, RelayConfig, Route, Tls};
+use opes_smtp::reply::Reply;
 use opes_smtp::server;
 use opes_spool::{Spool, SpoolConfig};
 use tokio::net::TcpListener;
@@ -79,13 +80,20 @@ pub async fn start(
     let closing = CancellationToken::new();
     let mut bound = Vec::new();
     for listener in &config.listeners {
-        bound.push((bind(listener).await?, Arc::new(shared(&config, listener, &closing)?)));
+        bound.push((
+            bind(listener).await?,
+            Arc::new(shared(&config, listener, &closing)?),
+        ));
     }
     let (spool, recovered) = Spool::open(&config.spool, SpoolConfig::default()).context("spool")?;
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
     }
-    let relay = Relay::start(relay_config(&config, hooks.deliveries)?, spool.clone(), recovered);
+    let relay = Relay::start(
+        relay_config(&config, hooks.deliveries)?,
+        spool.clone(),
+        recovered,
+    );
     let edge = Arc::new(Edge {
         routing: ArcSwap::from_pointee(routing),
         metrics,
@@ -98,7 +106,10 @@ pub async fn start(
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
         reporter: hooks.reporter,
-        started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        started: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs(),
         session_count: AtomicU64::new(0),
         config,
     });
@@ -107,7 +118,11 @@ pub async fn start(
         addresses.push((shared.config.name.clone(), socket.local_addr()?));
         tokio::spawn(listener::accept(Arc::clone(&edge), shared, socket));
     }
-    Ok(EdgeHandle { edge, addresses, closing })
+    Ok(EdgeHandle {
+        edge,
+        addresses,
+        closing,
+    })
 }
 
 impl EdgeHandle {
@@ -123,7 +138,7 @@ impl EdgeHandle {
 
     /// Why no mail can be accepted just now, if so.
     pub fn unhealthy_reason(&self) -> Option<String> {
-        self.edge.spool.unhealthy_reason().map(|reason| reason.to_string())
+        self.edge.unhealthy_reason().map(str::to_owned)
     }
 
     /// Takes no new work, lets running transactions and deliveries finish within `drainTimeout`. What is left stays in the spool.
@@ -131,7 +146,10 @@ impl EdgeHandle {
         self.edge.draining.cancel();
         self.edge.sessions.close();
         let deadline = self.edge.config.drain_timeout;
-        if tokio::time::timeout(deadline, self.edge.sessions.wait()).await.is_err() {
+        if tokio::time::timeout(deadline, self.edge.sessions.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("sessions still open at the end of drainTimeout are cut");
         }
         self.edge.relay.shutdown(deadline).await;
@@ -146,6 +164,22 @@ impl Edge {
         format!("{:x}-{count:x}", self.started)
     }
 
+    fn unhealthy_reason(&self) -> Option<&'static str> {
+        self.spool
+            .unhealthy_reason()
+            .or_else(|| self.relay.unhealthy_reason())
+    }
+
+    /// The refusal of a transaction whose message could not be stored anyway, or would make a queue longer that is too long already.
+    pub(crate) fn cannot_take_mail(&self, listener: &Listener) -> Option<Reply> {
+        if listener.config.delivery == Acceptance::CutThrough {
+            return None;
+        }
+        let reason = self.unhealthy_reason()?;
+        tracing::warn!(listener = %listener.name, reason, "no mail is taken for now");
+        Some(Reply::INSUFFICIENT_STORAGE)
+    }
+
     pub(crate) fn report(&self, report: &MessageReport) {
         report::log(report);
         if let Some(reporter) = &self.reporter {
@@ -155,12 +189,20 @@ impl Edge {
 
     /// May this client send to any domain?
     pub(crate) fn may_relay(&self, client: IpAddr, authenticated: bool) -> bool {
-        authenticated || self.config.relay_networks.iter().any(|network| network.contains(&client))
+        authenticated
+            || self
+                .config
+                .relay_networks
+                .iter()
+                .any(|network| network.contains(&client))
     }
 
     /// Do we take mail for this domain from anybody?
     pub(crate) fn is_our_domain(&self, domain: &str) -> bool {
-        self.config.domains.iter().any(|ours| ours.eq_ignore_ascii_case(domain))
+        self.config
+            .domains
+            .iter()
+            .any(|ours| ours.eq_ignore_ascii_case(domain))
     }
 }
 
@@ -173,7 +215,11 @@ async fn bind(listener: &ListenerConfig) -> Result<TcpListener> {
     })
 }
 
-fn shared(config: &EdgeConfig, listener: &ListenerConfig, closing: &CancellationToken) -> Result<Listener> {
+fn shared(
+    config: &EdgeConfig,
+    listener: &ListenerConfig,
+    closing: &CancellationToken,
+) -> Result<Listener> {
     let context = || format!("listener `{}`", listener.name);
     let tls = match &listener.tls {
         Some(files) => Some(tls::acceptor(files, closing.clone()).with_context(context)?),
@@ -185,7 +231,12 @@ fn shared(config: &EdgeConfig, listener: &ListenerConfig, closing: &Cancellation
     };
     Ok(Listener {
         name: listener.name.as_str().into(),
-        smtp: Arc::new(smtp_config(config, listener, tls.is_some(), users.is_some())),
+        smtp: Arc::new(smtp_config(
+            config,
+            listener,
+            tls.is_some(),
+            users.is_some(),
+        )),
         tls,
         users,
         client_timeout: listener.client_timeout,
@@ -193,7 +244,12 @@ fn shared(config: &EdgeConfig, listener: &ListenerConfig, closing: &Cancellation
     })
 }
 
-fn smtp_config(config: &EdgeConfig, listener: &ListenerConfig, tls: bool, users: bool) -> server::Config {
+fn smtp_config(
+    config: &EdgeConfig,
+    listener: &ListenerConfig,
+    tls: bool,
+    users: bool,
+) -> server::Config {
     let submission = listener.protocol == ListenerProtocol::Submission;
     let protocol = match listener.protocol {
         ListenerProtocol::Smtp => server::Protocol::Smtp,
@@ -205,9 +261,17 @@ fn smtp_config(config: &EdgeConfig, listener: &ListenerConfig, tls: bool, users:
         && listener.protocol != ListenerProtocol::Lmtp;
     server::Config {
         size_max: listener.size_max,
-        recipients_max: if one_by_one { 1 } else { listener.recipients_max },
+        recipients_max: if one_by_one {
+            1
+        } else {
+            listener.recipients_max
+        },
         tls_available: tls,
-        auth: if users { server::AuthMode::TlsOnly } else { server::AuthMode::Off },
+        auth: if users {
+            server::AuthMode::TlsOnly
+        } else {
+            server::AuthMode::Off
+        },
         auth_required: submission,
         ..server::Config::new(&config.hostname, protocol)
     }
@@ -216,28 +280,54 @@ fn smtp_config(config: &EdgeConfig, listener: &ListenerConfig, tls: bool, users:
 fn content_limits(config: &EdgeConfig) -> Result<Limits> {
     let dir = config.spool.join("incoming");
     std::fs::create_dir_all(&dir).with_context(|| {
-        format!("cannot make {}\n  help: the user that runs the edge must own the spool folder", dir.display())
+        format!(
+            "cannot make {}\n  help: the user that runs the edge must own the spool folder",
+            dir.display()
+        )
     })?;
     let memory_max = usize::try_from(config.memory_per_message).unwrap_or(usize::MAX);
-    Ok(Limits { memory_max, ..Limits::in_dir(dir) })
+    // Each listener's own `sizeMax` is kept in the dialog.
+    Ok(Limits {
+        memory_max,
+        size_max: u64::MAX,
+        ..Limits::in_dir(dir)
+    })
 }
 
 fn relay_config(config: &EdgeConfig, deliveries: Option<OnEvent>) -> Result<RelayConfig> {
     let route = match (&config.delivery.maildir, &config.delivery.next_hop) {
-        (Some(dir), _) => Route::Maildir { dir: dir.clone() },
+        (Some(dir), _) => {
+            // The relay would wait for it, as for a volume that is mounted late; at the start it is more likely a typing error.
+            anyhow::ensure!(
+                dir.is_dir(),
+                "delivery.maildir: {} is not a folder\n  help: create it, or mount the volume it belongs to",
+                dir.display()
+            );
+            Route::Maildir { dir: dir.clone() }
+        }
         (None, Some(hop)) => next_hop(hop, config.delivery.lmtp)?,
         (None, None) => anyhow::bail!("delivery names neither maildir nor nextHop"),
     };
     let on_event = deliveries.unwrap_or_else(|| Arc::new(|_: &DeliveryEvent| ()));
     let connections_max = config.delivery.connections_max;
-    Ok(RelayConfig { connections_max, ..RelayConfig::new(route, &config.hostname, on_event) })
+    Ok(RelayConfig {
+        connections_max,
+        ..RelayConfig::new(route, &config.hostname, on_event)
+    })
 }
 
 fn next_hop(text: &str, lmtp: bool) -> Result<Route> {
     let (host, port) = text
         .rsplit_once(':')
         .and_then(|(host, port)| Some((host, port.parse().ok()?)))
-        .with_context(|| format!("next hop `{text}`: write HOST:PORT, for example mx.example.com:25"))?;
+        .with_context(|| {
+            format!("next hop `{text}`: write HOST:PORT, for example mx.example.com:25")
+        })?;
     let host = host.trim_matches(['[', ']']).to_owned();
-    Ok(Route::NextHop { host, port, lmtp, tls: Tls::default() })
+    Ok(Route::NextHop {
+        host,
+        port,
+        lmtp,
+        tls: Tls::default(),
+    })
 }

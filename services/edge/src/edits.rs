@@ -22,7 +22,11 @@ pub(crate) enum ApplyError {
 
 /// The view after `edits`. The content is complete.
 pub(crate) async fn apply(view: &View, edits: Vec<smtp::Edit>) -> Result<View, ApplyError> {
-    let edits: Vec<Edit> = edits.into_iter().filter_map(|edit| edit.kind).map(convert).collect();
+    let edits: Vec<Edit> = edits
+        .into_iter()
+        .filter_map(|edit| edit.kind)
+        .map(convert)
+        .collect();
     if edits.is_empty() {
         return Ok(view.clone());
     }
@@ -40,27 +44,24 @@ pub(crate) async fn scan(
 ) -> Result<(Structure, bytes::Bytes), ContentError> {
     let mut scanner = Scanner::new();
     let mut header = BytesMut::new();
-    let mut header_end = None;
     let mut offset = 0;
-    loop {
+    while !(header_only && scanner.header_complete()) {
         let octets = view.read_at(offset, READ_OCTETS).await?;
         if octets.is_empty() {
             break;
         }
         offset += octets.len() as u64;
-        scanner.push(&octets);
-        if header_end.is_none() {
+        // The scanner ends a header section without end at its limit, so this stays small.
+        if !scanner.header_complete() {
             header.extend_from_slice(&octets);
-            header_end = opes_mime::scan::header_end(&header);
         }
-        if header_only && header_end.is_some() {
-            break;
-        }
+        scanner.push(&octets);
     }
-    if let Some(end) = header_end {
-        header.truncate(usize::try_from(end).unwrap_or(usize::MAX));
-    }
-    Ok((scanner.finish(), header.freeze()))
+    let mut structure = scanner.finish();
+    // What was not read is there all the same: a splice may lie in it.
+    structure.len = view.len_now();
+    header.truncate(usize::try_from(structure.header_end).unwrap_or(usize::MAX));
+    Ok((structure, header.freeze()))
 }
 
 /// Then the body need not be read.
@@ -78,20 +79,105 @@ fn touches_header_only(edit: &Edit) -> bool {
 fn convert(kind: smtp::edit::Kind) -> Edit {
     use smtp::edit::Kind;
     match kind {
-        Kind::HeaderAdd(add) => Edit::HeaderAdd { name: add.name, value: add.value, append: add.append },
-        Kind::HeaderReplace(replace) => {
-            Edit::HeaderReplace { name: replace.name, index: replace.index, value: replace.value }
-        }
-        Kind::HeaderDelete(delete) => {
-            Edit::HeaderDelete { name: delete.name, index: (!delete.all).then_some(delete.index) }
-        }
+        Kind::HeaderAdd(add) => Edit::HeaderAdd {
+            name: add.name,
+            value: add.value,
+            append: add.append,
+        },
+        Kind::HeaderReplace(replace) => Edit::HeaderReplace {
+            name: replace.name,
+            index: replace.index,
+            value: replace.value,
+        },
+        Kind::HeaderDelete(delete) => Edit::HeaderDelete {
+            name: delete.name,
+            index: (!delete.all).then_some(delete.index),
+        },
         Kind::SubjectMark(mark) => Edit::SubjectMark { text: mark.text },
-        Kind::PartReplace(part) => Edit::PartReplace { path: part.path, text: part.text, name: part.name },
+        Kind::PartReplace(part) => Edit::PartReplace {
+            path: part.path,
+            text: part.text,
+            name: part.name,
+        },
         Kind::Splice(splice) => Edit::Splice(Splice {
             offset: splice.offset,
             size: splice.size,
             replacement: splice.replacement,
         }),
         Kind::BodyMark(mark) => Edit::BodyMark { text: mark.text },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use opes_content::{Budget, Limits};
+
+    use super::*;
+
+    async fn view_of(chunks: &[Bytes], dir: &std::path::Path) -> View {
+        let (mut writer, content) =
+            opes_content::create(&Budget::new(1 << 20), &Arc::new(Limits::in_dir(dir)));
+        for chunk in chunks {
+            writer.append(chunk.clone()).await.unwrap();
+        }
+        writer.finish();
+        View::original(content)
+    }
+
+    #[tokio::test]
+    async fn a_splice_reaches_beyond_the_octets_that_hold_the_header() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = Bytes::from(vec![b'x'; 100_000]);
+        let view = view_of(
+            &[
+                Bytes::from_static(b"Subject: a\r\n\r\n"),
+                line.clone(),
+                line,
+            ],
+            dir.path(),
+        )
+        .await;
+        let splice = smtp::Splice {
+            offset: view.len_now() - 1,
+            size: 1,
+            replacement: Bytes::from_static(b"end"),
+        };
+        let edit = smtp::Edit {
+            kind: Some(smtp::edit::Kind::Splice(splice)),
+        };
+        let adapted = apply(&view, vec![edit]).await.unwrap();
+        assert_eq!(adapted.len_now(), view.len_now() + 2);
+    }
+
+    #[tokio::test]
+    async fn a_header_section_without_end_is_not_held_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = Bytes::from("X-Line: more and more\r\n".repeat(10_000));
+        let view = view_of(&vec![line; 30], dir.path()).await;
+        let (_, header) = scan(&view, true).await.unwrap();
+        assert!(
+            header.len() <= opes_mime::structure::HEADER_OCTETS_MAX,
+            "{}",
+            header.len()
+        );
+        let add = smtp::HeaderAdd {
+            name: "X-Seen".into(),
+            value: Bytes::from_static(b"yes"),
+            append: false,
+        };
+        let edit = smtp::Edit {
+            kind: Some(smtp::edit::Kind::HeaderAdd(add)),
+        };
+        let adapted = apply(&view, vec![edit]).await.unwrap();
+        assert!(
+            adapted
+                .read_at(0, 100)
+                .await
+                .unwrap()
+                .starts_with(b"X-Seen: yes\r\n")
+        );
     }
 }

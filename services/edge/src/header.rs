@@ -22,13 +22,19 @@ impl<'a> HeaderFields<'a> {
     /// Bodies of the fields of this name (any case) in their order, as received.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let named = move |field: &&Field| {
-            self.octets(&field.name).is_some_and(|octets| octets.eq_ignore_ascii_case(name.as_bytes()))
+            self.octets(&field.name)
+                .is_some_and(|octets| octets.eq_ignore_ascii_case(name.as_bytes()))
         };
-        self.structure.fields.iter().filter(named).filter_map(|field| self.octets(&field.value))
+        self.structure
+            .fields
+            .iter()
+            .filter(named)
+            .filter_map(|field| self.octets(&field.value))
     }
 
     fn octets(&self, range: &Range<u64>) -> Option<&'a [u8]> {
-        self.header.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+        self.header
+            .get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
     }
 }
 

@@ -70,16 +70,28 @@ async fn serve(
     peer: SocketAddr,
 ) -> Result<(), SessionEnd> {
     stream.set_nodelay(true)?;
+    let peer = canonical(peer);
     let mut input = BytesMut::new();
     let client = if listener.config.proxy_from.is_empty() {
         peer
     } else {
-        match tokio::time::timeout(PROXY_TIMEOUT, proxied(&listener, &mut stream, peer, &mut input)).await {
+        match tokio::time::timeout(
+            PROXY_TIMEOUT,
+            proxied(&listener, &mut stream, peer, &mut input),
+        )
+        .await
+        {
             Ok(client) => client?,
             Err(_elapsed) => return Err(SessionEnd::Closed),
         }
     };
-    Box::pin(Connection::new(edge, listener, ClientStream::Plain(stream), client, input).run()).await
+    Box::pin(Connection::new(edge, listener, ClientStream::Plain(stream), client, input).run())
+        .await
+}
+
+/// An IPv4 client of a listener on `[::]` is that IPv4 client, for networks in the configuration as for rules and services.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// The client's address from the PROXY header. No header, a bad one, or a peer that is not trusted: the connection is closed.
@@ -89,7 +101,12 @@ async fn proxied(
     peer: SocketAddr,
     input: &mut BytesMut,
 ) -> Result<SocketAddr, SessionEnd> {
-    if !listener.config.proxy_from.iter().any(|network| network.contains(&peer.ip())) {
+    if !listener
+        .config
+        .proxy_from
+        .iter()
+        .any(|network| network.contains(&peer.ip()))
+    {
         tracing::warn!(%peer, listener = %listener.name, "peer is not in proxyFrom; connection closed");
         return Err(SessionEnd::Closed);
     }
@@ -99,7 +116,7 @@ async fn proxied(
                 let _header = input.split_to(consumed);
                 return Ok(match header {
                     proxy::Header::Local => peer,
-                    proxy::Header::Proxied { source, .. } => source,
+                    proxy::Header::Proxied { source, .. } => canonical(source),
                 });
             }
             Ok(proxy::Parsed::NeedMore) => {

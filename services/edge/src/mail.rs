@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use opes_rules::PlanSignature;
 use opes_spool::NextHop;
 
 use crate::content::Incoming;
@@ -20,8 +19,6 @@ pub(crate) struct Mail {
     pub(crate) routing: Option<Arc<Routing>>,
     /// Next hops that services named, by recipient index.
     pub(crate) next_hops: HashMap<usize, NextHop>,
-    /// Content plan of the first accepted recipient (ADR 0003).
-    pub(crate) plan_signature: Option<PlanSignature>,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) steps: Vec<StepReport>,
     pub(crate) incoming: Option<Incoming>,

@@ -101,15 +101,31 @@ impl Metrics {
     }
 
     fn declare(&self, registry: &mut Registry) {
-        registry.register("opes_sessions", "SMTP sessions open now", self.sessions.clone());
+        registry.register(
+            "opes_sessions",
+            "SMTP sessions open now",
+            self.sessions.clone(),
+        );
         registry.register(
             "opes_sessions_refused",
             "Connections answered 421 because sessionsMax was reached",
             self.sessions_refused.clone(),
         );
-        registry.register("opes_messages", "Messages by what became of them", self.messages.clone());
-        registry.register("opes_content_bytes", "Octets of mail data received", self.content_octets.clone());
-        registry.register("opes_callouts", "Callout transactions by service and result", self.callouts.clone());
+        registry.register(
+            "opes_messages",
+            "Messages by what became of them",
+            self.messages.clone(),
+        );
+        registry.register(
+            "opes_content_bytes",
+            "Octets of mail data received",
+            self.content_octets.clone(),
+        );
+        registry.register(
+            "opes_callouts",
+            "Callout transactions by service and result",
+            self.callouts.clone(),
+        );
         registry.register(
             "opes_callout_seconds",
             "Duration of callout transactions",

@@ -32,18 +32,33 @@ pub(crate) enum Verdict {
     Discard,
 }
 
-/// Cuts `answer` down to what `allow` names.
-pub(crate) fn permit(answer: Answer, allow: PermissionSet) -> Permitted {
-    let mut gate = Gate { allow, refused: Vec::new() };
+/// Cuts `answer`, given at `point`, down to what `allow` names.
+pub(crate) fn permit(answer: Answer, allow: PermissionSet, point: smtp::Point) -> Permitted {
+    let mut gate = Gate {
+        allow,
+        refused: Vec::new(),
+    };
     let outcome = answer.outcome;
     let verdict = gate.verdict(outcome.verdict);
-    let edits = outcome.edits.into_iter().filter(|edit| gate.edit(edit)).collect();
+    let edits = outcome
+        .edits
+        .into_iter()
+        .filter(|edit| gate.edit(edit))
+        .collect();
     let adapted = answer.adapted.filter(|_| gate.may(Permission::Rewrite));
-    let command_line = answer.command_line.filter(|_| gate.may_any(&[Permission::Recipients, Permission::Sender]));
+    let command_line = answer
+        .command_line
+        .filter(|_| gate.may_any(command_permissions(point)));
     let envelope = outcome.envelope.unwrap_or_default();
     let sender = envelope.mail_from.filter(|_| gate.may(Permission::Sender));
-    let recipients = envelope.recipients.into_iter().filter_map(|change| gate.recipient(change)).collect();
-    let quarantine = outcome.quarantine.filter(|_| gate.may(Permission::Quarantine));
+    let recipients = envelope
+        .recipients
+        .into_iter()
+        .filter_map(|change| gate.recipient(change))
+        .collect();
+    let quarantine = outcome
+        .quarantine
+        .filter(|_| gate.may(Permission::Quarantine));
     Permitted {
         verdict,
         edits,
@@ -55,6 +70,15 @@ pub(crate) fn permit(answer: Answer, allow: PermissionSet) -> Permitted {
         annotations: outcome.annotations,
         reason: outcome.reason,
         refused: gate.refused,
+    }
+}
+
+/// Any of them lets a service put another command line in place of the client's (docs/rules.md).
+fn command_permissions(point: smtp::Point) -> &'static [Permission] {
+    match point {
+        smtp::Point::MailFrom => &[Permission::Sender, Permission::Rewrite],
+        smtp::Point::RcptTo => &[Permission::Recipients, Permission::Rewrite],
+        _ => &[Permission::Rewrite],
     }
 }
 
@@ -73,14 +97,17 @@ impl Gate {
     }
 
     fn may_any(&mut self, permissions: &[Permission]) -> bool {
-        permissions.iter().any(|permission| self.allow.contains(*permission))
+        permissions
+            .iter()
+            .any(|permission| self.allow.contains(*permission))
             || permissions.first().is_some_and(|first| self.may(*first))
     }
 
     fn verdict(&mut self, verdict: Option<smtp::Verdict>) -> Verdict {
-        let Some(verdict) = verdict else { return Verdict::Accept };
+        let Some(verdict) = verdict else {
+            return Verdict::Accept;
+        };
         match verdict.action() {
-            Action::Unspecified | Action::Accept => Verdict::Accept,
             Action::Reject if self.may(Permission::Reject) => {
                 Verdict::Refuse(service_reply(verdict.reply, 5).unwrap_or(Reply::REFUSED))
             }
@@ -88,15 +115,22 @@ impl Gate {
                 Verdict::Refuse(service_reply(verdict.reply, 4).unwrap_or(Reply::TRY_LATER))
             }
             Action::Discard if self.may(Permission::Discard) => Verdict::Discard,
-            Action::Reject | Action::Tempfail | Action::Discard => Verdict::Accept,
+            // Accepted, or a refusal that the rule does not allow.
+            Action::Unspecified
+            | Action::Accept
+            | Action::Reject
+            | Action::Tempfail
+            | Action::Discard => Verdict::Accept,
         }
     }
 
     fn edit(&mut self, edit: &smtp::Edit) -> bool {
         match edit.kind {
-            Some(edit::Kind::HeaderAdd(_) | edit::Kind::HeaderReplace(_) | edit::Kind::HeaderDelete(_)) => {
-                self.may(Permission::Header)
-            }
+            Some(
+                edit::Kind::HeaderAdd(_)
+                | edit::Kind::HeaderReplace(_)
+                | edit::Kind::HeaderDelete(_),
+            ) => self.may(Permission::Header),
             Some(edit::Kind::SubjectMark(_)) => self.may(Permission::Subject),
             Some(edit::Kind::PartReplace(_)) => self.may(Permission::ReplacePart),
             Some(edit::Kind::Splice(_) | edit::Kind::BodyMark(_)) => self.may(Permission::Body),
@@ -120,7 +154,9 @@ impl Gate {
 /// A service's reply, if it is one we can send for a verdict of this class.
 fn service_reply(reply: Option<smtp::Reply>, class: u16) -> Option<Reply> {
     let reply = reply?;
-    let code = u16::try_from(reply.code).ok().filter(|code| code / 100 == class)?;
+    let code = u16::try_from(reply.code)
+        .ok()
+        .filter(|code| code / 100 == class)?;
     let enhanced = match reply.enhanced.as_str() {
         "" => None,
         text => Some(text.parse::<Enhanced>().ok()?),
@@ -140,12 +176,17 @@ mod tests {
 
     fn set(permissions: &[Permission]) -> PermissionSet {
         let mut set = PermissionSet::NONE;
-        permissions.iter().for_each(|permission| set.insert(*permission));
+        for permission in permissions {
+            set.insert(*permission);
+        }
         set
     }
 
     fn answer(outcome: smtp::Outcome) -> Answer {
-        Answer { outcome, ..Answer::default() }
+        Answer {
+            outcome,
+            ..Answer::default()
+        }
     }
 
     fn reject(code: u32, lines: &[&str]) -> smtp::Outcome {
@@ -164,15 +205,27 @@ mod tests {
 
     #[test]
     fn a_verdict_beyond_the_list_is_dropped_and_counted() {
-        let permitted = permit(answer(reject(550, &["no"])), set(&[Permission::Header]));
+        let permitted = permit(
+            answer(reject(550, &["no"])),
+            set(&[Permission::Header]),
+            smtp::Point::Content,
+        );
         assert_eq!(permitted.verdict, Verdict::Accept);
         assert_eq!(permitted.refused, [Permission::Reject]);
     }
 
     #[test]
     fn a_reply_that_breaks_smtp_is_replaced_by_ours() {
-        for bad in [reject(250, &["fine"]), reject(550, &["a\r\n250 b"]), reject(354, &[])] {
-            let permitted = permit(answer(bad), set(&[Permission::Reject]));
+        for bad in [
+            reject(250, &["fine"]),
+            reject(550, &["a\r\n250 b"]),
+            reject(354, &[]),
+        ] {
+            let permitted = permit(
+                answer(bad),
+                set(&[Permission::Reject]),
+                smtp::Point::Content,
+            );
             assert_eq!(permitted.verdict, Verdict::Refuse(Reply::REFUSED));
         }
     }
@@ -181,13 +234,21 @@ mod tests {
     fn edits_are_filtered_one_by_one() {
         let outcome = smtp::Outcome {
             edits: vec![
-                smtp::Edit { kind: Some(edit::Kind::HeaderAdd(smtp::HeaderAdd::default())) },
-                smtp::Edit { kind: Some(edit::Kind::PartReplace(smtp::PartReplace::default())) },
+                smtp::Edit {
+                    kind: Some(edit::Kind::HeaderAdd(smtp::HeaderAdd::default())),
+                },
+                smtp::Edit {
+                    kind: Some(edit::Kind::PartReplace(smtp::PartReplace::default())),
+                },
                 smtp::Edit { kind: None },
             ],
             ..Default::default()
         };
-        let permitted = permit(answer(outcome), set(&[Permission::Header]));
+        let permitted = permit(
+            answer(outcome),
+            set(&[Permission::Header]),
+            smtp::Point::Content,
+        );
         assert_eq!(permitted.edits.len(), 1);
         assert_eq!(permitted.refused, [Permission::ReplacePart]);
     }
@@ -196,13 +257,57 @@ mod tests {
     fn a_route_without_permission_leaves_the_recipient_as_it_is() {
         let change = smtp::RecipientChange {
             original: "joe@example.org".into(),
-            next_hop: Some(smtp::NextHop { host: "mx.example.net".into(), port: 25, lmtp: false }),
+            next_hop: Some(smtp::NextHop {
+                host: "mx.example.net".into(),
+                port: 25,
+                lmtp: false,
+            }),
             ..Default::default()
         };
-        let envelope = smtp::EnvelopeChange { mail_from: None, recipients: vec![change] };
-        let outcome = smtp::Outcome { envelope: Some(envelope), ..Default::default() };
-        let permitted = permit(answer(outcome), set(&[Permission::Recipients]));
+        let envelope = smtp::EnvelopeChange {
+            mail_from: None,
+            recipients: vec![change],
+        };
+        let outcome = smtp::Outcome {
+            envelope: Some(envelope),
+            ..Default::default()
+        };
+        let permitted = permit(
+            answer(outcome),
+            set(&[Permission::Recipients]),
+            smtp::Point::Content,
+        );
         assert!(permitted.recipients.is_empty());
         assert_eq!(permitted.refused, [Permission::Route]);
+    }
+
+    #[test]
+    fn another_command_line_needs_the_permission_of_its_command() {
+        use smtp::Point::{Helo, MailFrom, RcptTo};
+        for (point, permission, allowed) in [
+            (Helo, Permission::Rewrite, true),
+            (MailFrom, Permission::Rewrite, true),
+            (MailFrom, Permission::Sender, true),
+            (MailFrom, Permission::Recipients, false),
+            (RcptTo, Permission::Rewrite, true),
+            (RcptTo, Permission::Recipients, true),
+            (RcptTo, Permission::Sender, false),
+        ] {
+            let answer = Answer {
+                command_line: Some("NOOP".into()),
+                ..Answer::default()
+            };
+            let permitted = permit(answer, set(&[permission]), point);
+            assert_eq!(
+                permitted.command_line.is_some(),
+                allowed,
+                "{point:?} {permission:?}"
+            );
+            assert_eq!(
+                permitted.refused.is_empty(),
+                allowed,
+                "{point:?} {permission:?}"
+            );
+        }
     }
 }

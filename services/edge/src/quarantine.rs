@@ -28,17 +28,27 @@ pub(crate) async fn hold(
     view: &View,
     advice: &smtp::Quarantine,
 ) -> Result<()> {
-    tokio::fs::create_dir_all(folder).await.with_context(|| format!("cannot make {}", folder.display()))?;
-    let held = Held { reason: &advice.reason, queue: &advice.queue, envelope };
+    tokio::fs::create_dir_all(folder)
+        .await
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    let held = Held {
+        reason: &advice.reason,
+        queue: &advice.queue,
+        envelope,
+    };
     let json = serde_json::to_vec_pretty(&held)?;
 
     let aside = folder.join(format!(".{id}.eml"));
-    let mut file = File::create(&aside).await.with_context(|| format!("cannot write {}", aside.display()))?;
+    let mut file = File::create(&aside)
+        .await
+        .with_context(|| format!("cannot write {}", aside.display()))?;
     view.write_to(&mut file).await?;
     publish(file, &aside, &folder.join(format!("{id}.eml"))).await?;
 
     let aside = folder.join(format!(".{id}.json"));
-    let mut file = File::create(&aside).await.with_context(|| format!("cannot write {}", aside.display()))?;
+    let mut file = File::create(&aside)
+        .await
+        .with_context(|| format!("cannot write {}", aside.display()))?;
     file.write_all(&json).await?;
     publish(file, &aside, &folder.join(format!("{id}.json"))).await?;
 
@@ -48,6 +58,10 @@ pub(crate) async fn hold(
 
 async fn publish(mut file: File, aside: &Path, name: &Path) -> Result<()> {
     file.flush().await?;
-    file.sync_all().await.with_context(|| format!("cannot sync {}", aside.display()))?;
-    tokio::fs::rename(aside, name).await.with_context(|| format!("cannot rename to {}", name.display()))
+    file.sync_all()
+        .await
+        .with_context(|| format!("cannot sync {}", aside.display()))?;
+    tokio::fs::rename(aside, name)
+        .await
+        .with_context(|| format!("cannot rename to {}", name.display()))
 }

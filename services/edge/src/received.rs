@@ -44,13 +44,29 @@ impl Received<'_> {
 
 /// The client chose its HELO argument: nothing in it may open a comment, a clause or a line.
 fn safe(helo: &str) -> String {
-    let kept = helo.chars().filter(|c| c.is_ascii_alphanumeric() || "-._[]:".contains(*c));
+    let kept = helo
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || "-._[]:".contains(*c));
     let kept: String = kept.take(255).collect();
-    if kept.is_empty() { "unknown".into() } else { kept }
+    if kept.is_empty() {
+        "unknown".into()
+    } else {
+        kept
+    }
 }
 
 /// The keyword of RFC 3848 (and RFC 6531 §4.3 for UTF8).
-pub(crate) fn with_keyword(lmtp: bool, extended: bool, tls: bool, auth: bool, utf8: bool) -> &'static str {
+#[expect(
+    clippy::fn_params_excessive_bools,
+    reason = "the registry of keywords is a table of these"
+)]
+pub(crate) fn with_keyword(
+    lmtp: bool,
+    extended: bool,
+    tls: bool,
+    auth: bool,
+    utf8: bool,
+) -> &'static str {
     match (lmtp, utf8, tls, auth) {
         (true, false, false, false) => "LMTP",
         (true, false, true, false) => "LMTPS",
@@ -75,9 +91,13 @@ pub(crate) fn with_keyword(lmtp: bool, extended: bool, tls: bool, auth: bool, ut
 /// RFC 5322 §3.3 date-time in UTC.
 pub(crate) fn date_time(at: SystemTime) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let seconds = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     let (days, time) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
     format!(
@@ -128,9 +148,18 @@ mod tests {
     #[test]
     fn dates_known_from_elsewhere() {
         assert_eq!(date_time(at(0)), "Thu, 1 Jan 1970 00:00:00 +0000");
-        assert_eq!(date_time(at(951_782_400)), "Tue, 29 Feb 2000 00:00:00 +0000");
-        assert_eq!(date_time(at(1_795_000_000)), "Wed, 18 Nov 2026 11:06:40 +0000");
-        assert_eq!(date_time(at(4_107_542_399)), "Sun, 28 Feb 2100 23:59:59 +0000");
+        assert_eq!(
+            date_time(at(951_782_400)),
+            "Tue, 29 Feb 2000 00:00:00 +0000"
+        );
+        assert_eq!(
+            date_time(at(1_795_000_000)),
+            "Wed, 18 Nov 2026 11:06:40 +0000"
+        );
+        assert_eq!(
+            date_time(at(4_107_542_399)),
+            "Sun, 28 Feb 2100 23:59:59 +0000"
+        );
     }
 
     #[test]

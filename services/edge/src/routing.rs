@@ -25,26 +25,37 @@ pub(crate) struct Binding {
 /// Why a table cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum RoutingError {
+    /// The table leaves it to the operator where the service is.
     #[error(
         "CalloutService {service}: `{kind}` is deployed by the operator, and this process has no address for it\n  help: set `spec.endpoint`, or run it with `opes dev`"
     )]
-    NoEndpoint { service: String, kind: &'static str },
+    NoEndpoint {
+        /// `namespace/name`.
+        service: String,
+        /// Which kind of target it has.
+        kind: &'static str,
+    },
 }
 
 impl Routing {
     /// Makes the clients. Connections are opened when first needed.
-    pub fn new(table: RoutingTable, endpoints: &Endpoints, system: &str) -> Result<Self, RoutingError> {
+    pub fn new(
+        table: RoutingTable,
+        endpoints: &Endpoints,
+        system: &str,
+    ) -> Result<Self, RoutingError> {
         let mut clients = HashMap::new();
         let mut bindings = HashMap::new();
         for rule in &table.rules {
-            let Some(callout) = &rule.callout else { continue };
-            let client = match clients.get(&callout.service) {
-                Some(client) => ServiceClient::clone(client),
-                None => {
-                    let client = client(&table, &callout.service, endpoints, system)?;
-                    clients.insert(callout.service.clone(), client.clone());
-                    client
-                }
+            let Some(callout) = &rule.callout else {
+                continue;
+            };
+            let client = if let Some(client) = clients.get(&callout.service) {
+                ServiceClient::clone(client)
+            } else {
+                let client = client(&table, &callout.service, endpoints, system)?;
+                clients.insert(callout.service.clone(), client.clone());
+                client
             };
             let group = Arc::new(group(rule, callout, &table.revision));
             bindings.insert(rule.name.clone(), Binding { client, group });
@@ -64,8 +75,14 @@ fn client(
     endpoints: &Endpoints,
     system: &str,
 ) -> Result<ServiceClient, RoutingError> {
-    let no_endpoint = |kind| RoutingError::NoEndpoint { service: name.to_owned(), kind };
-    let service = table.services.get(name).ok_or_else(|| no_endpoint("nothing"))?;
+    let no_endpoint = |kind| RoutingError::NoEndpoint {
+        service: name.to_owned(),
+        kind,
+    };
+    let service = table
+        .services
+        .get(name)
+        .ok_or_else(|| no_endpoint("nothing"))?;
     let target = match (&service.target, endpoints.get(name)) {
         (Target::Endpoint(target), _) | (_, Some(target)) => target.clone(),
         (Target::Builtin { .. }, None) => return Err(no_endpoint("builtin")),

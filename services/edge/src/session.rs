@@ -6,10 +6,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use opes_smtp::reply::Reply;
 use opes_smtp::auth::Credentials;
+use opes_smtp::reply::Reply;
 use opes_smtp::server::{
     Action, ConnectionInfo, ContentReply, RespondError, Response, Session, TlsInfo,
 };
@@ -23,6 +24,16 @@ use crate::stream::ClientStream;
 
 /// Octets that one read may bring. Replies and small messages fit; large mail data comes in slices of this size.
 const READ_OCTETS: usize = 32 << 10;
+
+/// Room left in the input from which on it is not worth a read. What is read side by side shares one allocation: content keeps it
+/// alive, so that a fresh one for each small segment would make a message cost many times its octets.
+const READ_OCTETS_MIN: usize = 4 << 10;
+
+/// Replies that have waited this long are sent before another callout is waited for.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the client may take to see the end of a TLS session.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client's connection.
 pub(crate) struct Connection {
@@ -38,6 +49,8 @@ pub(crate) struct Connection {
     pub(crate) transactions: u64,
     stream: Option<ClientStream>,
     input: BytesMut,
+    /// Since the last octets came: replies may have been waiting for so long.
+    last_read: Instant,
 }
 
 /// Why a session ended.
@@ -59,9 +72,23 @@ impl Connection {
         client: SocketAddr,
         input: BytesMut,
     ) -> Self {
-        let core = Session::new(Arc::clone(&listener.smtp), ConnectionInfo { client, tls: None });
+        let core = Session::new(
+            Arc::clone(&listener.smtp),
+            ConnectionInfo { client, tls: None },
+        );
         let id = edge.next_session_id();
-        Self { edge, listener, client, id, core, mail: Mail::default(), transactions: 0, stream: Some(stream), input }
+        Self {
+            edge,
+            listener,
+            client,
+            id,
+            core,
+            mail: Mail::default(),
+            transactions: 0,
+            stream: Some(stream),
+            input,
+            last_read: Instant::now(),
+        }
     }
 
     /// Serves the client until it leaves, errs too often, or the edge drains.
@@ -70,10 +97,12 @@ impl Connection {
             match self.core.poll(&mut self.input) {
                 Action::NeedInput => self.wait_for_input().await?,
                 Action::Check(check) => {
+                    self.flush_if_late().await?;
                     let response = self.check(check).await;
                     self.respond(response);
                 }
                 Action::Authenticate(credentials) => {
+                    self.flush_if_late().await?;
                     let response = self.authenticate(credentials).await;
                     self.respond(response);
                 }
@@ -92,15 +121,22 @@ impl Connection {
     /// Flushes replies, then waits for octets, for the callouts of a message that is coming in, or for the drain.
     async fn wait_for_input(&mut self) -> Result<(), SessionEnd> {
         self.flush().await?;
-        self.input.reserve(READ_OCTETS);
-        let Some(stream) = &mut self.stream else { return Err(SessionEnd::Closed) };
+        if self.input.capacity() - self.input.len() < READ_OCTETS_MIN {
+            self.input.reserve(READ_OCTETS);
+        }
+        let Some(stream) = &mut self.stream else {
+            return Err(SessionEnd::Closed);
+        };
         let idle = self.mail.is_idle();
         tokio::select! {
             biased;
             () = self.mail.drive_callouts() => Ok(()),
             read = tokio::time::timeout(self.listener.client_timeout, stream.read_buf(&mut self.input)) => match read {
                 Ok(Ok(0)) => Err(SessionEnd::Closed),
-                Ok(Ok(_)) => Ok(()),
+                Ok(Ok(_)) => {
+                    self.last_read = Instant::now();
+                    Ok(())
+                }
                 Ok(Err(error)) => Err(error.into()),
                 Err(_elapsed) => {
                     self.core.abort(Reply::TIMEOUT);
@@ -114,12 +150,22 @@ impl Connection {
         }
     }
 
-    pub(crate) async fn flush(&mut self) -> Result<(), SessionEnd> {
+    /// A client that pipelines must not wait for its first reply until the callouts of all its commands are through.
+    async fn flush_if_late(&mut self) -> Result<(), SessionEnd> {
+        if self.last_read.elapsed() < FLUSH_AFTER {
+            return Ok(());
+        }
+        self.flush().await
+    }
+
+    async fn flush(&mut self) -> Result<(), SessionEnd> {
         let output = self.core.output();
         if output.is_empty() {
             return Ok(());
         }
-        let Some(stream) = &mut self.stream else { return Err(SessionEnd::Closed) };
+        let Some(stream) = &mut self.stream else {
+            return Err(SessionEnd::Closed);
+        };
         let write = async {
             stream.write_all(output).await?;
             stream.flush().await
@@ -135,26 +181,40 @@ impl Connection {
     /// Hands an answer to the core. One that it cannot take came from a service, which then counts as failed: the client is asked to
     /// come again.
     fn respond(&mut self, response: Response) {
-        let Err(error) = self.core.respond(response) else { return };
+        let Err(error) = self.core.respond(response) else {
+            return;
+        };
         tracing::warn!(session_id = self.id, %error, "answer of a service cannot be used");
         let fallback = match error {
-            RespondError::Replacement(_) | RespondError::VerbChanged { .. } | RespondError::ReplyClass(_) => {
-                Response::Refuse(Reply::TRY_LATER)
+            RespondError::ReplyCount { .. } => {
+                Response::Content(ContentReply::One(Reply::LOCAL_ERROR))
             }
-            _ => Response::Content(ContentReply::One(Reply::LOCAL_ERROR)),
+            // Fits every question, the one about the content too.
+            _ => Response::Refuse(Reply::SERVICE_UNAVAILABLE),
         };
         if let Err(error) = self.core.respond(fallback) {
             opes_telemetry::bug!("the core took neither an answer nor its fallback", %error);
             self.core.abort(Reply::LOCAL_ERROR);
         }
+        if self.core.transaction().is_none() {
+            self.mail = Mail::default();
+        }
     }
 
     async fn authenticate(&mut self, credentials: Credentials) -> Response {
-        let Some(users) = &self.listener.users else { return Response::AuthTempFail };
-        if !users.verify(&credentials.identity, credentials.password).await {
+        let Some(users) = &self.listener.users else {
+            return Response::AuthTempFail;
+        };
+        if !users
+            .verify(&credentials.identity, credentials.password)
+            .await
+        {
             return Response::AuthFailed;
         }
-        match self.ask_authenticated(credentials.mechanism.as_str(), &credentials.identity).await {
+        match self
+            .ask_authenticated(credentials.mechanism.as_str(), &credentials.identity)
+            .await
+        {
             Response::Proceed => Response::AuthOk,
             Response::Refuse(reply) if reply.is_transient() => Response::AuthTempFail,
             Response::Disconnect(reply) => Response::Disconnect(reply),
@@ -167,11 +227,11 @@ impl Connection {
         if self.mail.incoming.is_none() {
             self.begin_content();
         }
-        if let Some(incoming) = &mut self.mail.incoming {
-            if let Err(reply) = incoming.append(octets).await {
-                self.core.fail_content(reply);
-                self.mail.incoming = None;
-            }
+        if let Some(incoming) = &mut self.mail.incoming
+            && let Err(reply) = incoming.append(octets).await
+        {
+            self.core.fail_content(reply);
+            self.mail = Mail::default();
         }
     }
 
@@ -191,7 +251,9 @@ impl Connection {
 
     async fn start_tls(&mut self) -> Result<(), SessionEnd> {
         self.flush().await?;
-        let (Some(acceptor), Some(ClientStream::Plain(stream))) = (&self.listener.tls, self.stream.take()) else {
+        let (Some(acceptor), Some(ClientStream::Plain(stream))) =
+            (&self.listener.tls, self.stream.take())
+        else {
             return Err(SessionEnd::Closed);
         };
         let handshake = tokio::time::timeout(self.listener.client_timeout, acceptor.accept(stream));
@@ -201,8 +263,14 @@ impl Connection {
             .map_err(SessionEnd::Tls)?;
         let (_, tls) = stream.get_ref();
         let info = TlsInfo {
-            version: tls.protocol_version().map(|version| format!("{version:?}")).unwrap_or_default(),
-            cipher: tls.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite())).unwrap_or_default(),
+            version: tls
+                .protocol_version()
+                .map(|version| format!("{version:?}"))
+                .unwrap_or_default(),
+            cipher: tls
+                .negotiated_cipher_suite()
+                .map(|suite| format!("{:?}", suite.suite()))
+                .unwrap_or_default(),
             server_name: tls.server_name().map(str::to_owned),
         };
         self.stream = Some(ClientStream::Tls(Box::new(stream)));
@@ -213,7 +281,9 @@ impl Connection {
     async fn close(&mut self) -> Result<(), SessionEnd> {
         self.flush().await?;
         if let Some(stream) = &mut self.stream {
-            stream.shutdown().await?;
+            let shutdown = tokio::time::timeout(CLOSE_TIMEOUT, stream.shutdown());
+            // All replies are written; a client that does not take the last record of TLS has got them or never will.
+            let _ = shutdown.await;
         }
         Ok(())
     }

@@ -98,7 +98,10 @@ impl Run {
             }
             let subject = Subject {
                 view: merged.view.clone(),
-                command_line: merged.command_line.clone().or_else(|| subject.command_line.clone()),
+                command_line: merged
+                    .command_line
+                    .clone()
+                    .or_else(|| subject.command_line.clone()),
                 ..subject.clone()
             };
             let result = callout::run(&self.routing, &self.metrics, &step.rule, subject).await;
@@ -126,11 +129,19 @@ impl Merged {
     }
 
     async fn take(&mut self, result: StepResult) {
-        let StepResult { permitted, mut report } = result;
+        let StepResult {
+            permitted,
+            mut report,
+        } = result;
         if let Err(error) = self.take_content(&permitted).await {
-            tracing::error!(rule = report.rule, service = report.service, error, "outcome cannot be applied");
+            tracing::error!(
+                rule = report.rule,
+                service = report.service,
+                error,
+                "outcome cannot be applied"
+            );
             report.verdict = format!("{} (not applicable: {error})", report.verdict);
-            self.verdict = Verdict::Refuse(Reply::TRY_LATER);
+            self.verdict = Verdict::Refuse(Reply::SERVICE_UNAVAILABLE);
         } else if permitted.verdict != Verdict::Accept {
             self.verdict = permitted.verdict;
         }
@@ -144,7 +155,9 @@ impl Merged {
 
     /// The adapted flow first, then the edits, both over the view that the service saw.
     async fn take_content(&mut self, permitted: &Permitted) -> Result<(), String> {
-        let Some(view) = &self.view else { return Ok(()) };
+        let Some(view) = &self.view else {
+            return Ok(());
+        };
         if permitted.adapted.is_none() && permitted.edits.is_empty() {
             return Ok(());
         }
@@ -153,19 +166,28 @@ impl Merged {
         }
         let mut adapted = view.clone();
         if let Some(rope) = &permitted.adapted {
-            adapted = view.compose(Some(rope.clone())).map_err(|error| error.to_string())?;
+            adapted = view
+                .compose(Some(rope.clone()))
+                .map_err(|error| error.to_string())?;
         }
-        self.view =
-            Some(edits::apply(&adapted, permitted.edits.clone()).await.map_err(|error| error.to_string())?);
+        self.view = Some(
+            edits::apply(&adapted, permitted.edits.clone())
+                .await
+                .map_err(|error| error.to_string())?,
+        );
         Ok(())
     }
 
     fn terminal_actions(&mut self, plan: &Plan) {
         for step in &plan.actions {
-            let Some(action) = &step.rule.action else { continue };
+            let Some(action) = &step.rule.action else {
+                continue;
+            };
             self.verdict = match action {
                 LocalAction::Reject(reply) => Verdict::Refuse(local_reply(reply, Reply::REFUSED)),
-                LocalAction::Tempfail(reply) => Verdict::Refuse(local_reply(reply, Reply::TRY_LATER)),
+                LocalAction::Tempfail(reply) => {
+                    Verdict::Refuse(local_reply(reply, Reply::TRY_LATER))
+                }
                 LocalAction::Discard => Verdict::Discard,
                 _ => continue,
             };
@@ -179,16 +201,22 @@ impl Merged {
             if self.ended() {
                 return;
             }
-            let Some(action) = &step.rule.action else { continue };
+            let Some(action) = &step.rule.action else {
+                continue;
+            };
             let mut permitted = Permitted::default();
             match action {
                 LocalAction::AddHeader { name, value } => permitted.edits.push(header(name, value)),
                 LocalAction::MarkSubject { text } => permitted.edits.push(subject_mark(text)),
                 LocalAction::Quarantine { reason } => {
-                    permitted.quarantine =
-                        Some(smtp::Quarantine { reason: reason.clone(), queue: String::new() });
+                    permitted.quarantine = Some(smtp::Quarantine {
+                        reason: reason.clone(),
+                        queue: String::new(),
+                    });
                 }
-                LocalAction::Route { host, port, lmtp } => permitted.recipients.push(route(host, *port, *lmtp)),
+                LocalAction::Route { host, port, lmtp } => {
+                    permitted.recipients.push(route(host, *port, *lmtp));
+                }
                 _ => continue,
             }
             let report = local_report(&step.rule, action.name());
@@ -200,7 +228,12 @@ impl Merged {
 /// The rule's reply; the compiler has checked it, so the fallback is for a table that did not come through it.
 fn local_reply(reply: &LocalReply, fallback: Reply) -> Reply {
     let (class, subject, detail) = reply.enhanced;
-    Reply::checked(reply.code, Some(Enhanced(class, subject, detail)), &[reply.text.as_str()]).unwrap_or(fallback)
+    Reply::checked(
+        reply.code,
+        Some(Enhanced(class, subject, detail)),
+        &[reply.text.as_str()],
+    )
+    .unwrap_or(fallback)
 }
 
 fn local_report(rule: &Rule, verdict: &str) -> StepReport {
@@ -215,16 +248,34 @@ fn local_report(rule: &Rule, verdict: &str) -> StepReport {
 }
 
 fn header(name: &str, value: &str) -> smtp::Edit {
-    let add = smtp::HeaderAdd { name: name.into(), value: value.to_owned().into(), append: false };
-    smtp::Edit { kind: Some(smtp::edit::Kind::HeaderAdd(add)) }
+    let add = smtp::HeaderAdd {
+        name: name.into(),
+        value: value.to_owned().into(),
+        append: false,
+    };
+    smtp::Edit {
+        kind: Some(smtp::edit::Kind::HeaderAdd(add)),
+    }
 }
 
 fn subject_mark(text: &str) -> smtp::Edit {
-    smtp::Edit { kind: Some(smtp::edit::Kind::SubjectMark(smtp::SubjectMark { text: text.into() })) }
+    smtp::Edit {
+        kind: Some(smtp::edit::Kind::SubjectMark(smtp::SubjectMark {
+            text: text.into(),
+        })),
+    }
 }
 
 /// A next hop for every recipient.
 fn route(host: &str, port: u16, lmtp: bool) -> smtp::RecipientChange {
-    let next_hop = smtp::NextHop { host: host.into(), port: port.into(), lmtp };
-    smtp::RecipientChange { original: "*".into(), next_hop: Some(next_hop), ..Default::default() }
+    let next_hop = smtp::NextHop {
+        host: host.into(),
+        port: port.into(),
+        lmtp,
+    };
+    smtp::RecipientChange {
+        original: "*".into(),
+        next_hop: Some(next_hop),
+        ..Default::default()
+    }
 }

@@ -18,16 +18,20 @@ use tokio_util::sync::CancellationToken;
 use crate::config::TlsConfig;
 
 /// How often certificate files are looked at.
-pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Makes an acceptor for the pair and keeps it fresh until `stop`.
 pub(crate) fn acceptor(
     config: &TlsConfig,
     stop: CancellationToken,
 ) -> Result<tokio_rustls::TlsAcceptor> {
-    let resolver = Arc::new(LiveCertificate { current: ArcSwap::new(load(config)?) });
+    let resolver = Arc::new(LiveCertificate {
+        current: ArcSwap::new(load(config)?),
+    });
     tokio::spawn(watch(config.clone(), Arc::clone(&resolver), stop));
-    let server = rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(resolver);
+    let server = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_cert_resolver(resolver);
     Ok(Arc::new(server).into())
 }
 
@@ -47,11 +51,19 @@ fn load(config: &TlsConfig) -> Result<Arc<CertifiedKey>> {
     let chain = CertificateDer::pem_file_iter(&config.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .with_context(|| name(&config.certificate))?;
-    anyhow::ensure!(!chain.is_empty(), "{} holds no certificate", config.certificate.display());
+    anyhow::ensure!(
+        !chain.is_empty(),
+        "{} holds no certificate",
+        config.certificate.display()
+    );
     let key = PrivateKeyDer::from_pem_file(&config.key).with_context(|| name(&config.key))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let certified = CertifiedKey::from_der(chain, key, &provider).with_context(|| {
-        format!("{} does not fit {}", config.key.display(), config.certificate.display())
+        format!(
+            "{} does not fit {}",
+            config.key.display(),
+            config.certificate.display()
+        )
     })?;
     Ok(Arc::new(certified))
 }
@@ -74,13 +86,19 @@ async fn watch(config: TlsConfig, live: Arc<LiveCertificate>, stop: Cancellation
                 tracing::info!(certificate = %config.certificate.display(), "certificate replaced");
             }
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "new certificate refused, the old one stays");
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "new certificate refused, the old one stays"
+                );
             }
         }
     }
 }
 
 fn stamp(config: &TlsConfig) -> [Option<SystemTime>; 2] {
-    [&config.certificate, &config.key]
-        .map(|path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok())
+    [&config.certificate, &config.key].map(|path| {
+        std::fs::metadata(path)
+            .and_then(|meta| meta.modified())
+            .ok()
+    })
 }

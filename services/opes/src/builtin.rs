@@ -21,9 +21,13 @@ pub(crate) async fn run(args: ServiceArgs) -> Result<ExitCode> {
         None => Value::Object(serde_json::Map::new()),
     };
     match args.name {
-        BuiltinName::AccessControl => run_on(AccessControl::from_config(&config)?, &args.listen).await?,
+        BuiltinName::AccessControl => {
+            run_on(AccessControl::from_config(&config)?, &args.listen).await?;
+        }
         BuiltinName::Rerouting => run_on(Rerouting::from_config(&config)?, &args.listen).await?,
-        BuiltinName::SecurityFilter => run_on(SecurityFilter::from_config(&config)?, &args.listen).await?,
+        BuiltinName::SecurityFilter => {
+            run_on(SecurityFilter::from_config(&config)?, &args.listen).await?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -36,17 +40,28 @@ pub(crate) async fn start_all(
 ) -> Result<opes_edge::Endpoints> {
     let mut endpoints = opes_edge::Endpoints::new();
     for (name, service) in &table.services {
-        let Target::Builtin { name: builtin, config } = &service.target else { continue };
+        let Target::Builtin {
+            name: builtin,
+            config,
+        } = &service.target
+        else {
+            continue;
+        };
         let kind = BuiltinName::parse(builtin).with_context(|| {
             format!("CalloutService {name}: there is no built-in service `{builtin}`\n  help: one of {}", BuiltinName::names())
         })?;
         let listener = opes_callout_server::Listener::bind("127.0.0.1:0").await?;
         endpoints.insert(name.clone(), format!("http://{listener}"));
         let (config, stop, name) = (config.clone(), stop.clone(), name.clone());
-        check(kind, &config).with_context(|| format!("CalloutService {name}: spec.builtin.config"))?;
+        check(kind, &config)
+            .with_context(|| format!("CalloutService {name}: spec.builtin.config"))?;
         tokio::spawn(async move {
             if let Err(error) = serve(kind, &config, listener, stop).await {
-                tracing::error!(service = name, error = format!("{error:#}"), "service ended");
+                tracing::error!(
+                    service = name,
+                    error = format!("{error:#}"),
+                    "service ended"
+                );
             }
         });
     }
@@ -70,16 +85,37 @@ async fn serve(
     let server = ServerConfig::default();
     match kind {
         BuiltinName::AccessControl => {
-            serve_on(AccessControl::from_config(config)?.into(), listener, server, stop).await
+            serve_on(
+                AccessControl::from_config(config)?.into(),
+                listener,
+                server,
+                stop,
+            )
+            .await
         }
-        BuiltinName::Rerouting => serve_on(Rerouting::from_config(config)?.into(), listener, server, stop).await,
+        BuiltinName::Rerouting => {
+            serve_on(
+                Rerouting::from_config(config)?.into(),
+                listener,
+                server,
+                stop,
+            )
+            .await
+        }
         BuiltinName::SecurityFilter => {
-            serve_on(SecurityFilter::from_config(config)?.into(), listener, server, stop).await
+            serve_on(
+                SecurityFilter::from_config(config)?.into(),
+                listener,
+                server,
+                stop,
+            )
+            .await
         }
     }
 }
 
 fn read(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))
 }

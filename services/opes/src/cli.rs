@@ -192,7 +192,12 @@ impl BuiltinName {
 
     /// All names, for messages.
     pub(crate) fn names() -> String {
-        let names = Self::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-        names.map(|value| value.get_name().to_owned()).collect::<Vec<_>>().join(", ")
+        let names = Self::value_variants()
+            .iter()
+            .filter_map(ValueEnum::to_possible_value);
+        names
+            .map(|value| value.get_name().to_owned())
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }

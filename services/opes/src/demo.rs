@@ -25,15 +25,24 @@ pub(crate) async fn run(
     events: &mut mpsc::Receiver<Event>,
 ) -> Result<String> {
     let samples = samples::all();
-    let mut table = String::from("\nWhat was sent, what each service said, what the recipient got\n");
+    let mut table =
+        String::from("\nWhat was sent, what each service said, what the recipient got\n");
     for (number, sample) in samples.iter().enumerate() {
         while events.try_recv().is_ok() {}
         let answer = client::send(server, sample).await?;
         let reports = reports(events, &answer).await;
         table.push_str(&format!("\n{:2}. {}\n", number + 1, sample.title));
-        table.push_str(&format!("    from {}  to {}\n", sample.from, shortened(&sample.to.join(", "))));
+        table.push_str(&format!(
+            "    from {}  to {}\n",
+            sample.from,
+            shortened(&sample.to.join(", "))
+        ));
         for step in reports.iter().flat_map(|report| &report.steps) {
-            let reason = if step.reason.is_empty() { String::new() } else { format!(" – {}", step.reason) };
+            let reason = if step.reason.is_empty() {
+                String::new()
+            } else {
+                format!(" – {}", step.reason)
+            };
             let service = step.service.rsplit('/').next().unwrap_or(&step.service);
             table.push_str(&format!(
                 "    {service:16} {} ({:.1} ms){reason}\n",
@@ -51,15 +60,25 @@ pub(crate) async fn run(
 }
 
 /// Reports of one sample: until the message that was accepted is delivered, or at once if nothing was.
-async fn reports(events: &mut mpsc::Receiver<Event>, answer: &client::Answer) -> Vec<MessageReport> {
+async fn reports(
+    events: &mut mpsc::Receiver<Event>,
+    answer: &client::Answer,
+) -> Vec<MessageReport> {
     let mut reports: Vec<MessageReport> = Vec::new();
     let mut delivered = 0;
     let accepted = answer.decisive.starts_with('2');
     let complete = |reports: &[MessageReport], delivered: usize| {
-        let queued = reports.iter().find(|report| matches!(report.outcome, MessageOutcome::Queued(_)));
+        let queued = reports
+            .iter()
+            .find(|report| matches!(report.outcome, MessageOutcome::Queued(_)));
         match queued {
             Some(report) => delivered >= report.to.len(),
-            None => !accepted || reports.iter().any(|report| report.outcome != MessageOutcome::Refused),
+            None => {
+                !accepted
+                    || reports
+                        .iter()
+                        .any(|report| report.outcome != MessageOutcome::Refused)
+            }
         }
     };
     let collect = async {

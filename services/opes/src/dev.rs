@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use opes_edge::config::{Acceptance, DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol, TlsConfig};
+use opes_edge::config::{
+    Acceptance, DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol, TlsConfig,
+};
 use opes_edge::report::MessageReport;
 use opes_edge::{EdgeHandle, Hooks, Metrics, Routing};
 use opes_relay::DeliveryEvent;
@@ -52,7 +54,10 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
     if args.demo {
         let maildir = args.next_hop.is_none().then(|| maildir(&args.state));
         let server = address(&edge, "mx")?;
-        println!("{}", demo::run(server, maildir.as_deref(), &mut events).await?);
+        println!(
+            "{}",
+            demo::run(server, maildir.as_deref(), &mut events).await?
+        );
     }
     if !args.exit {
         print_until_told_to_go(&mut events, &gone).await;
@@ -63,12 +68,14 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
 }
 
 fn rules(args: &DevArgs) -> Result<RoutingTable> {
-    match &args.rules {
-        Some(path) => rulesets::load(std::slice::from_ref(path)),
-        None => {
-            let source = rulesets::Source { name: "built-in rules".into(), text: RULES.into() };
-            rulesets::compile(&[source]).map_err(|wrong| anyhow::anyhow!(rulesets::listed(&wrong)))
-        }
+    if let Some(path) = &args.rules {
+        rulesets::load(std::slice::from_ref(path))
+    } else {
+        let source = rulesets::Source {
+            name: "built-in rules".into(),
+            text: RULES.into(),
+        };
+        rulesets::compile(&[source]).map_err(|wrong| anyhow::anyhow!(rulesets::listed(&wrong)))
     }
 }
 
@@ -76,20 +83,37 @@ fn rules(args: &DevArgs) -> Result<RoutingTable> {
 /// `--next-hop` says.
 fn config(args: &DevArgs) -> Result<EdgeConfig> {
     std::fs::create_dir_all(maildir(&args.state)).with_context(|| {
-        format!("cannot make {}\n  help: choose a folder that you may write to: --state DIR", args.state.display())
+        format!(
+            "cannot make {}\n  help: choose a folder that you may write to: --state DIR",
+            args.state.display()
+        )
     })?;
-    let delivery = if args.cut_through { Acceptance::CutThrough } else { Acceptance::Spool };
+    let delivery = if args.cut_through {
+        Acceptance::CutThrough
+    } else {
+        Acceptance::Spool
+    };
     let tls = certificate(&args.state)?;
     let users = users(&args.state)?;
     let mx = ListenerConfig::new("mx", args.smtp, ListenerProtocol::Smtp);
-    let submission = ListenerConfig::new("submission", args.submission, ListenerProtocol::Submission);
+    let submission =
+        ListenerConfig::new("submission", args.submission, ListenerProtocol::Submission);
     let lmtp = ListenerConfig::new("lmtp", args.lmtp, ListenerProtocol::Lmtp);
     let listeners = vec![
-        ListenerConfig { delivery, tls: Some(tls.clone()), ..mx },
-        ListenerConfig { delivery, tls: Some(tls), users: Some(users), ..submission },
+        ListenerConfig {
+            delivery,
+            tls: Some(tls.clone()),
+            ..mx
+        },
+        ListenerConfig {
+            delivery,
+            tls: Some(tls),
+            users: Some(users),
+            ..submission
+        },
         ListenerConfig { delivery, ..lmtp },
     ];
-    let loopback = ["127.0.0.0/8", "::1/128"].map(|network| network.parse());
+    let loopback = ["127.0.0.0/8", "::1/128"].map(str::parse);
     Ok(EdgeConfig {
         listeners,
         relay_networks: loopback.into_iter().collect::<Result<_, _>>()?,
@@ -108,10 +132,14 @@ fn maildir(state: &Path) -> PathBuf {
 
 /// A self-signed pair, made once per state folder.
 fn certificate(state: &Path) -> Result<TlsConfig> {
-    let pair = TlsConfig { certificate: state.join("tls/certificate.pem"), key: state.join("tls/key.pem") };
+    let pair = TlsConfig {
+        certificate: state.join("tls/certificate.pem"),
+        key: state.join("tls/key.pem"),
+    };
     if !pair.certificate.exists() || !pair.key.exists() {
         std::fs::create_dir_all(state.join("tls"))?;
-        let made = rcgen::generate_simple_self_signed(["localhost".into(), "mail.example.com".into()])?;
+        let made =
+            rcgen::generate_simple_self_signed(["localhost".into(), "mail.example.com".into()])?;
         std::fs::write(&pair.key, made.signing_key.serialize_pem())?;
         std::fs::write(&pair.certificate, made.cert.pem())?;
     }
@@ -121,7 +149,10 @@ fn certificate(state: &Path) -> Result<TlsConfig> {
 fn users(state: &Path) -> Result<PathBuf> {
     let path = state.join("users");
     if !path.exists() {
-        std::fs::write(&path, format!("{USER}:{}\n", opes_edge::password_hash(USER)?))?;
+        std::fs::write(
+            &path,
+            format!("{USER}:{}\n", opes_edge::password_hash(USER)?),
+        )?;
     }
     Ok(path)
 }
@@ -140,8 +171,13 @@ fn hooks(events: mpsc::Sender<Event>) -> Hooks {
 }
 
 fn address(edge: &EdgeHandle, name: &str) -> Result<SocketAddr> {
-    let found = edge.addresses().iter().find(|(listener, _)| listener == name);
-    found.map(|(_, address)| *address).with_context(|| format!("no listener `{name}`"))
+    let found = edge
+        .addresses()
+        .iter()
+        .find(|(listener, _)| listener == name);
+    found
+        .map(|(_, address)| *address)
+        .with_context(|| format!("no listener `{name}`"))
 }
 
 fn banner(args: &DevArgs, edge: &EdgeHandle, rules: usize, revision: &str) {
@@ -149,15 +185,24 @@ fn banner(args: &DevArgs, edge: &EdgeHandle, rules: usize, revision: &str) {
     for (name, address) in edge.addresses() {
         println!("listening {name} smtp {address}");
     }
-    let whence = args.rules.as_ref().map_or("built in".into(), |path| path.display().to_string());
+    let whence = args
+        .rules
+        .as_ref()
+        .map_or("built in".into(), |path| path.display().to_string());
     let whither = match &args.next_hop {
         Some(hop) => format!("relayed to {hop}"),
         None => format!("delivered to {}", maildir(&args.state).display()),
     };
     println!("rules     {rules} ({whence}), revision {revision}");
-    println!("mail      {whither}, spool in {}", args.state.join("spool").display());
+    println!(
+        "mail      {whither}, spool in {}",
+        args.state.join("spool").display()
+    );
     println!("user      `{USER}`, password `{USER}` (submission, after STARTTLS)");
-    println!("try       swaks --server {} --from steve@example.org --to paul@example.com", args.smtp);
+    println!(
+        "try       swaks --server {} --from steve@example.org --to paul@example.com",
+        args.smtp
+    );
 }
 
 async fn print_until_told_to_go(events: &mut mpsc::Receiver<Event>, gone: &CancellationToken) {

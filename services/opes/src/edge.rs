@@ -40,7 +40,11 @@ pub(crate) async fn run(path: &Path) -> Result<ExitCode> {
 }
 
 /// `/metrics`, `/healthz`, `/readyz` in the background.
-pub(crate) async fn serve_admin(address: std::net::SocketAddr, registry: Registry, health: Health) -> Result<()> {
+pub(crate) async fn serve_admin(
+    address: std::net::SocketAddr,
+    registry: Registry,
+    health: Health,
+) -> Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address} for /metrics\n  help: choose another `admin` address")
     })?;
@@ -60,7 +64,8 @@ fn announce(edge: &EdgeHandle) {
 fn routing(rules: Option<&Path>, system: &str) -> Result<Routing> {
     let table = match rules {
         Some(folder) => rulesets::load(&[folder.to_owned()])?,
-        None => opes_rules::compile(Vec::new()).map_err(|wrong| anyhow::anyhow!(rulesets::listed(&wrong)))?,
+        None => opes_rules::compile(Vec::new())
+            .map_err(|wrong| anyhow::anyhow!(rulesets::listed(&wrong)))?,
     };
     Ok(Routing::new(table, &Endpoints::new(), system)?)
 }
@@ -92,7 +97,10 @@ async fn watch(
                     tracing::info!("rules replaced");
                 }
                 Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "new rules refused, the last good ones stay");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "new rules refused, the last good ones stay"
+                    );
                 }
             }
         }

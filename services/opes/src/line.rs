@@ -5,7 +5,11 @@ use opes_relay::DeliveryEvent;
 
 /// `→ where  from → to  [rule: verdict, ms; …]  reply`.
 pub(crate) fn message(report: &MessageReport) -> String {
-    let to = if report.to.is_empty() { "-".into() } else { report.to.join(", ") };
+    let to = if report.to.is_empty() {
+        "-".into()
+    } else {
+        report.to.join(", ")
+    };
     let rules = steps(&report.steps);
     format!(
         "{:11} <{}> → {}  {} octets, {} ms\n{}            {}",
@@ -21,7 +25,12 @@ pub(crate) fn message(report: &MessageReport) -> String {
 
 /// Where one recipient's copy went.
 pub(crate) fn delivery(event: &DeliveryEvent) -> String {
-    format!("            {} → {}, {} ms", shortened(&event.recipient), event.outcome, event.elapsed.as_millis())
+    format!(
+        "            {} → {}, {} ms",
+        shortened(&event.recipient),
+        event.outcome,
+        event.elapsed.as_millis()
+    )
 }
 
 fn outcome(outcome: &MessageOutcome) -> &'static str {
@@ -36,8 +45,17 @@ fn outcome(outcome: &MessageOutcome) -> &'static str {
 
 fn steps(steps: &[StepReport]) -> String {
     let line = |step: &StepReport| {
-        let reason = if step.reason.is_empty() { String::new() } else { format!(" – {}", step.reason) };
-        format!("            {}: {}, {:.1} ms{reason}\n", step.rule, step.verdict, step.elapsed.as_secs_f64() * 1e3)
+        let reason = if step.reason.is_empty() {
+            String::new()
+        } else {
+            format!(" – {}", step.reason)
+        };
+        format!(
+            "            {}: {}, {:.1} ms{reason}\n",
+            step.rule,
+            step.verdict,
+            step.elapsed.as_secs_f64() * 1e3
+        )
     };
     steps.iter().map(line).collect()
 }

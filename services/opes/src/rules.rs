@@ -37,28 +37,44 @@ fn check(files: &[std::path::PathBuf]) -> Result<ExitCode> {
 fn explain(args: &ExplainArgs) -> Result<ExitCode> {
     let table = rulesets::load(&args.rules)?;
     let message = match &args.message {
-        Some(path) => Some(std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?),
+        Some(path) => {
+            Some(std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?)
+        }
         None => None,
     };
     let structure = message.as_deref().map(opes_mime::scan);
     let header = structure.as_ref().zip(message.as_deref());
     let header = header.map(|(structure, message)| HeaderFields::new(structure, message));
-    let recipients: Vec<_> =
-        args.to.iter().map(|address| Recipient { address, parameters: &[] }).collect();
+    let recipients: Vec<_> = args
+        .to
+        .iter()
+        .map(|address| Recipient {
+            address,
+            parameters: &[],
+        })
+        .collect();
     let facts = Facts {
         dialog_id: "explain",
         listener: &args.listener,
         client_ip: Some(args.client),
         helo: Some(&args.helo),
         auth: args.auth.as_deref(),
-        mail_from: Some(Sender { address: &args.from, parameters: &[] }),
+        mail_from: Some(Sender {
+            address: &args.from,
+            parameters: &[],
+        }),
         recipients: &recipients,
         size: message.as_ref().map(|message| message.len() as u64),
-        headers: header.as_ref().map(|header| header as &dyn opes_rules::Headers),
+        headers: header
+            .as_ref()
+            .map(|header| header as &dyn opes_rules::Headers),
         ..Facts::at(Point::Content)
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&explain::explain(&table, &facts))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&explain::explain(&table, &facts))?
+        );
     } else {
         print!("{}", explain::text(&table, &facts));
     }

@@ -20,7 +20,11 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Source>> {
     anyhow::ensure!(
         !files.is_empty(),
         "no .yaml or .yml file in {}\n  help: examples/rules has some to start from",
-        paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+        paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
     );
     files.into_iter().map(|path| source(&path)).collect()
 }
@@ -32,8 +36,13 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         return Ok(());
     }
     let entries = std::fs::read_dir(path).with_context(context)?;
-    let mut found = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
-    found.retain(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"));
+    let mut found = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()?;
+    found.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml")
+    });
     found.sort();
     files.extend(found);
     Ok(())
@@ -69,6 +78,13 @@ pub(crate) fn load(paths: &[PathBuf]) -> Result<RoutingTable> {
 pub(crate) fn listed(diagnostics: &[Diagnostic]) -> String {
     let texts = diagnostics.iter().map(ToString::to_string);
     let count = diagnostics.len();
-    let mistakes = if count == 1 { "1 mistake".into() } else { format!("{count} mistakes") };
-    format!("the rules have {mistakes}\n{}", texts.collect::<Vec<_>>().join("\n"))
+    let mistakes = if count == 1 {
+        "1 mistake".into()
+    } else {
+        format!("{count} mistakes")
+    };
+    format!(
+        "the rules have {mistakes}\n{}",
+        texts.collect::<Vec<_>>().join("\n")
+    )
 }

@@ -30,16 +30,17 @@ pub fn opes_program() -> PathBuf {
 pub fn opes<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Daemon> {
     let mut command = Command::new(opes_program());
     command.args(arguments);
-    Daemon::start(command, |line| line == "ready" || line.starts_with("listening on "))
+    Daemon::start(command, |line| {
+        line == "ready" || line.starts_with("listening on ")
+    })
 }
 
 impl Daemon {
     /// Starts a program and reads its standard output until a line is `ready`.
     pub fn start(mut command: Command, ready: impl Fn(&str) -> bool) -> Result<Self> {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {command:?}; run `cargo build --release -p opes` first"))?;
+        let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| {
+            format!("cannot start {command:?}; run `cargo build --release -p opes` first")
+        })?;
         let stdout = child.stdout.take().context("no standard output")?;
         let (sender, lines) = mpsc::channel();
         // Reads to the end, so that the program never blocks on a full pipe.
@@ -48,9 +49,14 @@ impl Daemon {
                 let _ = sender.send(line);
             }
         });
-        let mut daemon = Self { child, addresses: HashMap::new() };
+        let mut daemon = Self {
+            child,
+            addresses: HashMap::new(),
+        };
         loop {
-            let line = lines.recv_timeout(DEADLINE).context("the program ended, or was not ready in time")?;
+            let line = lines
+                .recv_timeout(DEADLINE)
+                .context("the program ended, or was not ready in time")?;
             daemon.note(&line);
             if ready(&line) {
                 return Ok(daemon);
@@ -73,8 +79,12 @@ impl Daemon {
     /// # Panics
     /// If the program named no such listener.
     pub fn address(&self, name: &str) -> SocketAddr {
-        let text = self.addresses.get(name).unwrap_or_else(|| panic!("no listener `{name}`"));
-        text.parse().unwrap_or_else(|error| panic!("`{text}`: {error}"))
+        let text = self
+            .addresses
+            .get(name)
+            .unwrap_or_else(|| panic!("no listener `{name}`"));
+        text.parse()
+            .unwrap_or_else(|error| panic!("`{text}`: {error}"))
     }
 
     /// Process id.

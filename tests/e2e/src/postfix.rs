@@ -12,6 +12,7 @@ use crate::{DEADLINE, need};
 
 /// A running instance. Stopped when dropped.
 pub struct Postfix {
+    /// Where it listens.
     pub address: SocketAddr,
     folder: TempDir,
 }
@@ -22,12 +23,19 @@ impl Postfix {
         need("postfix");
         let folder = TempDir::new()?;
         // Postfix' own processes run as `postfix` and must be able to pass through.
-        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        std::fs::set_permissions(
+            folder.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )?;
         let address = free_address()?;
         let postfix = Self { address, folder };
         postfix.configure(settings)?;
         let started = postfix.command("start")?;
-        ensure!(started.status.success(), "postfix start: {}", String::from_utf8_lossy(&started.stderr));
+        ensure!(
+            started.status.success(),
+            "postfix start: {}",
+            String::from_utf8_lossy(&started.stderr)
+        );
         postfix.wait()?;
         Ok(postfix)
     }
@@ -38,7 +46,10 @@ impl Postfix {
             std::fs::create_dir(root.join(name))?;
         }
         let owner = |name: &str, folder: &str| -> Result<()> {
-            let status = Command::new("chown").arg(name).arg(root.join(folder)).status()?;
+            let status = Command::new("chown")
+                .arg(name)
+                .arg(root.join(folder))
+                .status()?;
             ensure!(status.success(), "chown {name} {folder}");
             Ok(())
         };
@@ -48,14 +59,43 @@ impl Postfix {
         let path = |name: &str| root.join(name).display().to_string();
         let mut main = String::new();
         writeln!(main, "compatibility_level = 3.6")?;
-        writeln!(main, "queue_directory = {}\ndata_directory = {}", path("queue"), path("data"))?;
-        writeln!(main, "myhostname = next.example.net\nmydestination =\ninet_interfaces = 127.0.0.1\ninet_protocols = ipv4")?;
-        writeln!(main, "mynetworks = 127.0.0.0/8\nmaillog_file = {}", path("log"))?;
-        writeln!(main, "maillog_file_prefixes = {}\nalias_maps =\nalias_database =", root.display())?;
-        writeln!(main, "virtual_mailbox_domains = example.com, example.org, example.net")?;
-        writeln!(main, "virtual_mailbox_base = {}\nvirtual_mailbox_maps = static:all/", path("mail"))?;
-        writeln!(main, "virtual_uid_maps = static:{uid}\nvirtual_gid_maps = static:{gid}\nvirtual_mailbox_limit = 0")?;
-        writeln!(main, "message_size_limit = 0\nsmtpd_client_connection_count_limit = 0")?;
+        writeln!(
+            main,
+            "queue_directory = {}\ndata_directory = {}",
+            path("queue"),
+            path("data")
+        )?;
+        writeln!(
+            main,
+            "myhostname = next.example.net\nmydestination =\ninet_interfaces = 127.0.0.1\ninet_protocols = ipv4"
+        )?;
+        writeln!(
+            main,
+            "mynetworks = 127.0.0.0/8\nmaillog_file = {}",
+            path("log")
+        )?;
+        writeln!(
+            main,
+            "maillog_file_prefixes = {}\nalias_maps =\nalias_database =",
+            root.display()
+        )?;
+        writeln!(
+            main,
+            "virtual_mailbox_domains = example.com, example.org, example.net"
+        )?;
+        writeln!(
+            main,
+            "virtual_mailbox_base = {}\nvirtual_mailbox_maps = static:all/",
+            path("mail")
+        )?;
+        writeln!(
+            main,
+            "virtual_uid_maps = static:{uid}\nvirtual_gid_maps = static:{gid}\nvirtual_mailbox_limit = 0"
+        )?;
+        writeln!(
+            main,
+            "message_size_limit = 0\nsmtpd_client_connection_count_limit = 0"
+        )?;
         writeln!(main, "{settings}")?;
         std::fs::write(root.join("etc/main.cf"), main)?;
         std::fs::write(root.join("etc/master.cf"), master(self.address.port()))?;
@@ -64,7 +104,12 @@ impl Postfix {
 
     fn command(&self, verb: &str) -> Result<std::process::Output> {
         let config = self.folder.path().join("etc");
-        Command::new("/usr/sbin/postfix").arg("-c").arg(config).arg(verb).output().context("cannot run postfix")
+        Command::new("/usr/sbin/postfix")
+            .arg("-c")
+            .arg(config)
+            .arg(verb)
+            .output()
+            .context("cannot run postfix")
     }
 
     fn wait(&self) -> Result<()> {
@@ -97,7 +142,12 @@ impl Drop for Postfix {
 
 /// Files of a folder; none if it is not there.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
-    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
 }
 
 fn free_address() -> Result<SocketAddr> {
@@ -131,9 +181,20 @@ fn master(port: u16) -> String {
         ("proxymap", "-", "-", "proxymap"),
         ("tlsmgr", "-", "1000?", "tlsmgr"),
     ] {
-        let unprivileged = if matches!(name, "local" | "virtual") { "n" } else { "-" };
-        let limit = if matches!(name, "qmgr" | "anvil" | "scache") { "1" } else { "-" };
-        master.push_str(&format!("{name} unix {kind} {unprivileged} n {wakeup} {limit} {command}\n"));
+        let unprivileged = if matches!(name, "local" | "virtual") {
+            "n"
+        } else {
+            "-"
+        };
+        // Postfix refuses to start some of its services with another limit.
+        let limit = match name {
+            "qmgr" | "anvil" | "scache" | "tlsmgr" => "1",
+            "cleanup" | "bounce" | "defer" | "trace" => "0",
+            _ => "-",
+        };
+        master.push_str(&format!(
+            "{name} unix {kind} {unprivileged} n {wakeup} {limit} {command}\n"
+        ));
     }
     master.push_str("postlog unix-dgram n - n - 1 postlogd\n");
     master

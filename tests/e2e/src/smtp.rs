@@ -17,8 +17,15 @@ impl Dialog {
         let mut dialog = Self(BufReader::new(stream));
         let greeting = dialog.reply().await?;
         ensure!(greeting.starts_with("220"), "greeting was {greeting}");
-        let hello = if lmtp { "LHLO client.example.org" } else { "EHLO client.example.org" };
-        ensure!(dialog.command(hello).await?.starts_with("250"), "EHLO refused");
+        let hello = if lmtp {
+            "LHLO client.example.org"
+        } else {
+            "EHLO client.example.org"
+        };
+        ensure!(
+            dialog.command(hello).await?.starts_with("250"),
+            "EHLO refused"
+        );
         Ok(dialog)
     }
 
@@ -60,7 +67,10 @@ impl Dialog {
         let mut line = String::new();
         loop {
             line.clear();
-            ensure!(self.0.read_line(&mut line).await? > 0, "connection closed by the server");
+            ensure!(
+                self.0.read_line(&mut line).await? > 0,
+                "connection closed by the server"
+            );
             if line.as_bytes().get(3) != Some(&b'-') {
                 return Ok(line.trim_end().to_owned());
             }
@@ -90,7 +100,7 @@ pub fn sample(name: &str, octets: usize) -> Vec<u8> {
     .into_bytes();
     let mut line = 0_u64;
     while message.len() < octets {
-        message.extend_from_slice(format!("{line:010} {:.<57}\r\n", name).as_bytes());
+        message.extend_from_slice(format!("{line:010} {name:.<57}\r\n").as_bytes());
         line += 1;
     }
     message

@@ -28,7 +28,11 @@ fn dev(next_hop: &str, state: &std::path::Path) -> Result<Daemon> {
 fn run(command: &mut Command) -> Result<String> {
     let output = command.output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(output.status.success(), "{command:?}\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{command:?}\n{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(text)
 }
 
@@ -39,17 +43,36 @@ async fn smtp_source_to_a_postfix_next_hop_every_message_once() -> Result<()> {
     let edge = dev(&postfix.address.to_string(), state.path())?;
     let server = edge.address("mx").to_string();
     run(Command::new("/usr/sbin/smtp-source").args([
-        "-s", "20", "-m", "2000", "-l", "4096", "-f", "steve@example.org", "-t", "paul@example.com", &server,
+        "-s",
+        "20",
+        "-m",
+        "2000",
+        "-l",
+        "4096",
+        "-f",
+        "steve@example.org",
+        "-t",
+        "paul@example.com",
+        &server,
     ]))?;
-    eventually("2000 messages in the Maildir of Postfix", || postfix.mail().len() >= 2000).await;
+    eventually("2000 messages in the Maildir of Postfix", || {
+        postfix.mail().len() >= 2000
+    })
+    .await;
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     for path in postfix.mail() {
         let text = String::from_utf8_lossy(&std::fs::read(path)?).into_owned();
-        let id = text.lines().find(|line| line.to_ascii_lowercase().starts_with("message-id:"));
+        let id = text
+            .lines()
+            .find(|line| line.to_ascii_lowercase().starts_with("message-id:"));
         *seen.entry(id.unwrap_or("none").to_owned()).or_default() += 1;
     }
     let twice: Vec<_> = seen.iter().filter(|(_, count)| **count != 1).collect();
-    ensure!(twice.is_empty(), "not exactly once: {twice:?}\n{}", postfix.log());
+    ensure!(
+        twice.is_empty(),
+        "not exactly once: {twice:?}\n{}",
+        postfix.log()
+    );
     ensure!(seen.len() == 2000, "{} different messages", seen.len());
     Ok(())
 }
@@ -61,23 +84,58 @@ async fn swaks_over_starttls_and_auth_and_lmtp() -> Result<()> {
     let edge = dev(&sink.address.to_string(), state.path())?;
     let to = ["--from", "steve@example.org", "--to", "paul@example.com"];
     let submission = edge.address("submission").to_string();
-    let (mx, lmtp) = (edge.address("mx").to_string(), edge.address("lmtp").to_string());
+    let (mx, lmtp) = (
+        edge.address("mx").to_string(),
+        edge.address("lmtp").to_string(),
+    );
     let dialogs: [(&str, Vec<&str>); 5] = [
         ("plain", vec!["--server", &mx]),
         ("pipelined", vec!["--server", &mx, "--pipeline"]),
         ("TLS", vec!["--server", &mx, "--tls"]),
-        ("submission", vec!["--server", &submission, "--tls", "--auth", "PLAIN", "--auth-user", "dev", "--auth-password", "dev"]),
+        (
+            "submission",
+            vec![
+                "--server",
+                &submission,
+                "--tls",
+                "--auth",
+                "PLAIN",
+                "--auth-user",
+                "dev",
+                "--auth-password",
+                "dev",
+            ],
+        ),
         ("LMTP", vec!["--server", &lmtp, "--protocol", "LMTP"]),
     ];
     for (name, arguments) in &dialogs {
         let transcript = run(Command::new("swaks").args(to).args(arguments))?;
-        ensure!(!transcript.contains("<** "), "{name}: refused\n{transcript}");
+        ensure!(
+            !transcript.contains("<** "),
+            "{name}: refused\n{transcript}"
+        );
     }
-    let login = ["--server", &submission, "--tls", "--auth", "LOGIN", "--auth-user", "dev", "--auth-password", "wrong"];
+    let login = [
+        "--server",
+        &submission,
+        "--tls",
+        "--auth",
+        "LOGIN",
+        "--auth-user",
+        "dev",
+        "--auth-password",
+        "wrong",
+    ];
     let refused = Command::new("swaks").args(to).args(login).output()?;
     let transcript = String::from_utf8_lossy(&refused.stdout);
-    ensure!(!refused.status.success() && transcript.contains(" 535 5.7.8"), "wrong password\n{transcript}");
-    eventually("five messages at the next hop", || sink.count() >= dialogs.len()).await;
+    ensure!(
+        !refused.status.success() && transcript.contains(" 535 5.7.8"),
+        "wrong password\n{transcript}"
+    );
+    eventually("five messages at the next hop", || {
+        sink.count() >= dialogs.len()
+    })
+    .await;
     ensure!(sink.count() == dialogs.len());
     Ok(())
 }
@@ -113,7 +171,10 @@ with smtplib.SMTP(host, int(port)) as client:
     ensure!(arrivals.len() == 20, "{} messages", arrivals.len());
     for arrival in arrivals {
         let text = String::from_utf8_lossy(&arrival.content).into_owned();
-        ensure!(text.contains("\r\n.a line with a dot\r\n.\r\n"), "dots: {text}");
+        ensure!(
+            text.contains("\r\n.a line with a dot\r\n.\r\n"),
+            "dots: {text}"
+        );
     }
     Ok(())
 }

@@ -24,7 +24,8 @@ impl Service for Reader {
 
     async fn message(&self, message: &mut Message) -> Result<Answer> {
         while let Some(octets) = message.chunk().await? {
-            self.octets.fetch_add(octets.len() as u64, Ordering::Relaxed);
+            self.octets
+                .fetch_add(octets.len() as u64, Ordering::Relaxed);
         }
         Ok(Answer::accept().add_header("X-Read", "all"))
     }
@@ -39,13 +40,25 @@ struct Running {
 
 impl Running {
     fn start(address: &str) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
         let service = Reader::default();
         let octets = Arc::clone(&service.octets);
         let listener = runtime.block_on(Listener::bind(address))?;
-        let address = listener.address()?;
-        runtime.spawn(serve(Arc::new(service), listener, ServerConfig::default(), CancellationToken::new()));
-        Ok(Self { runtime: Some(runtime), octets, address })
+        let address = listener.address();
+        runtime.spawn(serve(
+            Arc::new(service),
+            listener,
+            ServerConfig::default(),
+            CancellationToken::new(),
+        ));
+        Ok(Self {
+            runtime: Some(runtime),
+            octets,
+            address,
+        })
     }
 
     /// Every task and socket gone at once.
@@ -82,17 +95,30 @@ fn edge(folder: &Path, service: &str, policy: &str, sink: &Sink) -> Result<Daemo
             sink.address
         ),
     )?;
-    opes(["edge".to_owned(), "--config".to_owned(), config.display().to_string()])
+    opes([
+        "edge".to_owned(),
+        "--config".to_owned(),
+        config.display().to_string(),
+    ])
 }
 
 /// Sends the first half, waits until the service has read some of it, kills it, sends the rest.
-async fn killed_in_the_middle(dialog: &mut Dialog, service: &mut Running, content: &[u8]) -> Result<String> {
+async fn killed_in_the_middle(
+    dialog: &mut Dialog,
+    service: &mut Running,
+    content: &[u8],
+) -> Result<String> {
     let octets = stuffed(content);
     let (first, second) = octets.split_at(octets.len() / 2);
-    dialog.envelope("steve@example.org", &["paul@example.com"]).await?;
+    dialog
+        .envelope("steve@example.org", &["paul@example.com"])
+        .await?;
     dialog.send(first).await?;
     let read = Arc::clone(&service.octets);
-    eventually("the service has read 1 MiB", || read.load(Ordering::Relaxed) > 1 << 20).await;
+    eventually("the service has read 1 MiB", || {
+        read.load(Ordering::Relaxed) > 1 << 20
+    })
+    .await;
     service.kill();
     dialog.send(second).await?;
     dialog.send(b".\r\n").await?;
@@ -103,7 +129,12 @@ async fn killed_in_the_middle(dialog: &mut Dialog, service: &mut Running, conten
 async fn killed_in_a_20_mib_body_policy_accept_delivers_every_octet() -> Result<()> {
     let (folder, sink) = (tempfile::tempdir()?, Sink::start().await?);
     let mut service = tokio::task::block_in_place(|| Running::start("127.0.0.1:0"))?;
-    let edge = edge(folder.path(), &format!("http://{}", service.address), "accept", &sink)?;
+    let edge = edge(
+        folder.path(),
+        &format!("http://{}", service.address),
+        "accept",
+        &sink,
+    )?;
     let mut dialog = Dialog::open(edge.address("mx"), false).await?;
     let content = sample("twenty", 20 << 20);
     let reply = killed_in_the_middle(&mut dialog, &mut service, &content).await?;
@@ -112,9 +143,18 @@ async fn killed_in_a_20_mib_body_policy_accept_delivers_every_octet() -> Result<
     let arrival = sink.arrivals().remove(0);
     let received = arrival.content.len().checked_sub(content.len());
     let received = received.unwrap_or_else(|| panic!("{} octets arrived", arrival.content.len()));
-    ensure!(arrival.content.get(received..) == Some(&content[..]), "octets differ");
+    ensure!(
+        arrival.content.get(received..) == Some(&content[..]),
+        "octets differ"
+    );
     ensure!(arrival.content.starts_with(b"Received: "), "no trace field");
-    ensure!(arrival.content[..received].windows(4).filter(|four| four == b"\r\n\r\n").count() == 0);
+    ensure!(
+        arrival.content[..received]
+            .windows(4)
+            .filter(|four| four == b"\r\n\r\n")
+            .count()
+            == 0
+    );
     Ok(())
 }
 
@@ -123,19 +163,31 @@ async fn killed_in_a_20_mib_body_policy_tempfail_says_451_and_nothing_sticks() -
     let (folder, sink) = (tempfile::tempdir()?, Sink::start().await?);
     let mut service = tokio::task::block_in_place(|| Running::start("127.0.0.1:0"))?;
     let address = service.address.clone();
-    let edge = edge(folder.path(), &format!("http://{address}"), "tempfail", &sink)?;
+    let edge = edge(
+        folder.path(),
+        &format!("http://{address}"),
+        "tempfail",
+        &sink,
+    )?;
     let mut dialog = Dialog::open(edge.address("mx"), false).await?;
     let content = sample("twenty", 20 << 20);
     let reply = killed_in_the_middle(&mut dialog, &mut service, &content).await?;
     ensure!(reply.starts_with("451 4."), "{reply}");
 
     let small = sample("small", 4096);
-    let away = dialog.message("steve@example.org", &["paul@example.com"], &small).await?;
+    let away = dialog
+        .message("steve@example.org", &["paul@example.com"], &small)
+        .await?;
     ensure!(away.starts_with("451 4."), "with the service away: {away}");
 
     let _back = tokio::task::block_in_place(|| Running::start(&address))?;
-    let back = dialog.message("steve@example.org", &["paul@example.com"], &small).await?;
-    ensure!(back.starts_with("250"), "with the service back, on the same connection: {back}");
+    let back = dialog
+        .message("steve@example.org", &["paul@example.com"], &small)
+        .await?;
+    ensure!(
+        back.starts_with("250"),
+        "with the service back, on the same connection: {back}"
+    );
     eventually("delivered", || sink.count() == 1).await;
     let text = String::from_utf8_lossy(&sink.arrivals()[0].content).into_owned();
     ensure!(text.contains("X-Read: all\r\n"), "{text}");
@@ -156,7 +208,13 @@ async fn a_service_that_speaks_garbage_is_a_failed_callout() -> Result<()> {
     });
     let edge = edge(folder.path(), &format!("http://{address}"), "accept", &sink)?;
     let mut dialog = Dialog::open(edge.address("mx"), false).await?;
-    let reply = dialog.message("steve@example.org", &["paul@example.com"], &sample("small", 4096)).await?;
+    let reply = dialog
+        .message(
+            "steve@example.org",
+            &["paul@example.com"],
+            &sample("small", 4096),
+        )
+        .await?;
     ensure!(reply.starts_with("250"), "{reply}");
     eventually("delivered", || sink.count() == 1).await;
     Ok(())

@@ -50,7 +50,11 @@ fn edge(folder: &Path, service: &str) -> Result<Daemon> {
             folder.display()
         ),
     )?;
-    opes(["edge".to_owned(), "--config".to_owned(), config.display().to_string()])
+    opes([
+        "edge".to_owned(),
+        "--config".to_owned(),
+        config.display().to_string(),
+    ])
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +62,12 @@ async fn a_hundred_times_20_mib_into_a_slow_service() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let listener = Listener::bind("127.0.0.1:0").await?;
     let address = format!("http://{}", listener.address());
-    tokio::spawn(serve(Arc::new(Slow), listener, ServerConfig::default(), CancellationToken::new()));
+    tokio::spawn(serve(
+        Arc::new(Slow),
+        listener,
+        ServerConfig::default(),
+        CancellationToken::new(),
+    ));
     let edge = edge(folder.path(), &address)?;
     let (server, pid) = (edge.address("mx"), edge.pid());
     let content: Arc<Vec<u8>> = Arc::new(stuffed(&sample("big", OCTETS)));
@@ -67,7 +76,9 @@ async fn a_hundred_times_20_mib_into_a_slow_service() -> Result<()> {
         let content = Arc::clone(&content);
         clients.spawn(async move {
             let mut dialog = Dialog::open(server, false).await?;
-            dialog.envelope("steve@example.org", &["paul@example.com"]).await?;
+            dialog
+                .envelope("steve@example.org", &["paul@example.com"])
+                .await?;
             dialog.send(&content).await?;
             dialog.send(b".\r\n").await?;
             let reply = dialog.reply().await?;
@@ -76,20 +87,24 @@ async fn a_hundred_times_20_mib_into_a_slow_service() -> Result<()> {
         });
     }
     let mut peak = 0;
-    let mut served = 0;
-    while served < CONNECTIONS {
+    let mut done = 0;
+    while done < CONNECTIONS {
         tokio::select! {
             result = clients.join_next() => {
                 if let Some(result) = result {
                     result??;
-                    served += 1;
+                    done += 1;
                 }
             }
             () = tokio::time::sleep(Duration::from_millis(20)) => {}
         }
         peak = peak.max(resident_octets(pid));
-        ensure!(peak < RESIDENT_MAX, "resident set of {} MiB after {served} messages", peak >> 20);
+        ensure!(
+            peak < RESIDENT_MAX,
+            "resident set of {} MiB after {done} messages",
+            peak >> 20
+        );
     }
-    println!("{served} served, peak resident set {} MiB", peak >> 20);
+    println!("{done} served, peak resident set {} MiB", peak >> 20);
     Ok(())
 }

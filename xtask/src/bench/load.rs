@@ -35,7 +35,10 @@ impl Outcome {
     )]
     pub(crate) fn percentile(&self, share: f64) -> Duration {
         let index = (self.latencies.len() as f64 * share) as usize;
-        self.latencies.get(index.min(self.latencies.len().saturating_sub(1))).copied().unwrap_or_default()
+        self.latencies
+            .get(index.min(self.latencies.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -44,10 +47,13 @@ pub(crate) fn run(server: SocketAddr, load: &Load) -> Result<Outcome> {
     let content = content(load.octets);
     let started = Instant::now();
     let results: Vec<Result<Vec<Duration>>> = std::thread::scope(|scope| {
-        let clients: Vec<_> =
-            (0..load.connections).map(|_| scope.spawn(|| client(server, load, &content))).collect();
-        let joined = clients.into_iter().map(|client| client.join());
-        joined.map(|result| result.unwrap_or_else(|_| Err(anyhow!("a client panicked")))).collect()
+        let clients: Vec<_> = (0..load.connections)
+            .map(|_| scope.spawn(|| client(server, load, &content)))
+            .collect();
+        let joined = clients.into_iter().map(std::thread::ScopedJoinHandle::join);
+        joined
+            .map(|result| result.unwrap_or_else(|_| Err(anyhow!("a client panicked"))))
+            .collect()
     });
     let elapsed = started.elapsed();
     let mut latencies = Vec::new();
@@ -55,7 +61,11 @@ pub(crate) fn run(server: SocketAddr, load: &Load) -> Result<Outcome> {
         latencies.extend(result?);
     }
     latencies.sort();
-    Ok(Outcome { started, elapsed, latencies })
+    Ok(Outcome {
+        started,
+        elapsed,
+        latencies,
+    })
 }
 
 fn content(octets: usize) -> Vec<u8> {
@@ -63,7 +73,9 @@ fn content(octets: usize) -> Vec<u8> {
         b"From: steve@example.org\r\nTo: paul@example.com\r\nSubject: bench\r\nMessage-ID: <bench@example.org>\r\n\r\n"
             .to_vec();
     while content.len() < octets {
-        content.extend_from_slice(b"The quick brown fox jumps over the lazy dog, again and again and again.\r\n");
+        content.extend_from_slice(
+            b"The quick brown fox jumps over the lazy dog, again and again and again.\r\n",
+        );
     }
     content.extend_from_slice(b".\r\n");
     content
@@ -92,7 +104,9 @@ impl Dialog {
         const MAIL: &str = "MAIL FROM:<steve@example.org>\r\n";
         const RCPT: &str = "RCPT TO:<paul@example.com>\r\n";
         if pipelining {
-            self.0.get_mut().write_all([MAIL, RCPT, "DATA\r\n"].concat().as_bytes())?;
+            self.0
+                .get_mut()
+                .write_all([MAIL, RCPT, "DATA\r\n"].concat().as_bytes())?;
             self.expect("250")?;
             self.expect("250")?;
             self.expect("354")?;
@@ -114,8 +128,15 @@ impl Dialog {
         let mut line = String::new();
         loop {
             line.clear();
-            ensure!(self.0.read_line(&mut line)? > 0, "connection closed while waiting for {code}");
-            ensure!(line.starts_with(code), "expected {code}, got {}", line.trim_end());
+            ensure!(
+                self.0.read_line(&mut line)? > 0,
+                "connection closed while waiting for {code}"
+            );
+            ensure!(
+                line.starts_with(code),
+                "expected {code}, got {}",
+                line.trim_end()
+            );
             if line.as_bytes().get(3) == Some(&b' ') {
                 return Ok(());
             }

@@ -11,7 +11,8 @@ const PACKET_OCTETS_MAX: u32 = 1 << 20;
 
 /// Serves on a Unix socket until killed.
 pub(crate) fn serve(path: &Path) -> Result<()> {
-    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     println!("ready");
     for stream in listener.incoming() {
         let stream = stream?;
@@ -29,7 +30,10 @@ fn session(stream: UnixStream) -> Result<()> {
         let mut length = [0; 4];
         reader.read_exact(&mut length)?;
         let length = u32::from_be_bytes(length);
-        ensure!((1..=PACKET_OCTETS_MAX).contains(&length), "packet of {length} octets");
+        ensure!(
+            (1..=PACKET_OCTETS_MAX).contains(&length),
+            "packet of {length} octets"
+        );
         body.resize(length as usize, 0);
         reader.read_exact(&mut body)?;
         match body.first() {

@@ -18,15 +18,29 @@ impl Postfix {
     pub(crate) fn start(folder: &Path, milter: &Path, sink: SocketAddr) -> Result<Self> {
         // Postfix cannot take port 0; nobody else asks for this one by number.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let postfix = Self { address, folder: folder.to_owned() };
+        let postfix = Self {
+            address,
+            folder: folder.to_owned(),
+        };
         for name in ["etc", "queue", "data"] {
             std::fs::create_dir(folder.join(name))?;
         }
-        ensure!(Command::new("chown").arg("postfix").arg(folder.join("data")).status()?.success(), "chown");
+        ensure!(
+            Command::new("chown")
+                .arg("postfix")
+                .arg(folder.join("data"))
+                .status()?
+                .success(),
+            "chown"
+        );
         std::fs::write(folder.join("etc/main.cf"), main_cf(folder, milter, sink)?)?;
         std::fs::write(folder.join("etc/master.cf"), master_cf(address.port()))?;
         let started = postfix.command("start")?;
-        ensure!(started.status.success(), "postfix start: {}", String::from_utf8_lossy(&started.stderr));
+        ensure!(
+            started.status.success(),
+            "postfix start: {}",
+            String::from_utf8_lossy(&started.stderr)
+        );
         postfix.wait()?;
         Ok(postfix)
     }
@@ -38,14 +52,21 @@ impl Postfix {
     }
 
     fn command(&self, verb: &str) -> Result<std::process::Output> {
-        let output = Command::new("/usr/sbin/postfix").arg("-c").arg(self.folder.join("etc")).arg(verb).output();
+        let output = Command::new("/usr/sbin/postfix")
+            .arg("-c")
+            .arg(self.folder.join("etc"))
+            .arg(verb)
+            .output();
         output.context("cannot run postfix: `cargo xtask test` installs it")
     }
 
     fn wait(&self) -> Result<()> {
         let started = Instant::now();
         while TcpStream::connect(self.address).is_err() {
-            ensure!(started.elapsed() < Duration::from_secs(30), "postfix does not listen");
+            ensure!(
+                started.elapsed() < Duration::from_secs(30),
+                "postfix does not listen"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
@@ -64,13 +85,36 @@ fn main_cf(folder: &Path, milter: &Path, sink: SocketAddr) -> Result<String> {
     let path = |name: &str| folder.join(name).display().to_string();
     let mut main = String::new();
     writeln!(main, "compatibility_level = 3.6")?;
-    writeln!(main, "queue_directory = {}\ndata_directory = {}", path("queue"), path("data"))?;
-    writeln!(main, "myhostname = mail.example.com\nmydestination =\ninet_interfaces = 127.0.0.1\ninet_protocols = ipv4")?;
-    writeln!(main, "mynetworks = 127.0.0.0/8\nrelay_domains = example.com\nalias_maps =\nalias_database =")?;
+    writeln!(
+        main,
+        "queue_directory = {}\ndata_directory = {}",
+        path("queue"),
+        path("data")
+    )?;
+    writeln!(
+        main,
+        "myhostname = mail.example.com\nmydestination =\ninet_interfaces = 127.0.0.1\ninet_protocols = ipv4"
+    )?;
+    writeln!(
+        main,
+        "mynetworks = 127.0.0.0/8\nrelay_domains = example.com\nalias_maps =\nalias_database ="
+    )?;
     writeln!(main, "relayhost = [{}]:{}", sink.ip(), sink.port())?;
-    writeln!(main, "maillog_file = {}\nmaillog_file_prefixes = {}", path("log"), folder.display())?;
-    writeln!(main, "smtpd_milters = unix:{}\nmilter_default_action = tempfail", milter.display())?;
-    writeln!(main, "message_size_limit = 0\nsmtpd_client_connection_count_limit = 0\nsmtp_dns_support_level = disabled")?;
+    writeln!(
+        main,
+        "maillog_file = {}\nmaillog_file_prefixes = {}",
+        path("log"),
+        folder.display()
+    )?;
+    writeln!(
+        main,
+        "smtpd_milters = unix:{}\nmilter_default_action = tempfail",
+        milter.display()
+    )?;
+    writeln!(
+        main,
+        "message_size_limit = 0\nsmtpd_client_connection_count_limit = 0\nsmtp_dns_support_level = disabled"
+    )?;
     Ok(main)
 }
 
@@ -92,8 +136,14 @@ fn master_cf(port: u16) -> String {
         ("proxymap", "-", "-", "proxymap"),
         ("tlsmgr", "1000?", "1", "tlsmgr"),
     ] {
-        let private = if matches!(name, "cleanup" | "qmgr") { "n" } else { "-" };
-        master.push_str(&format!("{name} unix {private} - n {wakeup} {limit} {command}\n"));
+        let private = if matches!(name, "cleanup" | "qmgr") {
+            "n"
+        } else {
+            "-"
+        };
+        master.push_str(&format!(
+            "{name} unix {private} - n {wakeup} {limit} {command}\n"
+        ));
     }
     master.push_str("postlog unix-dgram n - n - 1 postlogd\n");
     master

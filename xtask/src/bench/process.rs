@@ -19,7 +19,11 @@ fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in brackets may hold spaces; the fields begin after the last bracket.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+    let number = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|field| field.parse::<u64>().ok())
+    };
     Some(Stat {
         parent: u32::try_from(number(1)?).ok()?,
         own_ticks: number(11)? + number(12)?,
@@ -48,15 +52,23 @@ fn tree(root: u32) -> Vec<(u32, Stat)> {
     };
     let members: Vec<u32> = all.keys().copied().filter(below).collect();
     let mut all = all;
-    members.into_iter().filter_map(|pid| Some((pid, all.remove(&pid)?))).collect()
+    members
+        .into_iter()
+        .filter_map(|pid| Some((pid, all.remove(&pid)?)))
+        .collect()
 }
 
 /// CPU seconds of a process, its living descendants, and those that have ended.
 #[allow(clippy::cast_precision_loss, reason = "ticks far below 2^52")]
 pub(crate) fn cpu_seconds(root: u32) -> Result<f64> {
     let tree = tree(root);
-    tree.iter().find(|(pid, _)| *pid == root).with_context(|| format!("process {root} is gone"))?;
-    let ticks: u64 = tree.iter().map(|(_, stat)| stat.own_ticks + stat.children_ticks).sum();
+    tree.iter()
+        .find(|(pid, _)| *pid == root)
+        .with_context(|| format!("process {root} is gone"))?;
+    let ticks: u64 = tree
+        .iter()
+        .map(|(_, stat)| stat.own_ticks + stat.children_ticks)
+        .sum();
     Ok(ticks as f64 / TICKS_PER_SECOND)
 }
 

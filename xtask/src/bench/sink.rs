@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 /// How long deliveries may take.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// See the module.
 pub(crate) struct Sink {
@@ -25,7 +25,10 @@ impl Sink {
     pub(crate) fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
-        let state = Arc::new(State { count: Mutex::new((0, Instant::now())), grown: Condvar::new() });
+        let state = Arc::new(State {
+            count: Mutex::new((0, Instant::now())),
+            grown: Condvar::new(),
+        });
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -39,11 +42,26 @@ impl Sink {
 
     /// When the message that made the count complete arrived.
     pub(crate) fn wait_for(&self, count: usize) -> Result<Instant> {
-        let guard = self.state.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.state.grown.wait_timeout_while(guard, PATIENCE, |(have, _)| *have < count);
+        let guard = self
+            .state
+            .count
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .state
+            .grown
+            .wait_timeout_while(guard, PATIENCE, |(have, _)| *have < count);
         let (guard, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        ensure!(guard.0 >= count, "{} of {count} messages delivered within {PATIENCE:?}", guard.0);
-        ensure!(guard.0 == count, "{} messages delivered where {count} were sent", guard.0);
+        ensure!(
+            guard.0 >= count,
+            "{} of {count} messages delivered within {PATIENCE:?}",
+            guard.0
+        );
+        ensure!(
+            guard.0 == count,
+            "{} messages delivered where {count} were sent",
+            guard.0
+        );
         Ok(guard.1)
     }
 }
@@ -59,7 +77,9 @@ impl State {
 fn serve(stream: TcpStream, state: &State) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::with_capacity(256 << 10, stream);
-    stream.get_mut().write_all(b"220 sink.example.net ESMTP\r\n")?;
+    stream
+        .get_mut()
+        .write_all(b"220 sink.example.net ESMTP\r\n")?;
     let mut line = Vec::new();
     let mut replies: Vec<u8> = Vec::new();
     loop {
@@ -73,7 +93,9 @@ fn serve(stream: TcpStream, state: &State) -> Result<()> {
         }
         match line.get(..4).map(<[u8]>::to_ascii_uppercase).as_deref() {
             Some(b"EHLO") => {
-                replies.extend_from_slice(b"250-sink.example.net\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 0\r\n");
+                replies.extend_from_slice(
+                    b"250-sink.example.net\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 0\r\n",
+                );
             }
             Some(b"DATA") => {
                 replies.extend_from_slice(b"354 Go ahead\r\n");
@@ -95,7 +117,10 @@ fn serve(stream: TcpStream, state: &State) -> Result<()> {
 fn swallow(stream: &mut BufReader<TcpStream>, line: &mut Vec<u8>) -> Result<()> {
     loop {
         line.clear();
-        ensure!(stream.read_until(b'\n', line)? > 0, "peer left in the middle of a message");
+        ensure!(
+            stream.read_until(b'\n', line)? > 0,
+            "peer left in the middle of a message"
+        );
         if line == b".\r\n" {
             return Ok(());
         }

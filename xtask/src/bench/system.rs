@@ -27,7 +27,10 @@ impl System {
     }
 
     pub(crate) fn peak_rss_octets(&self) -> u64 {
-        self.pids.iter().map(|pid| process::peak_rss_octets(*pid)).sum()
+        self.pids
+            .iter()
+            .map(|pid| process::peak_rss_octets(*pid))
+            .sum()
     }
 }
 
@@ -64,8 +67,13 @@ pub(crate) fn edge(binaries: &Path, sink: &Sink) -> Result<System> {
             sink.address
         ),
     )?;
-    let (edge, at) =
-        start(Command::new(binaries.join("opes")).arg("edge").arg("--config").arg(&config), "listening mx smtp ")?;
+    let (edge, at) = start(
+        Command::new(binaries.join("opes"))
+            .arg("edge")
+            .arg("--config")
+            .arg(&config),
+        "listening mx smtp ",
+    )?;
     Ok(System {
         address: at.parse()?,
         pids: vec![edge.id(), service.id()],
@@ -99,8 +107,12 @@ spec:
 pub(crate) fn postfix(sink: &Sink) -> Result<System> {
     let folder = folder("postfix")?;
     let socket = folder.join("milter");
-    let (milter, _) =
-        start(Command::new(std::env::current_exe()?).arg("noop-milter").arg(&socket), "ready")?;
+    let (milter, _) = start(
+        Command::new(std::env::current_exe()?)
+            .arg("noop-milter")
+            .arg(&socket),
+        "ready",
+    )?;
     std::fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
     let postfix = Postfix::start(&folder, &socket, sink.address)?;
     Ok(System {
@@ -116,17 +128,24 @@ fn folder(name: &str) -> Result<PathBuf> {
     let folder = std::env::temp_dir().join(format!("opes-bench-{}-{name}", std::process::id()));
     // A left-over of an earlier round.
     let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
     std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     Ok(folder)
 }
 
 /// Starts a program; returns what follows `marker` on its standard output.
 fn start(command: &mut Command, marker: &str) -> Result<(Child, String)> {
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {command:?}"))?;
     let stdout = child.stdout.take().context("no standard output")?;
     let mut lines = BufReader::new(stdout).lines();
-    let found = lines.by_ref().map_while(Result::ok).find_map(|line| Some(line.strip_prefix(marker)?.to_owned()));
+    let found = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.strip_prefix(marker)?.to_owned()));
     let found = found.with_context(|| format!("{command:?} ended before it was ready"))?;
     // Reads on, so that the program never blocks on a full pipe.
     std::thread::spawn(move || lines.for_each(drop));

@@ -28,6 +28,7 @@ fn live() -> (Job, oneshot::Receiver<Vec<opes_smtp::reply::Reply>>) {
         recipients: vec![0],
         target: Target::Maildir,
         origin: Origin::Client(answer),
+        all_or_none: false,
     };
     (job, answered)
 }

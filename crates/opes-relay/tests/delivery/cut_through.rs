@@ -38,6 +38,31 @@ async fn replies_are_those_of_the_next_hop() {
 }
 
 #[tokio::test]
+async fn one_refused_recipient_keeps_the_message_from_all() {
+    let sink = Sink::start(Behaviour {
+        on_rcpt: Box::new(|address, _| {
+            if address.starts_with("gone") {
+                "550 5.1.1 no such user"
+            } else {
+                "250 Ok"
+            }
+        }),
+        ..Behaviour::default()
+    })
+    .await;
+    let bench = Bench::start(next_hop(sink.port));
+    let view = view(bench.dir.path(), CONTENT).await;
+    let to_both = envelope(&["b@example.net", "gone@example.net"]);
+    let replies = bench.relay.deliver_to_all(&to_both, &view).await;
+    assert_eq!(codes(&replies.expect("one route")), [550, 550]);
+    assert!(sink.received().is_empty());
+    let to_one = envelope(&["b@example.net"]);
+    let replies = bench.relay.deliver_to_all(&to_one, &view).await;
+    assert_eq!(codes(&replies.expect("one route")), [250]);
+    assert_eq!(sink.received().len(), 1);
+}
+
+#[tokio::test]
 async fn message_goes_out_while_it_still_grows() {
     let sink = Sink::start(Behaviour::default()).await;
     let bench = Bench::start(next_hop(sink.port));

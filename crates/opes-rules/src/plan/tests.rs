@@ -171,6 +171,39 @@ fn equal_treatment_gives_equal_signatures() {
 }
 
 #[test]
+fn unknown_size_leaves_open_only_the_recipients_that_the_rest_does_not_rule_out() {
+    let table = table_of(&[call(
+        "com",
+        "judge",
+        ", match: { recipientDomains: [example.com], sizeUnder: 1Mi }",
+    )]);
+    let facts = Facts {
+        size: None,
+        recipients: &TWO,
+        ..Facts::at(Point::Content)
+    };
+    let plan = table.plan(&facts);
+    assert_eq!(plan.skipped[0].recipients, RecipientSet::Only(vec![0]));
+    assert_ne!(plan.signature_of(0), plan.signature_of(1));
+}
+
+#[test]
+fn a_condition_that_may_turn_out_another_for_each_recipient_sets_them_apart() {
+    let table = table_of(&[call(
+        "own",
+        "judge",
+        ", match: { cel: 'header(\"X-For\") == rcpt' }",
+    )]);
+    let facts = Facts {
+        recipients: &TWO,
+        headers: None,
+        ..Facts::at(Point::Content)
+    };
+    let plan = table.plan(&facts);
+    assert_ne!(plan.signature_of(0), plan.signature_of(1));
+}
+
+#[test]
 fn a_terminal_action_closes_the_point_to_later_rules_except_observers() {
     let table = table_of(&[
         rule(

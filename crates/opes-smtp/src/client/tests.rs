@@ -76,6 +76,7 @@ impl Dialog {
             body_8bit: false,
             smtputf8: false,
             recipients: &recipients,
+            all_or_none: false,
         };
         (self.mail)(&mut mail);
         self.client.begin(&mail).expect("ready");
@@ -316,6 +317,44 @@ fn lmtp_gives_each_accepted_recipient_its_own_reply() {
 }
 
 #[test]
+fn all_or_none_sends_no_content_when_one_recipient_is_refused() {
+    let dialog = Dialog::new(&["b@example.net", "c@example.net", "d@example.net"])
+        .mail(|mail| mail.all_or_none = true)
+        .play(&script(&[
+            PIPELINING,
+            "C: MAIL FROM:<a@example.com> SIZE=23
+             C: RCPT TO:<b@example.net>
+             C: RCPT TO:<c@example.net>
+             C: RCPT TO:<d@example.net>
+             S: 250 Ok
+             S: 250 Ok
+             S: 450 4.2.0 greylisted
+             S: 550 5.1.1 no such user",
+        ]));
+    assert_eq!(dialog.codes(), [450, 450, 450]);
+}
+
+#[test]
+fn all_or_none_sends_the_content_when_all_are_accepted() {
+    let dialog = Dialog::new(&["b@example.net", "c@example.net"])
+        .mail(|mail| mail.all_or_none = true)
+        .play(&script(&[
+            PIPELINING,
+            "C: MAIL FROM:<a@example.com> SIZE=23
+             C: RCPT TO:<b@example.net>
+             C: RCPT TO:<c@example.net>
+             S: 250 Ok
+             S: 250 Ok
+             S: 250 Ok
+             C: DATA
+             S: 354 go ahead
+             C: [content]
+             S: 250 2.0.0 taken",
+        ]));
+    assert_eq!(dialog.codes(), [250, 250]);
+}
+
+#[test]
 fn lmtp_421_between_the_final_replies_leaves_the_first_delivered() {
     let dialog = Dialog::new(&["b@example.net", "c@example.net"])
         .lmtp()
@@ -477,6 +516,7 @@ fn parameters_follow_what_the_peer_offers() {
         body_8bit: true,
         smtputf8: false,
         recipients: &recipients,
+        all_or_none: false,
     };
     for (offer, expected) in [
         ("250 mx\r\n", "MAIL FROM:<>\r\n"),

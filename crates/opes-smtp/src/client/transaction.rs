@@ -29,6 +29,8 @@ pub struct Mail<'a> {
     pub smtputf8: bool,
     /// In the order in which the results will come back.
     pub recipients: &'a [MailRecipient<'a>],
+    /// Send the content only if every recipient is accepted; otherwise all get the worst reply. For a client that can be given only one.
+    pub all_or_none: bool,
 }
 
 /// One recipient of a [`Mail`].
@@ -70,6 +72,10 @@ pub(super) enum Next {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not one state"
+)]
 pub(super) struct Transaction {
     /// The lines not released yet.
     lines: BytesMut,
@@ -77,6 +83,7 @@ pub(super) struct Transaction {
     planned: usize,
     plan: Vec<Line>,
     window: usize,
+    all_or_none: bool,
     released: usize,
     answered: usize,
     mail_refused: bool,
@@ -102,6 +109,8 @@ impl Transaction {
             } else {
                 1
             },
+            // With one recipient it is no condition, and DATA need not wait.
+            all_or_none: mail.all_or_none && count > 1,
             released: 0,
             answered: 0,
             mail_refused: false,
@@ -208,9 +217,23 @@ impl Transaction {
         match step {
             Step::Reset | Step::Mail => true,
             Step::Rcpt(_) => !self.mail_refused,
+            Step::Data if self.all_or_none => self.accepted.len() == self.results.len(),
             Step::Data => !self.decided(),
         }
     }
+
+    /// All or none, and not all: nobody gets the content. A reply that lets the client come again counts more than one that does not.
+    fn give_up_unless_all(&mut self) {
+        let waits = self.plan.get(self.released).map(|line| line.step) == Some(Step::Data);
+        if !self.all_or_none || !waits || self.under_way() > 0 {
+            return;
+        }
+        let refusals = self.results.iter().flatten();
+        if let Some(worst) = refusals.max_by_key(|reply| reply.is_transient()).cloned() {
+            self.results.fill(Some(worst));
+        }
+    }
+
     /// Takes the reply to the oldest command under way.
     pub(super) fn on_reply(&mut self, reply: Reply) -> Next {
         let Some(line) = self
@@ -286,7 +309,8 @@ impl Transaction {
         }
     }
 
-    fn next(&self) -> Next {
+    fn next(&mut self) -> Next {
+        self.give_up_unless_all();
         if self.idle() {
             Next::Finished
         } else {

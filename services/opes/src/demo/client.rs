@@ -20,8 +20,13 @@ pub(crate) struct Answer {
 pub(crate) async fn send(server: SocketAddr, sample: &Sample) -> Result<Answer> {
     let mut dialog = Dialog::open(server).await?;
     dialog.command("EHLO client.example.org").await?;
-    let mail = dialog.command(&format!("MAIL FROM:<{}>", sample.from)).await?;
-    let mut answer = Answer { decisive: mail, accepted: Vec::new() };
+    let mail = dialog
+        .command(&format!("MAIL FROM:<{}>", sample.from))
+        .await?;
+    let mut answer = Answer {
+        decisive: mail,
+        accepted: Vec::new(),
+    };
     if answer.decisive.starts_with('2') {
         for recipient in &sample.to {
             let reply = dialog.command(&format!("RCPT TO:<{recipient}>")).await?;
@@ -42,7 +47,9 @@ struct Dialog(BufReader<TcpStream>);
 
 impl Dialog {
     async fn open(server: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(server).await.with_context(|| format!("cannot connect to {server}"))?;
+        let stream = TcpStream::connect(server)
+            .await
+            .with_context(|| format!("cannot connect to {server}"))?;
         stream.set_nodelay(true)?;
         let mut dialog = Self(BufReader::new(stream));
         dialog.reply().await?;
@@ -59,8 +66,14 @@ impl Dialog {
         if !go_ahead.starts_with('3') {
             return Ok(go_ahead);
         }
-        let content = if sample.raw { sample.content.clone() } else { stuffed(&sample.content) };
-        self.0.write_all(format!("{content}.\r\n").as_bytes()).await?;
+        let content = if sample.raw {
+            sample.content.clone()
+        } else {
+            stuffed(&sample.content)
+        };
+        self.0
+            .write_all(format!("{content}.\r\n").as_bytes())
+            .await?;
         self.reply().await
     }
 
@@ -80,5 +93,9 @@ impl Dialog {
 
 fn stuffed(content: &str) -> String {
     let stuffed = content.replace("\r\n.", "\r\n..");
-    if stuffed.starts_with('.') { format!(".{stuffed}") } else { stuffed }
+    if stuffed.starts_with('.') {
+        format!(".{stuffed}")
+    } else {
+        stuffed
+    }
 }

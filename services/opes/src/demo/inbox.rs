@@ -6,13 +6,18 @@ use opes_edge::report::{MessageOutcome, MessageReport};
 
 /// A line for each recipient of the queued message.
 pub(crate) fn received(maildir: Option<&Path>, reports: &[MessageReport]) -> Vec<String> {
-    let Some(maildir) = maildir else { return Vec::new() };
+    let Some(maildir) = maildir else {
+        return Vec::new();
+    };
     let queued = reports.iter().find_map(|report| match &report.outcome {
         MessageOutcome::Queued(id) => Some(id),
         _ => None,
     });
     match queued {
-        Some(id) => find(maildir, id).iter().map(|path| describe(maildir, path)).collect(),
+        Some(id) => find(maildir, id)
+            .iter()
+            .map(|path| describe(maildir, path))
+            .collect(),
         None => vec!["nothing".into()],
     }
 }
@@ -35,12 +40,30 @@ fn find(folder: &Path, id: &str) -> Vec<PathBuf> {
 fn describe(maildir: &Path, path: &Path) -> String {
     let octets = std::fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&octets);
-    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let mailbox = path.parent().and_then(Path::parent).and_then(|folder| folder.strip_prefix(maildir).ok());
-    let mailbox = mailbox.map(|mailbox| mailbox.display().to_string()).unwrap_or_default();
-    let names: Vec<&str> = text.lines().filter_map(|line| line.split("filename=\"").nth(1)?.split('"').next()).collect();
-    let attachments = if names.is_empty() { String::new() } else { format!(", attached: {}", names.join(", ")) };
-    let marks = field("X-Opes-Security:").map(|mark| format!(", X-Opes-Security: {mark}")).unwrap_or_default();
+    let field = |name: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+    };
+    let mailbox = path
+        .parent()
+        .and_then(Path::parent)
+        .and_then(|folder| folder.strip_prefix(maildir).ok());
+    let mailbox = mailbox
+        .map(|mailbox| mailbox.display().to_string())
+        .unwrap_or_default();
+    let names: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split("filename=\"").nth(1)?.split('"').next())
+        .collect();
+    let attachments = if names.is_empty() {
+        String::new()
+    } else {
+        format!(", attached: {}", names.join(", "))
+    };
+    let marks = field("X-Opes-Security:")
+        .map(|mark| format!(", X-Opes-Security: {mark}"))
+        .unwrap_or_default();
     format!(
         "{mailbox}: \"{}\", {} octets{attachments}{marks}",
         field("Subject:").unwrap_or_default(),

@@ -15,15 +15,31 @@ pub(crate) struct Sample {
 }
 
 /// The dozen.
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn all() -> Vec<Sample> {
     vec![
-        sample("dialog of RFC 4496 §3.1.1", "steve@example.org", "paul@example.com", rfc4496()),
-        sample("clean newsletter", "news@example.org", "paul@example.com", newsletter()),
+        sample(
+            "dialog of RFC 4496 §3.1.1",
+            "steve@example.org",
+            "paul@example.com",
+            rfc4496(),
+        ),
+        sample(
+            "clean newsletter",
+            "news@example.org",
+            "paul@example.com",
+            newsletter(),
+        ),
         sample(
             "executable attachment",
             "steve@example.org",
             "paul@example.com",
-            attachment("your invoice", "application/octet-stream", "invoice.pdf.exe", &executable()),
+            attachment(
+                "your invoice",
+                "application/octet-stream",
+                "invoice.pdf.exe",
+                &executable(),
+            ),
         ),
         sample(
             "executable that says it is a photo",
@@ -31,15 +47,30 @@ pub(crate) fn all() -> Vec<Sample> {
             "paul@example.com",
             attachment("holiday", "image/jpeg", "beach.jpg", &executable()),
         ),
-        sample("executable inside a forwarded message", "steve@example.org", "paul@example.com", forwarded()),
+        sample(
+            "executable inside a forwarded message",
+            "steve@example.org",
+            "paul@example.com",
+            forwarded(),
+        ),
         sample(
             "EICAR test file",
             "steve@example.org",
             "paul@example.com",
             attachment("test file", "text/plain", "eicar.txt", &eicar()),
         ),
-        sample("GTUBE spam test", "offers@example.org", "paul@example.com", text("best offer", GTUBE)),
-        sample("denied sender", "spammer@example.net", "paul@example.com", text("hello", "buy now")),
+        sample(
+            "GTUBE spam test",
+            "offers@example.org",
+            "paul@example.com",
+            text("best offer", GTUBE),
+        ),
+        sample(
+            "denied sender",
+            "spammer@example.net",
+            "paul@example.com",
+            text("hello", "buy now"),
+        ),
         two_recipients(),
         sample(
             "recipient with a new address",
@@ -61,21 +92,35 @@ pub(crate) fn all() -> Vec<Sample> {
             content: "Subject: one\r\n\r\nfirst\n.\nMAIL FROM:<ceo@example.com>\r\n".into(),
             raw: true,
         },
-        sample("8-bit text", "steve@example.org", "paul@example.com", eight_bit()),
+        sample(
+            "8-bit text",
+            "steve@example.org",
+            "paul@example.com",
+            eight_bit(),
+        ),
     ]
 }
 
 const GTUBE: &str = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X";
 
 fn sample(title: &'static str, from: &'static str, to: &str, content: String) -> Sample {
-    Sample { title, from, to: vec![to.into()], content, raw: false }
+    Sample {
+        title,
+        from,
+        to: vec![to.into()],
+        content,
+        raw: false,
+    }
 }
 
 fn two_recipients() -> Sample {
     Sample {
         title: "two recipients, one of them refused",
         from: "steve@example.org",
-        to: vec!["former.employee@example.com".into(), "paul@example.com".into()],
+        to: vec![
+            "former.employee@example.com".into(),
+            "paul@example.com".into(),
+        ],
         content: text("to both", "One of you is gone."),
         raw: false,
     }
@@ -113,7 +158,12 @@ fn forwarded() -> String {
     format!(
         "From: steve@example.org\r\nTo: paul@example.com\r\nSubject: Fwd: tool\r\nMIME-Version: 1.0\r\n\
          Content-Type: multipart/mixed; boundary=\"out\"\r\n\r\n--out\r\nContent-Type: message/rfc822\r\n\r\n{}--out--\r\n",
-        attachment("tool", "application/octet-stream", "setup.exe", &executable())
+        attachment(
+            "tool",
+            "application/octet-stream",
+            "setup.exe",
+            &executable()
+        )
     )
 }
 
@@ -134,7 +184,13 @@ fn executable() -> Vec<u8> {
 
 /// The EICAR test string, put together here so that this program is not itself "infected".
 pub(crate) fn eicar() -> Vec<u8> {
-    ["X5O!P%@AP[4\\PZX54(P^)7CC)7}$", "EICAR-STANDARD-ANTIVIRUS-TEST-FILE", "!$H+H*"].concat().into_bytes()
+    [
+        "X5O!P%@AP[4\\PZX54(P^)7CC)7}$",
+        "EICAR-STANDARD-ANTIVIRUS-TEST-FILE",
+        "!$H+H*",
+    ]
+    .concat()
+    .into_bytes()
 }
 
 fn folded(content: &[u8]) -> String {

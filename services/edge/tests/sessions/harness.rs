@@ -1,0 +1,242 @@
+//! An edge with a folder of its own, a callout service that does what the rule's parameters say, and a client.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use opes_callout_server::{
+    Answer, Command, CommandAnswer, Description, Listener, Message, ServerConfig, Service, serve,
+};
+use opes_edge::config::{DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol};
+use opes_edge::{EdgeHandle, Endpoints, Hooks, Metrics, Routing};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+/// Longer than anything takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+const SERVICES: &str = "
+apiVersion: opes.dev/v1alpha1
+kind: CalloutService
+metadata: { name: judge }
+spec: { class: analyze, builtin: { name: probe } }
+---
+apiVersion: opes.dev/v1alpha1
+kind: CalloutService
+metadata: { name: editor }
+spec: { class: adapt, builtin: { name: probe } }
+";
+
+struct Probe;
+
+impl Service for Probe {
+    fn describe(&self) -> Description {
+        Description::new("probe").whole_content()
+    }
+
+    async fn command(&self, command: Command) -> anyhow::Result<CommandAnswer> {
+        let parameters: serde_json::Value = serde_json::from_str(&command.parameters.json)?;
+        let line = String::from_utf8_lossy(&command.line).into_owned();
+        Ok(match parameters["do"].as_str() {
+            Some("route") => CommandAnswer::proceed().next_hop("192.0.2.25", 25),
+            Some("break") => {
+                CommandAnswer::rewrite("RCPT TO:<no address").next_hop("192.0.2.25", 25)
+            }
+            Some("rename") => CommandAnswer::rewrite(line.replace("alias.example", "example.org")),
+            _ => CommandAnswer::proceed(),
+        })
+    }
+
+    async fn message(&self, message: &mut Message) -> anyhow::Result<Answer> {
+        let parameters: serde_json::Value = serde_json::from_str(&message.parameters().json)?;
+        Ok(match parameters["do"].as_str() {
+            Some("score") => Answer::accept().annotate("spam.score", "9"),
+            Some("splice-end") => {
+                let content = message.read_all(64 << 20).await?;
+                Answer::accept().splice(content.len() as u64 - 2, 0, "!")
+            }
+            Some("header") => Answer::accept().add_header("X-Probe", "seen"),
+            Some("show-annotations") => {
+                let score = message.context().annotations.get("spam.score").cloned();
+                Answer::accept().add_header("X-Annotation", score.unwrap_or_else(|| "none".into()))
+            }
+            _ => Answer::accept(),
+        })
+    }
+}
+
+/// A running edge.
+pub(crate) struct Bench {
+    pub(crate) edge: EdgeHandle,
+    pub(crate) dir: TempDir,
+    stop: CancellationToken,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Bench {
+    /// One listener that relays for loopback, mail to a Maildir.
+    pub(crate) async fn start(rules: &str) -> Self {
+        Self::start_with(rules, |_| ()).await
+    }
+
+    pub(crate) async fn start_with(rules: &str, change: impl FnOnce(&mut EdgeConfig)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let maildir = dir.path().join("mail");
+        std::fs::create_dir(&maildir).unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let mut config = EdgeConfig {
+            listeners: vec![ListenerConfig::new("mx", any, ListenerProtocol::Smtp)],
+            relay_networks: vec!["127.0.0.0/8".parse().unwrap()],
+            delivery: DeliveryConfig {
+                maildir: Some(maildir),
+                ..DeliveryConfig::default()
+            },
+            drain_timeout: PATIENCE,
+            ..EdgeConfig::new("mail.example.com", dir.path().join("spool"))
+        };
+        change(&mut config);
+        let stop = CancellationToken::new();
+        let routing = routing(rules, &stop).await;
+        let mut registry = prometheus_client::registry::Registry::default();
+        let metrics = Arc::new(Metrics::register(&mut registry));
+        let edge = opes_edge::start(config, routing, metrics, Hooks::default())
+            .await
+            .unwrap();
+        Self { edge, dir, stop }
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self.edge.addresses()[0].1).await
+    }
+
+    /// The one message in the mailbox of `local@domain`, once it is there.
+    pub(crate) async fn delivered(&self, domain: &str, local: &str) -> String {
+        let new = self
+            .dir
+            .path()
+            .join("mail")
+            .join(domain)
+            .join(local)
+            .join("new");
+        let file = eventually(|| files(&new).into_iter().next()).await;
+        std::fs::read_to_string(file).unwrap()
+    }
+}
+
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking)
+        .await
+        .expect("in time")
+}
+
+async fn routing(rules: &str, stop: &CancellationToken) -> Routing {
+    let text = format!("{SERVICES}{rules}");
+    let table = opes_rules::load([("test.yaml", text.as_str())]).unwrap_or_else(|wrong| {
+        panic!(
+            "{}",
+            wrong.iter().map(ToString::to_string).collect::<String>()
+        )
+    });
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("http://{listener}");
+    let endpoints: Endpoints = table
+        .services
+        .keys()
+        .map(|name| (name.clone(), target.clone()))
+        .collect();
+    let serving = serve(
+        Arc::new(Probe),
+        listener,
+        ServerConfig::default(),
+        stop.clone(),
+    );
+    tokio::spawn(async move { serving.await.unwrap() });
+    Routing::new(table, &endpoints, "").unwrap()
+}
+
+/// A rule that calls `service` with `{"do": what}` and may do everything its class can.
+pub(crate) fn call(name: &str, at: &str, service: &str, what: &str, more: &str) -> String {
+    let allow = match (service, at) {
+        ("judge", _) => "reject",
+        (_, "rcptTo") => "recipients, route, reject",
+        _ => "header, body, reject",
+    };
+    format!(
+        "---\napiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: {name} }}\nspec: {{ at: [{at}], callout: {{ \
+         serviceRef: {{ name: {service} }}, allow: [{allow}], parameters: {{ do: {what} }} }}{more} }}\n"
+    )
+}
+
+/// A rule with an action.
+pub(crate) fn act(name: &str, at: &str, action: &str, more: &str) -> String {
+    format!(
+        "---\napiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: {name} }}\nspec: {{ at: [{at}], action: {{ {action} }}{more} }}\n"
+    )
+}
+
+/// One command at a time.
+pub(crate) struct Client(BufReader<TcpStream>);
+
+impl Client {
+    pub(crate) async fn connect(address: std::net::SocketAddr) -> Self {
+        let mut client = Self(BufReader::new(TcpStream::connect(address).await.unwrap()));
+        assert_eq!(client.reply().await.get(..3), Some("220"));
+        client.command("EHLO client.example.org").await;
+        client
+    }
+
+    /// The last line of the reply.
+    pub(crate) async fn command(&mut self, line: &str) -> String {
+        self.0
+            .write_all(format!("{line}\r\n").as_bytes())
+            .await
+            .unwrap();
+        self.reply().await
+    }
+
+    pub(crate) async fn reply(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            let read = tokio::time::timeout(PATIENCE, self.0.read_line(&mut line)).await;
+            read.expect("a reply in time").unwrap();
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return line.trim_end().to_owned();
+            }
+        }
+    }
+
+    /// Several commands; the code of each reply.
+    pub(crate) async fn codes(&mut self, lines: &[&str]) -> Vec<String> {
+        let mut codes = Vec::new();
+        for line in lines {
+            codes.push(
+                self.command(line)
+                    .await
+                    .get(..3)
+                    .unwrap_or_default()
+                    .to_owned(),
+            );
+        }
+        codes
+    }
+}
