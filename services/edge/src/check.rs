@@ -199,6 +199,7 @@ impl Connection {
         let plan = dialog.with_facts(point, ContentFacts::default(), |facts| {
             routing.table.plan(facts)
         });
+        self.edge.metrics.count_skipped(&plan);
         if plan.is_empty() {
             return Response::Proceed;
         }

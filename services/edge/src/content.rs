@@ -57,6 +57,7 @@ impl Stage {
         {
             return Self::AtEnd;
         }
+        run.metrics.count_skipped(&plan);
         if plan.is_empty() {
             return Self::Nothing;
         }
@@ -143,6 +144,7 @@ async fn at_end(run: Run, dialog: Arc<Dialog>, view: View) -> Result<Merged, Con
         headers: Some(&fields),
     };
     let plan = dialog.with_facts(Point::Content, facts, |facts| run.routing.table.plan(facts));
+    run.metrics.count_skipped(&plan);
     Ok(run
         .plan(plan, subject(Arc::new(dialog.context()), view))
         .await)
