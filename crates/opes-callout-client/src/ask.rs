@@ -1,6 +1,7 @@
 //! What the callers' futures and the task of a connection tell each other.
 //!
-//! The queue of asks has no bound of its own: permits bound the transactions, credit bounds the octets of each.
+//! The queue of asks has no bound of its own: permits bound the transactions, and a transaction hands over its next fragment only
+//! when the one before was taken from the queue. Credit is no such bound: it says what the service can hold, not what we can.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -83,6 +84,8 @@ pub(crate) struct Link {
     xid: AtomicU32,
     /// Octets of the original that may be handed over.
     limit: AtomicU64,
+    /// Octets of the original that the connection has taken from the queue.
+    taken: AtomicU64,
     changed: Notify,
 }
 
@@ -93,6 +96,7 @@ impl Link {
         Self {
             xid: AtomicU32::new(NO_XID),
             limit: limit.into(),
+            taken: AtomicU64::new(0),
             changed: Notify::new(),
         }
     }
@@ -115,11 +119,22 @@ impl Link {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Waits until more than `offset` octets may be handed over. One waiter at a time; cancel safe.
+    /// The connection has these octets now.
+    pub(crate) fn took(&self, data: &Data) {
+        let octets: usize = data
+            .fragments
+            .iter()
+            .map(|fragment| fragment.octets.len())
+            .sum();
+        self.taken.fetch_add(octets as u64, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// Waits until more than `offset` octets may be handed over and those before were taken. One waiter at a time; cancel safe.
     pub(crate) async fn wait_beyond(&self, offset: u64) {
         loop {
             let changed = self.changed.notified();
-            if self.limit() > offset {
+            if self.limit() > offset && self.taken.load(Ordering::Relaxed) >= offset {
                 return;
             }
             changed.await;

@@ -14,7 +14,7 @@ use crate::naming::Naming;
 const FRAGMENT_OCTETS_MAX: u64 = 64 * 1024;
 
 /// Octets that travel with the start of the transaction, in one write.
-const FIRST_OCTETS_MAX: u64 = 128 * 1024;
+const FIRST_OCTETS_MAX: u64 = 64 * 1024;
 
 /// The original flow of one transaction.
 #[derive(Debug)]

@@ -200,6 +200,7 @@ impl Task {
         match ask {
             Ask::Open(open) => self.open(*open),
             Ask::Data { link, data } => {
+                link.took(&data);
                 let Some(xid) = link.xid() else { return };
                 if let Some(transaction) = self.transactions.get_mut(&xid) {
                     transaction.hand_over(data);
@@ -228,6 +229,7 @@ impl Task {
             permit,
         } = open;
         self.last_use = Instant::now();
+        link.took(&data);
         let started = self
             .groups
             .id(&group, &self.service_uri, &mut self.core)

@@ -347,7 +347,7 @@ fn default_memory_budget() -> u64 {
 }
 
 fn default_memory_per_message() -> u64 {
-    128 << 10
+    64 << 10
 }
 
 fn default_sessions_max() -> usize {

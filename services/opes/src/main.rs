@@ -18,7 +18,7 @@ use clap::Parser as _;
 use crate::cli::{Cli, Command, LogFormat, UserCommand};
 
 /// Threads for file I/O and password hashing at once; more work waits.
-const BLOCKING_THREADS_MAX: usize = 16;
+const BLOCKING_THREADS_MAX: usize = 8;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
