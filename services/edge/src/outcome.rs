@@ -46,9 +46,13 @@ pub(crate) fn permit(answer: Answer, allow: PermissionSet) -> Permitted {
         .filter(|edit| gate.edit(edit))
         .collect();
     let adapted = answer.adapted.filter(|_| gate.may(Permission::Rewrite));
-    let command_line = answer
-        .command_line
-        .filter(|_| gate.may_any(&[Permission::Recipients, Permission::Sender]));
+    let command_line = answer.command_line.filter(|_| {
+        gate.may_any(&[
+            Permission::Rewrite,
+            Permission::Recipients,
+            Permission::Sender,
+        ])
+    });
     let envelope = outcome.envelope.unwrap_or_default();
     let sender = envelope.mail_from.filter(|_| gate.may(Permission::Sender));
     let recipients = envelope
