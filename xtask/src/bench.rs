@@ -69,7 +69,7 @@ pub(crate) fn run(binaries: &Path, quick: bool) -> Result<()> {
         let [mut edge, mut postfix] = [Vec::new(), Vec::new()];
         for _ in 0..scenario.rounds {
             edge.push(round(scenario, |sink| system::edge(binaries, sink))?);
-            postfix.push(round(scenario, |sink| system::postfix(sink))?);
+            postfix.push(round(scenario, system::postfix)?);
         }
         print(scenario, &median(&edge), &median(&postfix));
     }

@@ -1,67 +1,107 @@
-//! Where builds are kept between runs: a folder per user, keyed by the lock file, so that a clean checkout starts warm.
+//! Where the gate compiles to: a folder per dependency set outside the checkout, so that a clean checkout is tested warm.
+//!
+//! `CARGO_TARGET_DIR` wins. Otherwise `${XDG_CACHE_HOME:-~/.cache}/opes/target-HASH`, where HASH is of `Cargo.lock`. Folders
+//! of other dependency sets are removed a day after their last use, except the most recent one.
 
-use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result};
+use anyhow::Context as _;
 
-use crate::step;
+use crate::step::root;
 
-/// Target folders of older lock files that stay.
-const KEPT: usize = 1;
+const MARKER: &str = ".opes-last-used";
+const UNUSED_FOR: Duration = Duration::from_hours(24);
+const OTHERS_KEPT: usize = 1;
 
-/// `CARGO_TARGET_DIR` if it is set, else `~/.cache/opes/target-HASH`.
-pub(crate) fn target_folder() -> Result<PathBuf> {
-    if let Some(folder) = std::env::var_os("CARGO_TARGET_DIR") {
-        return Ok(folder.into());
+/// The folder, made and marked as used.
+pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(folder) = FOLDER.get() {
+        return Ok(folder.clone());
     }
-    let cache = cache_folder()?;
-    let lock = std::fs::read(step::root().join("Cargo.lock")).context("Cargo.lock")?;
-    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(lock);
-    let folder = cache.join(format!("target-{hash:016x}"));
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot make {}", folder.display()))?;
-    // The marker's time says when the folder was last used.
-    std::fs::write(folder.join("last-used"), "")?;
-    prune(&cache, &folder)?;
+    let folder = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(given) => root().join(given),
+        None => cached_folder()?,
+    };
+    Ok(FOLDER.get_or_init(|| folder).clone())
+}
+
+fn cached_folder() -> anyhow::Result<PathBuf> {
+    let lock = fs::read(root().join("Cargo.lock")).context("Cargo.lock")?;
+    let cache = cache_home()?.join("opes");
+    let folder = cache.join(format!("target-{:016x}", fnv1a(&lock)));
+    fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}; set CARGO_TARGET_DIR", folder.display()))?;
+    fs::write(folder.join(MARKER), b"").context("cannot write the cache folder")?;
+    for old in outdated(others(&cache, &folder)?, SystemTime::now()) {
+        println!("xtask: removing {}, of another Cargo.lock", old.display());
+        fs::remove_dir_all(&old).with_context(|| old.display().to_string())?;
+    }
     Ok(folder)
 }
 
-fn cache_folder() -> Result<PathBuf> {
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| {
-            let home = std::env::var_os("HOME")?;
-            Some(PathBuf::from(home).join(".cache"))
-        });
-    Ok(base
-        .context("neither CARGO_TARGET_DIR nor XDG_CACHE_HOME nor HOME is set")?
-        .join("opes"))
+fn cache_home() -> anyhow::Result<PathBuf> {
+    let absolute = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .context("neither HOME nor XDG_CACHE_HOME is set; set CARGO_TARGET_DIR")
 }
 
-/// Removes the builds of lock files that have not been used for longest.
-fn prune(cache: &Path, current: &Path) -> Result<()> {
-    let mut others: Vec<_> = std::fs::read_dir(cache)?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            path != current
-                && path
-                    .file_name()
-                    .is_some_and(|n| n.to_string_lossy().starts_with("target-"))
-        })
-        .map(|path| {
-            let used = std::fs::metadata(path.join("last-used"))
-                .and_then(|meta| meta.modified())
-                .ok();
-            (used, path)
-        })
-        .collect();
-    others.sort();
-    let surplus = others.len().saturating_sub(KEPT);
-    for (_, path) in others.into_iter().take(surplus) {
-        std::fs::remove_dir_all(&path)
-            .with_context(|| format!("cannot remove {}", path.display()))?;
+/// Folders of other dependency sets with the time of their last use.
+fn others(cache: &Path, current: &Path) -> anyhow::Result<Vec<(SystemTime, PathBuf)>> {
+    let mut others = Vec::new();
+    for entry in fs::read_dir(cache)? {
+        let path = entry?.path();
+        let marker = fs::metadata(path.join(MARKER)).and_then(|marker| marker.modified());
+        if let (true, Ok(used)) = (path != current, marker) {
+            others.push((used, path));
+        }
     }
-    Ok(())
+    Ok(others)
+}
+
+fn outdated(mut folders: Vec<(SystemTime, PathBuf)>, now: SystemTime) -> Vec<PathBuf> {
+    folders.sort_by(|a, b| b.cmp(a));
+    let unused = |used: &SystemTime| now.duration_since(*used).is_ok_and(|age| age > UNUSED_FOR);
+    let beyond = folders.into_iter().skip(OTHERS_KEPT);
+    beyond
+        .filter(|(used, _)| unused(used))
+        .map(|(_, path)| path)
+        .collect()
+}
+
+/// FNV-1a, 64 bits: equal inputs get equal folder names, on every version of Rust.
+fn fnv1a(octets: &[u8]) -> u64 {
+    octets.iter().fold(0xcbf2_9ce4_8422_2325, |hash, octet| {
+        (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_published_one() {
+        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn recent_and_most_recent_folders_stay() {
+        let hour = Duration::from_hours(1);
+        let now = SystemTime::UNIX_EPOCH + 1000 * hour;
+        let used = |hours: u32, name: &str| (now - hours * hour, PathBuf::from(name));
+        assert!(outdated(vec![used(900, "only")], now).is_empty());
+        assert!(outdated(vec![used(1, "a"), used(2, "b")], now).is_empty());
+        let old = outdated(vec![used(30, "b"), used(90, "c"), used(25, "a")], now);
+        assert_eq!(old, [PathBuf::from("b"), PathBuf::from("c")]);
+    }
 }

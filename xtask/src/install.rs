@@ -1,4 +1,5 @@
-//! The foreign software that tests and bench run against, from Debian's packages.
+//! The foreign software that tests and bench run against, from Debian's packages: installed when missing, configured by
+//! nobody, not left running.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,51 +14,72 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/sbin/smtp-source", "postfix"),
     ("/usr/bin/swaks", "swaks"),
     ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/python3", "python3"),
+    // swaks speaks TLS with it.
+    ("/usr/share/doc/libnet-ssleay-perl", "libnet-ssleay-perl"),
 ];
 
-/// A file whose presence makes package scripts leave services stopped.
-const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// Installs without a question, and without starting or enabling a mail server on a developer's machine: while `policy-rc.d`
+/// says 101, package scripts start nothing. Postfix gets no configuration; the tests write their own.
+const SCRIPT: &str = r#"
+set -e
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+case " $* " in *" postfix "*)
+    echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections ;;
+esac
+apt-get install -q -y --no-install-recommends "$@" || {
+    apt-get update -q
+    apt-get install -q -y --no-install-recommends "$@"
+}
+case " $* " in *" postfix "*)
+    if [ -d /run/systemd/system ]; then systemctl disable --now postfix.service || true; fi ;;
+esac
+"#;
 
 /// Installs what is missing.
 pub(crate) fn packages() -> Result<()> {
-    let mut missing: Vec<&str> = NEEDED
-        .iter()
-        .filter(|(program, _)| !Path::new(program).exists())
-        .map(|(_, package)| *package)
-        .collect();
-    missing.dedup();
+    let missing = missing(|program| Path::new(program).exists());
     if missing.is_empty() {
         return Ok(());
     }
+    let names = missing.join(" ");
+    let advice = format!("`apt-get install {names}` as root, then run this again");
     ensure!(
         Path::new("/usr/bin/apt-get").exists(),
-        "these are missing and cannot be installed without apt-get: {}",
-        missing.join(", ")
+        "{names} missing, and this is no Debian; install them by hand"
     );
-    step::command("apt-get update", &mut apt(&["update", "-q"]))?;
-    let stopped = StoppedServices::begin();
-    let mut install = apt(&["install", "-q", "-y", "--no-install-recommends"]);
-    let result = step::command(
-        &format!("apt-get install {}", missing.join(" ")),
-        install.args(&missing),
-    );
-    drop(stopped);
-    result
-}
-
-fn apt(arguments: &[&str]) -> Command {
-    let mut command = if is_root() {
-        Command::new("apt-get")
+    let mut install = if is_root() {
+        Command::new("env")
     } else {
         Command::new("sudo")
     };
     if !is_root() {
-        command.args(["-n", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        let sudo = Command::new("sudo").args(["-n", "true"]).output();
+        let may = sudo.is_ok_and(|output| output.status.success());
+        ensure!(
+            may,
+            "{names} missing, and neither root nor sudo without a password: {advice}"
+        );
+        install.arg("-n");
     }
-    command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .args(arguments);
-    command
+    install.args(["sh", "-c", SCRIPT, "install"]).args(&missing);
+    step::timed(&format!("install {names}"), || {
+        let status = install.status()?;
+        ensure!(status.success(), "apt-get: {status}; {advice}");
+        Ok(())
+    })
+}
+
+fn missing(is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let absent = NEEDED.iter().filter(|(program, _)| !is_there(program));
+    let mut packages: Vec<_> = absent.map(|(_, package)| *package).collect();
+    packages.dedup();
+    packages
 }
 
 fn is_root() -> bool {
@@ -65,30 +87,26 @@ fn is_root() -> bool {
     output.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
-/// Keeps the machine's own mail server from being started by its installation, which would take port 25.
-struct StoppedServices {
-    ours: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::missing;
 
-impl StoppedServices {
-    fn begin() -> Self {
-        let ours = is_root() && !Path::new(POLICY).exists();
-        if ours {
-            // Without it the installation still works; only a server runs that nobody asked for.
-            let _ = std::fs::write(POLICY, "#!/bin/sh\nexit 101\n");
-            let _ = std::fs::set_permissions(
-                POLICY,
-                std::os::unix::fs::PermissionsExt::from_mode(0o755),
-            );
-        }
-        Self { ours }
-    }
-}
-
-impl Drop for StoppedServices {
-    fn drop(&mut self) {
-        if self.ours {
-            let _ = std::fs::remove_file(POLICY);
-        }
+    #[test]
+    fn each_missing_package_is_named_once() {
+        assert_eq!(
+            missing(|_| false),
+            [
+                "postfix",
+                "swaks",
+                "openssl",
+                "python3",
+                "libnet-ssleay-perl"
+            ]
+        );
+        assert_eq!(
+            missing(|program| !program.ends_with("smtp-source")),
+            ["postfix"]
+        );
+        assert!(missing(|_| true).is_empty());
     }
 }

@@ -46,18 +46,6 @@ fn run(arguments: &[String]) -> Result<()> {
 fn bench(quick: bool) -> Result<()> {
     install::packages()?;
     let target = cache::target_folder()?;
-    step::cargo(
-        "release build",
-        &target,
-        &[
-            "build",
-            "--release",
-            "--locked",
-            "-p",
-            "opes",
-            "-p",
-            "opes-examples",
-        ],
-    )?;
+    step::release_build(&target)?;
     bench::run(&target.join("release"), quick)
 }

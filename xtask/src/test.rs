@@ -12,30 +12,27 @@ use crate::{cache, deny, install};
 /// Runs the gate. `fast` leaves out lints and end-to-end tests.
 pub(crate) fn run(fast: bool) -> Result<()> {
     let started = Instant::now();
+    let outcome = gate(fast);
+    step::summary();
+    if outcome.is_ok() {
+        println!("all passed, {} s", started.elapsed().as_secs());
+    }
+    outcome
+}
+
+fn gate(fast: bool) -> Result<()> {
     let target = cache::target_folder()?;
     println!("builds are kept in {}", target.display());
     if has_tool("fmt") {
         cargo("format", &target, &["fmt", "--all", "--check"])?;
     } else {
-        println!("── format: rustfmt is not installed, not checked");
+        step::skipped("format", "no rustfmt; `rustup component add rustfmt`");
     }
     deny::check(&target)?;
     if !fast {
         install::packages()?;
         lints(&target)?;
-        cargo(
-            "release build",
-            &target,
-            &[
-                "build",
-                "--release",
-                "--locked",
-                "-p",
-                "opes",
-                "-p",
-                "opes-examples",
-            ],
-        )?;
+        step::release_build(&target)?;
     }
     let mut tests = step::cargo_command(&target);
     tests
@@ -44,14 +41,12 @@ pub(crate) fn run(fast: bool) -> Result<()> {
     if fast {
         tests.args(["--exclude", "opes-e2e"]);
     }
-    step::command("tests", &mut tests)?;
-    println!("── all passed, {} s", started.elapsed().as_secs());
-    Ok(())
+    step::command("tests", &mut tests)
 }
 
 fn lints(target: &Path) -> Result<()> {
     if !has_tool("clippy") {
-        println!("── lints: clippy is not installed, not checked");
+        step::skipped("lints", "no clippy; `rustup component add clippy`");
         return Ok(());
     }
     cargo(
@@ -78,19 +73,7 @@ fn has_tool(name: &str) -> bool {
 pub(crate) fn soak(minutes: u64) -> Result<()> {
     install::packages()?;
     let target = cache::target_folder()?;
-    cargo(
-        "release build",
-        &target,
-        &[
-            "build",
-            "--release",
-            "--locked",
-            "-p",
-            "opes",
-            "-p",
-            "opes-examples",
-        ],
-    )?;
+    step::release_build(&target)?;
     let end = Instant::now() + Duration::from_secs(minutes * 60);
     let mut round = 0_u64;
     while Instant::now() < end {

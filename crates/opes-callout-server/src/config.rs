@@ -9,8 +9,9 @@ pub struct ServerConfig {
     pub transactions_max: u32,
     /// Service groups (rules with their parameters) alive at once.
     pub groups_max: u32,
-    /// Octets of the original that a processor may send at first, per transaction; twice as many once the handler reads.
-    /// Memory is bounded by twice this times `transactions_max` times connections.
+    /// Octets of the original that a processor may send at first, per transaction; four times as many once the handler
+    /// reads.
+    /// Memory is bounded by four times this times `transactions_max` times connections.
     pub window_octets: u64,
     /// Largest frame that is read, in octets; larger ones end the connection.
     pub frame_octets_max: usize,

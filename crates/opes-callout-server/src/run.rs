@@ -60,7 +60,7 @@ fn listen_argument(arguments: impl Iterator<Item = String>) -> anyhow::Result<Op
             "--listen" => {
                 listen = arguments
                     .next()
-                    .context("--listen needs HOST:PORT or unix:PATH")?
+                    .context("--listen needs HOST:PORT or unix:PATH")?;
             }
             "--help" | "-h" => return Ok(None),
             other => match other.strip_prefix("--listen=") {

@@ -55,7 +55,11 @@ fn refused_files_give_exactly_these_diagnostics() {
 
 #[test]
 fn example_files_compile_without_a_warning() {
-    for path in yaml_files(&root().join("examples/rules")) {
+    let folders = ["examples/rules", "examples/with-external-services"];
+    for path in folders
+        .iter()
+        .flat_map(|folder| yaml_files(&root().join(folder)))
+    {
         let text = fs::read_to_string(&path).unwrap();
         match load([(name_of(&path).as_str(), text.as_str())]) {
             Ok(table) => assert!(table.warnings.is_empty(), "{:?}", table.warnings),

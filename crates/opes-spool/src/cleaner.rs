@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::index::{Entry, Location};
 use crate::record::{HEADER_OCTETS, Header, Prepared};
-use crate::segment::segment_path;
+use crate::segment::{SegmentEnd, segment_path};
 use crate::spool::settle_job;
 use crate::writer::Writer;
 use crate::{QueueId, Settlement, SpoolError};
@@ -33,9 +33,7 @@ pub(crate) struct Cleaning {
 struct Copy {
     id: QueueId,
     message: Prepared,
-    /// Recipients that were settled in segments that may go.
-    settled: Option<Prepared>,
-    entry: Entry,
+    at: Location,
 }
 
 impl Cleaning {
@@ -53,23 +51,25 @@ impl Writer {
             return;
         };
         if self.cleaning.plan.is_empty() && self.worth_copying(oldest) {
-            self.cleaning.plan = self.shared.index().in_segment(oldest);
+            self.cleaning.plan = self.shared.index().in_segment(oldest.number);
         }
         if self.cleaning.has_more()
             && let Err(error) = self.copy_step()
         {
-            tracing::error!(%error, segment = oldest, "cannot clean a spool segment; it keeps its space");
+            tracing::error!(%error, segment = oldest.number, "cannot clean a spool segment; it keeps its space");
             self.cleaning.plan.clear();
             if matches!(error, SpoolError::Damaged { .. } | SpoolError::Read { .. }) {
-                self.cleaning.stuck = Some(oldest);
+                self.cleaning.stuck = Some(oldest.number);
             }
         }
         self.remove_dead();
     }
 
     fn remove_dead(&mut self) {
-        while let Some(oldest) = self.sealed.front().copied() {
-            if self.shared.index().live(oldest).messages > 0 || self.current.is_none() {
+        while let Some(oldest) = self.sealed.front().map(|end| end.number) {
+            // One stays, so that numbers go on where they were.
+            let is_last = self.sealed.len() == 1 && self.shared.tail().segment.is_none();
+            if is_last || self.shared.index().live(oldest).messages > 0 {
                 return;
             }
             let dir = &self.shared.dir;
@@ -88,13 +88,17 @@ impl Writer {
     }
 
     /// At most half of the log is alive, and there is enough of it.
-    fn worth_copying(&self, oldest: u64) -> bool {
+    fn worth_copying(&self, oldest: SegmentEnd) -> bool {
         let segments = self.sealed.len() as u64;
-        if segments <= SLACK_SEGMENTS || self.cleaning.stuck == Some(oldest) {
+        if segments <= SLACK_SEGMENTS || self.cleaning.stuck == Some(oldest.number) {
             return false;
         }
-        let log = segments * self.shared.config.segment_octets;
-        self.trouble_free() && self.shared.index().live_octets() * 2 < log
+        let log: u64 = self.sealed.iter().map(|segment| segment.end).sum();
+        let (live, copies) = {
+            let index = self.shared.index();
+            (index.live_octets(), index.live(oldest.number).octets)
+        };
+        live * 2 < log && self.may_copy(copies)
     }
 
     fn copy_step(&mut self) -> Result<(), SpoolError> {
@@ -104,65 +108,91 @@ impl Writer {
             && let Some(id) = self.cleaning.plan.pop()
         {
             // It may have been settled in the meantime.
-            let entry = self.shared.index().get(&id).cloned();
-            if let Some(entry) = entry {
-                octets += entry.at.octets;
-                copies.push(self.read_back(id, entry)?);
+            let at = self.shared.index().get(&id).map(|entry| entry.at.clone());
+            if let Some(at) = at {
+                octets += at.octets;
+                copies.push(self.read_back(id, at)?);
             }
         }
-        let mut records: Vec<_> = copies
-            .iter()
-            .flat_map(|copy| [Some(copy.message.clone()), copy.settled.clone()])
-            .flatten()
-            .collect();
-        if records.is_empty() {
+        if copies.is_empty() {
             return Ok(());
         }
-        let start = self.write_copies(&mut records)?;
-        self.point_to_copies(copies, start);
-        Ok(())
+        self.write_copies(copies, octets)
     }
 
-    fn point_to_copies(&self, copies: Vec<Copy>, mut offset: u64) {
-        let Some(segment) = &self.current else {
-            return;
-        };
-        let mut index = self.shared.index();
-        for copy in copies {
-            let at = Location {
-                segment: segment.number,
-                record_seed: segment.record_seed,
-                file: Arc::clone(&segment.file),
-                offset,
-                ..copy.entry.at
-            };
-            index.moved(&copy.id, at);
-            offset += copy.message.octets();
-            offset += copy.settled.as_ref().map_or(0, Prepared::octets);
+    /// Writes copies, makes them durable, and points the index to them.
+    fn write_copies(&mut self, copies: Vec<Copy>, octets: u64) -> Result<(), SpoolError> {
+        let octets = octets.saturating_add(self.shared.config.settle_reserve());
+        if octets > self.shared.tail().room() {
+            self.make_room(octets)?;
+        }
+        let written = self.append_copies(copies);
+        match written.and_then(|places| self.sync().map(|()| places)) {
+            Ok(places) => {
+                let mut index = self.shared.index();
+                for (id, at) in places {
+                    index.moved(&id, at);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let _ = self.abandon(&error);
+                Err(error)
+            }
         }
     }
 
-    fn read_back(&self, id: QueueId, entry: Entry) -> Result<Copy, SpoolError> {
-        let path = self.shared.segment_path(entry.at.segment);
-        let (head, content) = read_record(&entry.at).map_err(SpoolError::read(&path))?;
-        if !intact(&head, &content, &id, entry.at.record_seed) {
+    /// Each message with a settlement for recipients that are settled: theirs may be in a segment that is about to go. What is settled is
+    /// looked up under the lock that settlements are written under, so that none falls between.
+    fn append_copies(&self, copies: Vec<Copy>) -> Result<Vec<(QueueId, Location)>, SpoolError> {
+        let mut tail = self.shared.tail();
+        let segment = tail.segment.as_mut().ok_or(SpoolError::Closed)?;
+        let mut records = Vec::new();
+        let mut places = Vec::new();
+        let mut offset = segment.end;
+        {
+            let index = self.shared.index();
+            for copy in copies {
+                let Some(entry) = index.get(&copy.id) else {
+                    continue;
+                };
+                let settled = settled_earlier(copy.id, entry);
+                let octets = settled.as_ref().map_or(0, Prepared::octets);
+                places.push((copy.id, Location { offset, ..copy.at }));
+                offset += copy.message.octets() + octets;
+                records.push(copy.message);
+                records.extend(settled);
+            }
+        }
+        let appended = segment.append(&*self.shared.disk, &mut records)?;
+        self.shared.count_written(appended.octets);
+        for (_, at) in &mut places {
+            at.segment = appended.segment;
+            at.record_seed = appended.record_seed;
+            at.file = Arc::clone(&appended.file);
+        }
+        Ok(places)
+    }
+
+    fn read_back(&self, id: QueueId, at: Location) -> Result<Copy, SpoolError> {
+        let path = self.shared.segment_path(at.segment);
+        let (head, content) = read_record(&at).map_err(SpoolError::read(&path))?;
+        if !intact(&head, &content, &id, at.record_seed) {
             let id = id.to_string();
             return Err(SpoolError::Damaged { id, path });
         }
-        let settled = (!entry.settled.is_empty()).then(|| {
-            let earlier = entry
-                .settled
-                .iter()
-                .map(|recipient| (*recipient, Settlement::Earlier));
-            settle_job(id, &earlier.collect::<Vec<_>>(), None).record
-        });
-        Ok(Copy {
-            id,
-            message: Prepared::copied(head, vec![content]),
-            settled,
-            entry,
-        })
+        let message = Prepared::copied(head, vec![content]);
+        Ok(Copy { id, message, at })
     }
+}
+
+/// The record that says which recipients are settled, if any are.
+fn settled_earlier(id: QueueId, entry: &Entry) -> Option<Prepared> {
+    let settled = entry.settled.iter();
+    let outcomes: Vec<_> = settled
+        .map(|recipient| (*recipient, Settlement::Earlier))
+        .collect();
+    (!outcomes.is_empty()).then(|| settle_job(id, &outcomes, None).record)
 }
 
 fn read_record(at: &Location) -> std::io::Result<(BytesMut, Bytes)> {

@@ -161,7 +161,7 @@ impl SpoolError {
     }
 }
 
-fn no_space(error: &io::Error) -> bool {
+pub(crate) fn no_space(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded

@@ -22,6 +22,7 @@ mod record;
 mod recovery;
 mod segment;
 mod spool;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -1,18 +1,21 @@
-//! Opening a spool: directory, lock, recovery, first segment, writer thread.
+//! Opening a spool: directory, lock, recovery, first segment, threads.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use rustix::fs::FlockOperation;
 
 use crate::disk::{Disk, SystemDisk};
+use crate::error::no_space;
 use crate::index::{Entry, Index};
 use crate::own_file::OWN_FILES;
 use crate::recovery::{Found, recover};
 use crate::spool::Shared;
+use crate::tail::run_settler;
 use crate::writer::Writer;
 use crate::{QueueId, Queued, Spool, SpoolConfig, SpoolError, StoredContent};
 
@@ -20,7 +23,7 @@ const LOCK_FILE: &str = "lock";
 
 impl Spool {
     /// Opens the spool in `dir`, making the directory if need be, and gives the messages that wait there, oldest first.
-    /// Reads all of it: about a second a GiB. Blocks; call it before the program serves.
+    /// On a full volume it opens all the same: stores are refused until there is space, settlements are recorded. Reads all of it: about a second a GiB. Blocks; call it before the program serves.
     pub fn open(dir: &Path, config: SpoolConfig) -> Result<(Self, Vec<Queued>), SpoolError> {
         Self::open_on(Arc::new(SystemDisk), dir, config)
     }
@@ -35,22 +38,14 @@ impl Spool {
         let lock = lock(dir)?;
         sync_name(&*disk, dir)?;
         let recovered = recover(dir)?;
-        let next_number = recovered.left.number + 1;
+        let newest = recovered.segments.last().copied().unwrap_or_default();
+        let next_number = newest.number + 1;
         let index = index(&recovered.messages);
         let shared = Arc::new(Shared::new(dir, config, disk, next_number, index));
         let sealed: VecDeque<_> = recovered.segments.into();
-        let mut writer = Writer::start(
-            Arc::clone(&shared),
-            lock,
-            sealed,
-            recovered.left,
-            next_number,
-        )?;
+        let mut writer = Writer::start(Arc::clone(&shared), lock, sealed, next_number)?;
         writer.clean();
-        let thread = std::thread::Builder::new().name("spool".to_owned());
-        let handle = thread
-            .spawn(move || writer.run())
-            .map_err(SpoolError::directory(dir))?;
+        let handle = start_threads(writer).map_err(SpoolError::directory(dir))?;
         let queued = recovered
             .messages
             .into_iter()
@@ -58,6 +53,20 @@ impl Spool {
             .collect();
         Ok((Self::new(shared, handle), queued))
     }
+}
+
+fn start_threads(writer: Writer) -> io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(&writer.shared);
+    let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let settler = named("spool-settle").spawn({
+        let shared = Arc::clone(&shared);
+        move || run_settler(&shared)
+    })?;
+    let handle = named("spool").spawn(move || writer.run(settler));
+    if handle.is_err() {
+        shared.settles.close();
+    }
+    handle
 }
 
 /// A spool that was just made must not vanish with its messages.
@@ -88,8 +97,11 @@ fn lock(dir: &Path) -> Result<File, SpoolError> {
             holder: holder(&mut file),
         });
     }
-    write_holder(&mut file).map_err(SpoolError::directory(&path))?;
-    Ok(file)
+    match write_holder(&mut file) {
+        // The lock holds without it, and who starts on a full volume must be able to deliver.
+        Err(error) if no_space(&error) => Ok(file),
+        other => other.map(|()| file).map_err(SpoolError::directory(&path)),
+    }
 }
 
 fn holder(file: &mut File) -> String {

@@ -1,4 +1,4 @@
-//! What waits for the writer thread. While it waits for the disk, the next commit collects here.
+//! What waits for a thread of the spool. While the writer waits for the disk, the next commit collects here.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -31,40 +31,45 @@ pub(crate) struct Settle {
     pub(crate) reply: Option<oneshot::Sender<Result<(), SpoolError>>>,
 }
 
+/// For the writer.
 pub(crate) enum Job {
     Store(Box<Store>),
+    /// One that the settler found no place for.
     Settle(Settle),
 }
 
-#[derive(Default)]
-pub(crate) struct Queue {
-    state: Mutex<State>,
+/// Requests for one thread.
+pub(crate) struct Queue<T> {
+    state: Mutex<State<T>>,
     ready: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    jobs: Vec<Job>,
+struct State<T> {
+    jobs: Vec<T>,
     closed: bool,
-    /// Spares a system call per request while the writer is busy.
-    writer_waits: bool,
-}
-
-// === impl Job ===
-
-impl Job {
-    pub(crate) fn octets(&self) -> u64 {
-        match self {
-            Self::Store(store) => store.record.octets(),
-            Self::Settle(settle) => settle.record.octets(),
-        }
-    }
+    /// The thread shall come back although there is no request.
+    nudged: bool,
+    /// Spares a system call per request while the thread is busy.
+    waits: bool,
 }
 
 // === impl Queue ===
 
-impl Queue {
-    pub(crate) fn push(&self, job: Job) -> Result<(), SpoolError> {
+impl<T> Queue<T> {
+    pub(crate) fn new() -> Self {
+        let state = State {
+            jobs: Vec::new(),
+            closed: false,
+            nudged: false,
+            waits: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            ready: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn push(&self, job: T) -> Result<(), SpoolError> {
         let mut state = self.lock();
         if state.closed {
             return Err(SpoolError::Closed);
@@ -75,10 +80,24 @@ impl Queue {
             });
         }
         state.jobs.push(job);
-        if state.writer_waits {
-            self.ready.notify_one();
-        }
+        self.wake(&state);
         Ok(())
+    }
+
+    /// Requests that were counted in another queue already: neither full nor closed is a reason to lose them.
+    pub(crate) fn put_back(&self, jobs: impl IntoIterator<Item = T>) {
+        let mut state = self.lock();
+        state.jobs.extend(jobs);
+        if !state.jobs.is_empty() {
+            self.wake(&state);
+        }
+    }
+
+    /// Makes a [`Queue::take`] that waits return, so that its caller looks at its deadline again.
+    pub(crate) fn nudge(&self) {
+        let mut state = self.lock();
+        state.nudged = true;
+        self.wake(&state);
     }
 
     /// No more requests; those that wait are still done.
@@ -87,31 +106,38 @@ impl Queue {
         self.ready.notify_one();
     }
 
-    /// All that waits; blocks until there is something, until `deadline`, or until the queue is closed. `None` = closed and empty.
-    pub(crate) fn take(&self, deadline: Option<Instant>) -> Option<Vec<Job>> {
+    /// All that waits; blocks until there is something, a nudge, `deadline`, or the end. `None` = closed and empty.
+    pub(crate) fn take(&self, deadline: Option<Instant>) -> Option<Vec<T>> {
         let mut state = self.lock();
-        while state.jobs.is_empty() && !state.closed {
+        while state.jobs.is_empty() && !state.closed && !state.nudged {
             let wait = match deadline {
                 Some(deadline) => deadline.checked_duration_since(Instant::now()),
                 None => Some(std::time::Duration::MAX),
             };
             let Some(wait) = wait else { break };
-            state.writer_waits = true;
+            state.waits = true;
             let (woken, _) = self
                 .ready
                 .wait_timeout(state, wait)
                 .unwrap_or_else(PoisonError::into_inner);
             state = woken;
-            state.writer_waits = false;
+            state.waits = false;
         }
+        state.nudged = false;
         if state.jobs.is_empty() && state.closed {
             return None;
         }
         Some(std::mem::take(&mut state.jobs))
     }
 
-    /// The state is a list and two flags, whole after every statement.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn wake(&self, state: &State<T>) {
+        if state.waits {
+            self.ready.notify_one();
+        }
+    }
+
+    /// The state is a list and flags, whole after every statement.
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -37,10 +37,8 @@ pub(crate) struct Found {
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
     pub(crate) messages: BTreeMap<QueueId, Found>,
-    /// Segment files, oldest first.
-    pub(crate) segments: Vec<u64>,
-    /// Where the newest one ends.
-    pub(crate) left: SegmentEnd,
+    /// Segment files and where they end, oldest first.
+    pub(crate) segments: Vec<SegmentEnd>,
 }
 
 /// Which recipients of a message are settled.
@@ -132,14 +130,13 @@ pub(crate) fn recover(dir: &Path) -> Result<Recovered, SpoolError> {
     }
     let messages = judge(dir, facts)?;
     remove_needless_own_files(dir, &messages)?;
-    let left = segments.last().map(|segment| SegmentEnd {
+    let ends = segments.iter().map(|segment| SegmentEnd {
         number: segment.number,
         end: segment.scan.end,
     });
     Ok(Recovered {
         messages,
-        segments: segments.iter().map(|segment| segment.number).collect(),
-        left: left.unwrap_or_default(),
+        segments: ends.collect(),
     })
 }
 
@@ -246,9 +243,15 @@ fn report_gaps(dir: &Path, segment: &Segment, end: Option<u64>) -> Result<(), Sp
             tracing::info!(%path, offset = gap.start, "ignored a write that a crash cut short");
             continue;
         }
-        let copy = save_gap(dir, segment, gap)?;
         let octets = gap.end - gap.start;
-        tracing::error!(%path, offset = gap.start, octets, copy = %copy.display(), "spool segment is damaged; the octets were copied, all other messages are recovered");
+        match unless_full(save_gap(dir, segment, gap))? {
+            Some(copy) => {
+                tracing::error!(%path, offset = gap.start, octets, copy = %copy.display(), "spool segment is damaged; the octets were copied, all other messages are recovered");
+            }
+            None => {
+                tracing::error!(%path, offset = gap.start, octets, "spool segment is damaged, and the volume is too full for a copy of the octets; all other messages are recovered");
+            }
+        }
     }
     Ok(())
 }
@@ -265,9 +268,17 @@ fn save_gap(dir: &Path, segment: &Segment, gap: &Gap) -> Result<PathBuf, SpoolEr
     save(dir, &name, &octets)
 }
 
+/// What is for the postmaster to look at must not keep a full spool from being emptied.
+fn unless_full<T>(saved: Result<T, SpoolError>) -> Result<Option<T>, SpoolError> {
+    match saved {
+        Err(error) if error.is_full() => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 fn save(dir: &Path, name: &str, octets: &[u8]) -> Result<PathBuf, SpoolError> {
     let folder = dir.join(DAMAGED);
-    std::fs::create_dir_all(&folder).map_err(SpoolError::directory(&folder))?;
+    std::fs::create_dir_all(&folder).map_err(SpoolError::write(&folder))?;
     let path = folder.join(name);
     std::fs::write(&path, octets).map_err(SpoolError::write(&path))?;
     Ok(path)
@@ -394,14 +405,21 @@ fn own_file_state(dir: &Path, id: &QueueId, at: &Location) -> OwnFileState {
 
 fn report_lost(dir: &Path, id: &QueueId, found: &Found, state: OnDisk) -> Result<(), SpoolError> {
     let json = serde_json::to_vec(&found.envelope).unwrap_or_default();
-    let copy = save(dir, &format!("{id}.json"), &json)?;
+    let copy = unless_full(save(dir, &format!("{id}.json"), &json))?;
     // What is left of the content goes there too, before the own files are swept.
     let own_file = own_file_path(dir, id);
     if state.own_file == OwnFileState::WrongSize {
         let kept = dir.join(DAMAGED).join(format!("{id}.content"));
-        std::fs::rename(&own_file, &kept).map_err(SpoolError::write(&kept))?;
+        unless_full(std::fs::rename(&own_file, &kept).map_err(SpoolError::write(&kept)))?;
     }
-    tracing::error!(queue_id = %id, content = %own_file.display(), envelope = %copy.display(), "the content of an accepted message is missing or cut short; its envelope was saved");
+    match copy {
+        Some(copy) => {
+            tracing::error!(queue_id = %id, content = %own_file.display(), envelope = %copy.display(), "the content of an accepted message is missing or cut short; its envelope was saved");
+        }
+        None => {
+            tracing::error!(queue_id = %id, content = %own_file.display(), sender = found.envelope.reverse_path, "the content of an accepted message is missing or cut short, and the volume is too full to save its envelope");
+        }
+    }
     Ok(())
 }
 

@@ -53,6 +53,28 @@ pub(crate) struct Segment {
     pub(crate) durable_to: u64,
     pub(crate) record_seed: u32,
     capacity: u64,
+    purpose: Purpose,
+}
+
+/// What a segment is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Everything.
+    Messages,
+    /// To empty the spool while the volume is full: no new messages. On disk the same, only smaller.
+    Draining,
+}
+
+/// Where records went.
+#[derive(Debug, Clone)]
+pub(crate) struct Appended {
+    pub(crate) segment: u64,
+    pub(crate) record_seed: u32,
+    pub(crate) file: Arc<File>,
+    /// Offset of the first.
+    pub(crate) start: u64,
+    /// Of all together.
+    pub(crate) octets: u64,
 }
 
 /// Name of segment `number` in `dir`.
@@ -122,11 +144,11 @@ impl Segment {
         disk: &dyn Disk,
         dir: &Path,
         number: u64,
-        capacity: u64,
+        (purpose, capacity): (Purpose, u64),
         previous: SegmentEnd,
     ) -> Result<Self, SpoolError> {
         let path = segment_path(dir, number);
-        let created = Self::create_at(disk, dir, &path, number, capacity, previous);
+        let created = Self::create_at(disk, dir, &path, number, (purpose, capacity), previous);
         if created.is_err() {
             // Left behind it would be harmless: recovery takes a segment without records for what it is.
             let _ = disk.remove(&path);
@@ -139,7 +161,7 @@ impl Segment {
         dir: &Path,
         path: &Path,
         number: u64,
-        capacity: u64,
+        (purpose, capacity): (Purpose, u64),
         previous: SegmentEnd,
     ) -> Result<Self, SpoolError> {
         let header = SegmentHeader {
@@ -165,6 +187,7 @@ impl Segment {
             durable_to: SEGMENT_HEADER_OCTETS,
             record_seed: header.record_seed(),
             capacity,
+            purpose,
         })
     }
 
@@ -173,12 +196,24 @@ impl Segment {
         self.capacity.saturating_sub(self.end)
     }
 
-    /// Writes `records` in one go; gives the offset of the first. Nothing is counted as written after an error.
+    /// Where the next one would say that this one ended.
+    pub(crate) fn ends(&self) -> SegmentEnd {
+        SegmentEnd {
+            number: self.number,
+            end: self.end,
+        }
+    }
+
+    pub(crate) fn takes_messages(&self) -> bool {
+        self.purpose == Purpose::Messages
+    }
+
+    /// Writes `records` in one go. Nothing is counted as written after an error.
     pub(crate) fn append<'a>(
         &mut self,
         disk: &dyn Disk,
         records: impl IntoIterator<Item = &'a mut Prepared>,
-    ) -> Result<u64, SpoolError> {
+    ) -> Result<Appended, SpoolError> {
         let start = self.end;
         let mut octets = 0;
         let mut slices = Vec::new();
@@ -190,16 +225,13 @@ impl Segment {
         write_all_at(disk, &self.file, &mut slices, start)
             .map_err(SpoolError::write(&self.path))?;
         self.end += octets;
-        Ok(start)
-    }
-
-    /// `fdatasync`. After an error the segment must not be written or synced again: the system may have dropped the dirty pages and
-    /// would report success the second time.
-    pub(crate) fn sync(&mut self, disk: &dyn Disk) -> Result<(), SpoolError> {
-        disk.sync_data(&self.file)
-            .map_err(SpoolError::sync(&self.path))?;
-        self.durable_to = self.end;
-        Ok(())
+        Ok(Appended {
+            segment: self.number,
+            record_seed: self.record_seed,
+            file: Arc::clone(&self.file),
+            start,
+            octets,
+        })
     }
 
     /// Gives reserved octets back that will not be used.

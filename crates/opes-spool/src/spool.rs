@@ -20,6 +20,7 @@ use crate::queue::{Job, Queue, Settle, Store};
 use crate::queued::{Kept, Receipt};
 use crate::record::Prepared;
 use crate::segment::{SEGMENT_HEADER_OCTETS, segment_path};
+use crate::tail::Tail;
 use crate::{Envelope, QueueId, Queued, Settlement, SpoolError, StoredContent};
 
 /// Octets of contents that are read back from temporary files to be put into segments at the same time.
@@ -80,10 +81,12 @@ pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     pub(crate) config: SpoolConfig,
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) queue: Queue,
+    pub(crate) queue: Queue<Job>,
+    pub(crate) settles: Queue<Settle>,
     pub(crate) health: Health,
     pub(crate) counters: Counters,
     ids: Ids,
+    tail: Mutex<Tail>,
     index: Mutex<Index>,
     kept: Budget,
     loading: Semaphore,
@@ -229,7 +232,7 @@ impl Spool {
         let (reply, answer) = oneshot::channel();
         let settle = settle_job(*id, outcomes, Some(reply));
         self.check_size(settle.record.octets())?;
-        self.shared.queue.push(Job::Settle(settle))?;
+        self.shared.settles.push(settle)?;
         answer.await.map_err(|_| SpoolError::Closed)?
     }
 
@@ -278,6 +281,7 @@ impl Drop for Thread {
             && handle.join().is_err()
         {
             tracing::error!("the spool's writer thread has panicked");
+            self.shared.settles.close();
         }
     }
 }
@@ -295,7 +299,9 @@ impl Shared {
         Self {
             dir: dir.to_owned(),
             disk,
-            queue: Queue::default(),
+            queue: Queue::new(),
+            settles: Queue::new(),
+            tail: Mutex::default(),
             health: Health::default(),
             counters: Counters::default(),
             ids: Ids::new(first_segment),
@@ -306,9 +312,19 @@ impl Shared {
         }
     }
 
+    /// Held while records are written into the page cache, never across a sync. Locked before the index.
+    pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Held for moments, never across I/O.
     pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count_written(&self, octets: u64) {
+        let written = &self.counters.written_octets;
+        written.fetch_add(octets, Ordering::Relaxed);
     }
 
     pub(crate) fn segment_path(&self, number: u64) -> PathBuf {
@@ -349,7 +365,7 @@ impl Shared {
             .map(|recipient| (*recipient, Settlement::Withdrawn))
             .collect();
         let settle = settle_job(queued.id, &outcomes, None);
-        if let Err(error) = self.queue.push(Job::Settle(settle)) {
+        if let Err(error) = self.settles.push(settle) {
             tracing::warn!(queue_id = %queued.id, %error, "cannot withdraw a message nobody waits for; it will be delivered after the next start");
         }
     }

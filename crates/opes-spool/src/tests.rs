@@ -2,7 +2,9 @@
 
 mod crash;
 mod faults;
+mod full;
 mod model;
+mod overlap;
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -24,7 +26,14 @@ struct TestDisk {
     /// Syncs of segment data that fail from now on.
     failing_syncs: AtomicU64,
     syncs: AtomicU64,
+    /// No space at all.
     full: AtomicBool,
+    /// So little space that only files up to this many octets can be made; 0 = no such limit.
+    low: AtomicU64,
+    /// A sync that had to wait at the gate fails.
+    fail_gated_sync: AtomicBool,
+    /// Syncs of segment data wait while this is locked.
+    gate: std::sync::Mutex<()>,
     /// Makes a sync take a while, so that a batch collects behind it.
     slow: AtomicBool,
 }
@@ -37,7 +46,8 @@ impl TestDisk {
 
 impl Disk for TestDisk {
     fn create(&self, path: &Path, octets: u64) -> io::Result<File> {
-        if self.full.load(Ordering::SeqCst) {
+        let low = self.low.load(Ordering::SeqCst);
+        if self.full.load(Ordering::SeqCst) || (low > 0 && octets > low) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         SystemDisk.create(path, octets)
@@ -52,6 +62,11 @@ impl Disk for TestDisk {
 
     fn sync_data(&self, _: &File) -> io::Result<()> {
         self.syncs.fetch_add(1, Ordering::SeqCst);
+        let gated = self.gate.try_lock().is_err();
+        drop(self.gate.lock().unwrap());
+        if gated && self.fail_gated_sync.load(Ordering::SeqCst) {
+            return Err(io::Error::other("medium error"));
+        }
         if self.slow.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -78,6 +93,10 @@ impl Disk for TestDisk {
     fn free_octets(&self, dir: &Path) -> io::Result<u64> {
         if self.full.load(Ordering::SeqCst) {
             return Ok(0);
+        }
+        let low = self.low.load(Ordering::SeqCst);
+        if low > 0 {
+            return Ok(low);
         }
         SystemDisk.free_octets(dir)
     }
@@ -138,6 +157,21 @@ async fn deliver(spool: &Spool, queued: &Queued) {
         .map(|recipient| (*recipient, Settlement::Delivered))
         .collect();
     spool.settle(&queued.id, &outcomes).await.unwrap();
+}
+
+fn open(disk: &Arc<TestDisk>, dir: &Path) -> (Spool, Vec<Queued>) {
+    Spool::open_on(disk.clone(), dir, small()).unwrap()
+}
+
+async fn until_healthy(spool: &Spool) {
+    let healthy = async {
+        while spool.unhealthy_reason().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), healthy)
+        .await
+        .expect("the spool must recover by itself");
 }
 
 fn segments(dir: &Path) -> usize {

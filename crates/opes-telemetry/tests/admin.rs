@@ -1,5 +1,7 @@
 //! The admin server as a prober and a scraper see it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
+
 use std::time::Duration;
 
 use opes_telemetry::{ADMIN_CONNECTIONS_MAX, Health, Registry, serve_admin};

@@ -1,5 +1,7 @@
 //! The service as a processor sees it: over the real binding, command by command.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -148,9 +148,10 @@ async fn decide(
         Acceptance::Spool => spool(&origin.edge, envelope, &view).await,
         Acceptance::CutThrough if origin.listener.config.protocol == ListenerProtocol::Lmtp => {
             // One reply per recipient is owed, so the recipients must still be those that the client named.
-            match merged.recipients.iter().all(keeps_recipients) {
-                true => per_recipient(&origin.edge, &envelope, &view).await,
-                false => spool(&origin.edge, envelope, &view).await,
+            if merged.recipients.iter().all(keeps_recipients) {
+                per_recipient(&origin.edge, &envelope, &view).await
+            } else {
+                spool(&origin.edge, envelope, &view).await
             }
         }
         Acceptance::CutThrough => cut_through(&origin.edge, envelope, &view).await,
@@ -216,9 +217,10 @@ async fn per_recipient(edge: &Edge, envelope: &Envelope, view: &View) -> Decisio
 
 /// 421 of the next hop closes its connection, not ours: said to our client, it would take back the 250 of its neighbours.
 fn keep_session(reply: Reply) -> Reply {
-    match reply.closes() {
-        true => Reply::LOCAL_ERROR.with_text(format!("Next hop said: {reply}")),
-        false => reply,
+    if reply.closes() {
+        Reply::LOCAL_ERROR.with_text(format!("Next hop said: {reply}"))
+    } else {
+        reply
     }
 }
 

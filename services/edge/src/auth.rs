@@ -15,11 +15,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
 
 /// Password hashes computed at once; more wait.
-pub const VERIFICATIONS_MAX: usize = 2;
+pub(crate) const VERIFICATIONS_MAX: usize = 2;
 
 /// The users of one listener.
 #[derive(Debug)]
-pub struct Users {
+pub(crate) struct Users {
     path: PathBuf,
     state: Mutex<State>,
     permits: Semaphore,
@@ -35,7 +35,7 @@ struct State {
 
 impl Users {
     /// Reads the file.
-    pub fn load(path: &Path) -> Result<Self> {
+    pub(crate) fn load(path: &Path) -> Result<Self> {
         let hashes = Arc::new(read(path)?);
         Ok(Self {
             path: path.into(),
@@ -49,7 +49,7 @@ impl Users {
     }
 
     /// Is this the password of `name`?
-    pub async fn verify(&self, name: &str, password: SecretString) -> bool {
+    pub(crate) async fn verify(&self, name: &str, password: SecretString) -> bool {
         let known = self.hashes().get(name).cloned();
         let exists = known.is_some();
         let hash = known.unwrap_or_else(|| self.decoy.clone());

@@ -41,13 +41,13 @@ pub(crate) async fn run(
     let (Some(callout), Some(binding)) = (&rule.callout, routing.binding(rule)) else {
         return without_callout(rule);
     };
-    let started = Instant::now();
+    let (started, point) = (Instant::now(), subject.point);
     let answer = ask(binding, callout, subject, metrics).await;
     let elapsed = started.elapsed();
     match answer {
         Ok(answer) => {
             let octets = answer.octets_sent + answer.octets_received;
-            let permitted = permit(answer, callout.allow);
+            let permitted = permit(answer, callout.allow, point);
             count_refused(metrics, rule, &permitted.refused);
             let verdict = describe(&permitted);
             let report = report(
@@ -161,7 +161,7 @@ fn failed(
     let mut permitted = Permitted::default();
     match callout.on_failure {
         OnFailure::Accept => {}
-        OnFailure::Tempfail => permitted.verdict = Verdict::Refuse(Reply::TRY_LATER),
+        OnFailure::Tempfail => permitted.verdict = Verdict::Refuse(Reply::SERVICE_UNAVAILABLE),
         OnFailure::Reject => permitted.verdict = Verdict::Refuse(Reply::CONTENT_REFUSED),
         OnFailure::Quarantine => {
             let reason = format!("{} failed: {error}", callout.service);
@@ -232,7 +232,7 @@ fn describe(permitted: &Permitted) -> String {
     match &permitted.verdict {
         Verdict::Accept => {}
         Verdict::Refuse(reply) if reply.is_permanent() => {
-            words.push(format!("reject {}", reply.code()))
+            words.push(format!("reject {}", reply.code()));
         }
         Verdict::Refuse(reply) => words.push(format!("tempfail {}", reply.code())),
         Verdict::Discard => words.push("discard".into()),

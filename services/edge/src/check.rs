@@ -153,9 +153,10 @@ impl Connection {
             },
             _ => return response,
         };
-        match self.shares_plan(recipient) {
-            true => response,
-            false => Response::Refuse(Reply::SEPARATE_TRANSACTION),
+        if self.shares_plan(recipient) {
+            response
+        } else {
+            Response::Refuse(Reply::SEPARATE_TRANSACTION)
         }
     }
 
@@ -246,7 +247,7 @@ impl Connection {
                         .recipients
                         .iter()
                         .filter_map(|change| change.next_hop.as_ref());
-                    if let Some(hop) = hops.filter_map(next_hop).last() {
+                    if let Some(hop) = hops.filter_map(next_hop).next_back() {
                         self.mail.next_hops.insert(index, hop);
                     }
                 }

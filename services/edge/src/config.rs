@@ -58,8 +58,10 @@ pub struct ListenerConfig {
     pub name: String,
     /// Address and port; port 0 takes a free one.
     pub address: SocketAddr,
+    /// Dialect.
     #[serde(default)]
     pub protocol: ListenerProtocol,
+    /// What 250 after the end of data stands for.
     #[serde(default)]
     pub delivery: Acceptance,
     /// Certificate for STARTTLS. None: STARTTLS is not offered.
@@ -121,7 +123,9 @@ impl Default for DeliveryConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TlsConfig {
+    /// Certificate chain, leaf first.
     pub certificate: PathBuf,
+    /// Private key.
     pub key: PathBuf,
 }
 
@@ -146,20 +150,34 @@ pub struct DeliveryConfig {
 /// Why a configuration cannot be used. Names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// No such file, or no right to read it.
     #[error(
         "cannot read {path}: {source}\n  help: give the path of an edge configuration file (see docs/operate/edge-config.md)"
     )]
     Read {
+        /// The file.
         path: PathBuf,
+        /// What the system said.
         source: std::io::Error,
     },
+    /// Not YAML, or not the keys that an edge knows.
     #[error("{path}: {message}\n  help: every key is described in docs/operate/edge-config.md")]
-    Syntax { path: PathBuf, message: String },
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Place and cause.
+        message: String,
+    },
+    /// A value that does not fit the others.
     #[error("{path}: {field}: {message}\n  help: {remedy}")]
     Value {
+        /// The file.
         path: PathBuf,
+        /// The key, as a path.
         field: String,
+        /// What is wrong with it.
         message: String,
+        /// What to write instead.
         remedy: &'static str,
     },
 }
@@ -349,7 +367,7 @@ fn default_recipients_max() -> usize {
 }
 
 fn default_client_timeout() -> Duration {
-    Duration::from_secs(300)
+    Duration::from_mins(5)
 }
 
 fn default_connections_max() -> usize {
@@ -401,7 +419,7 @@ mod tests {
     fn sizes_and_durations() {
         assert_eq!(parse_octets("30Mi"), Ok(30 << 20));
         assert!(parse_octets("30 MB").is_err());
-        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_mins(5)));
         assert!(parse_duration("5").is_err());
     }
 }

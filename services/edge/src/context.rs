@@ -62,7 +62,7 @@ fn looks_at_content(wants: &Wants) -> bool {
 
 fn headers(structure: &Structure, header: &[u8], names: &[String]) -> Vec<HeaderField> {
     let fields = HeaderFields::new(structure, header);
-    let named = |name: &String| {
+    let by_name = |name: &String| {
         let name = name.clone();
         let values: Vec<_> = fields.values(&name).map(Bytes::copy_from_slice).collect();
         values.into_iter().map(move |value| HeaderField {
@@ -70,7 +70,7 @@ fn headers(structure: &Structure, header: &[u8], names: &[String]) -> Vec<Header
             value,
         })
     };
-    names.iter().flat_map(named).collect()
+    names.iter().flat_map(by_name).collect()
 }
 
 fn mime_part(part: &Part) -> MimePart {

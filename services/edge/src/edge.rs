@@ -297,7 +297,15 @@ fn content_limits(config: &EdgeConfig) -> Result<Limits> {
 
 fn relay_config(config: &EdgeConfig, deliveries: Option<OnEvent>) -> Result<RelayConfig> {
     let route = match (&config.delivery.maildir, &config.delivery.next_hop) {
-        (Some(dir), _) => Route::Maildir { dir: dir.clone() },
+        (Some(dir), _) => {
+            // The relay would wait for it, as for a volume that is mounted late; at the start it is more likely a typing error.
+            anyhow::ensure!(
+                dir.is_dir(),
+                "delivery.maildir: {} is not a folder\n  help: create it, or mount the volume it belongs to",
+                dir.display()
+            );
+            Route::Maildir { dir: dir.clone() }
+        }
         (None, Some(hop)) => next_hop(hop, config.delivery.lmtp)?,
         (None, None) => anyhow::bail!("delivery names neither maildir nor nextHop"),
     };

@@ -32,8 +32,8 @@ pub(crate) enum Verdict {
     Discard,
 }
 
-/// Cuts `answer` down to what `allow` names.
-pub(crate) fn permit(answer: Answer, allow: PermissionSet) -> Permitted {
+/// Cuts `answer`, given at `point`, down to what `allow` names.
+pub(crate) fn permit(answer: Answer, allow: PermissionSet, point: smtp::Point) -> Permitted {
     let mut gate = Gate {
         allow,
         refused: Vec::new(),
@@ -46,13 +46,9 @@ pub(crate) fn permit(answer: Answer, allow: PermissionSet) -> Permitted {
         .filter(|edit| gate.edit(edit))
         .collect();
     let adapted = answer.adapted.filter(|_| gate.may(Permission::Rewrite));
-    let command_line = answer.command_line.filter(|_| {
-        gate.may_any(&[
-            Permission::Rewrite,
-            Permission::Recipients,
-            Permission::Sender,
-        ])
-    });
+    let command_line = answer
+        .command_line
+        .filter(|_| gate.may_any(command_permissions(point)));
     let envelope = outcome.envelope.unwrap_or_default();
     let sender = envelope.mail_from.filter(|_| gate.may(Permission::Sender));
     let recipients = envelope
@@ -74,6 +70,15 @@ pub(crate) fn permit(answer: Answer, allow: PermissionSet) -> Permitted {
         annotations: outcome.annotations,
         reason: outcome.reason,
         refused: gate.refused,
+    }
+}
+
+/// Any of them lets a service put another command line in place of the client's (docs/rules.md).
+fn command_permissions(point: smtp::Point) -> &'static [Permission] {
+    match point {
+        smtp::Point::MailFrom => &[Permission::Sender, Permission::Rewrite],
+        smtp::Point::RcptTo => &[Permission::Recipients, Permission::Rewrite],
+        _ => &[Permission::Rewrite],
     }
 }
 
@@ -103,7 +108,6 @@ impl Gate {
             return Verdict::Accept;
         };
         match verdict.action() {
-            Action::Unspecified | Action::Accept => Verdict::Accept,
             Action::Reject if self.may(Permission::Reject) => {
                 Verdict::Refuse(service_reply(verdict.reply, 5).unwrap_or(Reply::REFUSED))
             }
@@ -111,7 +115,12 @@ impl Gate {
                 Verdict::Refuse(service_reply(verdict.reply, 4).unwrap_or(Reply::TRY_LATER))
             }
             Action::Discard if self.may(Permission::Discard) => Verdict::Discard,
-            Action::Reject | Action::Tempfail | Action::Discard => Verdict::Accept,
+            // Accepted, or a refusal that the rule does not allow.
+            Action::Unspecified
+            | Action::Accept
+            | Action::Reject
+            | Action::Tempfail
+            | Action::Discard => Verdict::Accept,
         }
     }
 
@@ -167,9 +176,9 @@ mod tests {
 
     fn set(permissions: &[Permission]) -> PermissionSet {
         let mut set = PermissionSet::NONE;
-        permissions
-            .iter()
-            .for_each(|permission| set.insert(*permission));
+        for permission in permissions {
+            set.insert(*permission);
+        }
         set
     }
 
@@ -196,7 +205,11 @@ mod tests {
 
     #[test]
     fn a_verdict_beyond_the_list_is_dropped_and_counted() {
-        let permitted = permit(answer(reject(550, &["no"])), set(&[Permission::Header]));
+        let permitted = permit(
+            answer(reject(550, &["no"])),
+            set(&[Permission::Header]),
+            smtp::Point::Content,
+        );
         assert_eq!(permitted.verdict, Verdict::Accept);
         assert_eq!(permitted.refused, [Permission::Reject]);
     }
@@ -208,7 +221,11 @@ mod tests {
             reject(550, &["a\r\n250 b"]),
             reject(354, &[]),
         ] {
-            let permitted = permit(answer(bad), set(&[Permission::Reject]));
+            let permitted = permit(
+                answer(bad),
+                set(&[Permission::Reject]),
+                smtp::Point::Content,
+            );
             assert_eq!(permitted.verdict, Verdict::Refuse(Reply::REFUSED));
         }
     }
@@ -227,7 +244,11 @@ mod tests {
             ],
             ..Default::default()
         };
-        let permitted = permit(answer(outcome), set(&[Permission::Header]));
+        let permitted = permit(
+            answer(outcome),
+            set(&[Permission::Header]),
+            smtp::Point::Content,
+        );
         assert_eq!(permitted.edits.len(), 1);
         assert_eq!(permitted.refused, [Permission::ReplacePart]);
     }
@@ -251,8 +272,42 @@ mod tests {
             envelope: Some(envelope),
             ..Default::default()
         };
-        let permitted = permit(answer(outcome), set(&[Permission::Recipients]));
+        let permitted = permit(
+            answer(outcome),
+            set(&[Permission::Recipients]),
+            smtp::Point::Content,
+        );
         assert!(permitted.recipients.is_empty());
         assert_eq!(permitted.refused, [Permission::Route]);
+    }
+
+    #[test]
+    fn another_command_line_needs_the_permission_of_its_command() {
+        use smtp::Point::{Helo, MailFrom, RcptTo};
+        for (point, permission, allowed) in [
+            (Helo, Permission::Rewrite, true),
+            (MailFrom, Permission::Rewrite, true),
+            (MailFrom, Permission::Sender, true),
+            (MailFrom, Permission::Recipients, false),
+            (RcptTo, Permission::Rewrite, true),
+            (RcptTo, Permission::Recipients, true),
+            (RcptTo, Permission::Sender, false),
+        ] {
+            let answer = Answer {
+                command_line: Some("NOOP".into()),
+                ..Answer::default()
+            };
+            let permitted = permit(answer, set(&[permission]), point);
+            assert_eq!(
+                permitted.command_line.is_some(),
+                allowed,
+                "{point:?} {permission:?}"
+            );
+            assert_eq!(
+                permitted.refused.is_empty(),
+                allowed,
+                "{point:?} {permission:?}"
+            );
+        }
     }
 }

@@ -56,6 +56,10 @@ fn safe(helo: &str) -> String {
 }
 
 /// The keyword of RFC 3848 (and RFC 6531 §4.3 for UTF8).
+#[expect(
+    clippy::fn_params_excessive_bools,
+    reason = "the registry of keywords is a table of these"
+)]
 pub(crate) fn with_keyword(
     lmtp: bool,
     extended: bool,

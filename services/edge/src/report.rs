@@ -12,7 +12,9 @@ pub type Reporter = Arc<dyn Fn(&MessageReport) + Send + Sync>;
 pub struct MessageReport {
     /// The SMTP session; also on every log line and in refusals.
     pub session: String,
+    /// Name of the listener.
     pub listener: Arc<str>,
+    /// The client, by PROXY protocol where the listener has it.
     pub client: IpAddr,
     /// Reverse-path without brackets.
     pub from: String,
@@ -22,8 +24,9 @@ pub struct MessageReport {
     pub octets: u64,
     /// In the order in which they count.
     pub steps: Vec<StepReport>,
+    /// Where it went.
     pub outcome: MessageOutcome,
-    /// First octet of the reply to the client, whole.
+    /// Reply to the client; the first of several.
     pub reply: String,
     /// From MAIL (or the refused command) to our reply.
     pub elapsed: Duration,
@@ -47,6 +50,7 @@ pub enum MessageOutcome {
 /// One rule that ran.
 #[derive(Debug, Clone)]
 pub struct StepReport {
+    /// `namespace/name`.
     pub rule: String,
     /// Empty for an action of the edge itself.
     pub service: String,
@@ -54,6 +58,7 @@ pub struct StepReport {
     pub verdict: String,
     /// The service's own line for people.
     pub reason: String,
+    /// From the request to the answer.
     pub elapsed: Duration,
     /// Octets of OCP messages in both directions.
     pub octets: u64,

@@ -25,10 +25,16 @@ pub(crate) struct Binding {
 /// Why a table cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum RoutingError {
+    /// The table leaves it to the operator where the service is.
     #[error(
         "CalloutService {service}: `{kind}` is deployed by the operator, and this process has no address for it\n  help: set `spec.endpoint`, or run it with `opes dev`"
     )]
-    NoEndpoint { service: String, kind: &'static str },
+    NoEndpoint {
+        /// `namespace/name`.
+        service: String,
+        /// Which kind of target it has.
+        kind: &'static str,
+    },
 }
 
 impl Routing {
@@ -44,13 +50,12 @@ impl Routing {
             let Some(callout) = &rule.callout else {
                 continue;
             };
-            let client = match clients.get(&callout.service) {
-                Some(client) => ServiceClient::clone(client),
-                None => {
-                    let client = client(&table, &callout.service, endpoints, system)?;
-                    clients.insert(callout.service.clone(), client.clone());
-                    client
-                }
+            let client = if let Some(client) = clients.get(&callout.service) {
+                ServiceClient::clone(client)
+            } else {
+                let client = client(&table, &callout.service, endpoints, system)?;
+                clients.insert(callout.service.clone(), client.clone());
+                client
             };
             let group = Arc::new(group(rule, callout, &table.revision));
             bindings.insert(rule.name.clone(), Binding { client, group });

@@ -190,7 +190,7 @@ impl Connection {
                 Response::Content(ContentReply::One(Reply::LOCAL_ERROR))
             }
             // Fits every question, the one about the content too.
-            _ => Response::Refuse(Reply::TRY_LATER),
+            _ => Response::Refuse(Reply::SERVICE_UNAVAILABLE),
         };
         if let Err(error) = self.core.respond(fallback) {
             opes_telemetry::bug!("the core took neither an answer nor its fallback", %error);
@@ -227,11 +227,11 @@ impl Connection {
         if self.mail.incoming.is_none() {
             self.begin_content();
         }
-        if let Some(incoming) = &mut self.mail.incoming {
-            if let Err(reply) = incoming.append(octets).await {
-                self.core.fail_content(reply);
-                self.mail = Mail::default();
-            }
+        if let Some(incoming) = &mut self.mail.incoming
+            && let Err(reply) = incoming.append(octets).await
+        {
+            self.core.fail_content(reply);
+            self.mail = Mail::default();
         }
     }
 

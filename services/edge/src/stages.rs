@@ -241,7 +241,7 @@ impl Merged {
                 "outcome cannot be applied"
             );
             report.verdict = format!("{} (not applicable: {error})", report.verdict);
-            self.verdict = Verdict::Refuse(Reply::TRY_LATER);
+            self.verdict = Verdict::Refuse(Reply::SERVICE_UNAVAILABLE);
         } else if permitted.verdict != Verdict::Accept {
             self.verdict = permitted.verdict;
         }
@@ -318,7 +318,7 @@ impl Merged {
                     });
                 }
                 LocalAction::Route { host, port, lmtp } => {
-                    permitted.recipients.push(route(host, *port, *lmtp))
+                    permitted.recipients.push(route(host, *port, *lmtp));
                 }
                 _ => continue,
             }

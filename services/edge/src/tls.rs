@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::TlsConfig;
 
 /// How often certificate files are looked at.
-pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Makes an acceptor for the pair and keeps it fresh until `stop`.
 pub(crate) fn acceptor(

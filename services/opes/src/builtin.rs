@@ -22,11 +22,11 @@ pub(crate) async fn run(args: ServiceArgs) -> Result<ExitCode> {
     };
     match args.name {
         BuiltinName::AccessControl => {
-            run_on(AccessControl::from_config(&config)?, &args.listen).await?
+            run_on(AccessControl::from_config(&config)?, &args.listen).await?;
         }
         BuiltinName::Rerouting => run_on(Rerouting::from_config(&config)?, &args.listen).await?,
         BuiltinName::SecurityFilter => {
-            run_on(SecurityFilter::from_config(&config)?, &args.listen).await?
+            run_on(SecurityFilter::from_config(&config)?, &args.listen).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

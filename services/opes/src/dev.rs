@@ -68,15 +68,14 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
 }
 
 fn rules(args: &DevArgs) -> Result<RoutingTable> {
-    match &args.rules {
-        Some(path) => rulesets::load(std::slice::from_ref(path)),
-        None => {
-            let source = rulesets::Source {
-                name: "built-in rules".into(),
-                text: RULES.into(),
-            };
-            rulesets::compile(&[source]).map_err(|wrong| anyhow::anyhow!(rulesets::listed(&wrong)))
-        }
+    if let Some(path) = &args.rules {
+        rulesets::load(std::slice::from_ref(path))
+    } else {
+        let source = rulesets::Source {
+            name: "built-in rules".into(),
+            text: RULES.into(),
+        };
+        rulesets::compile(&[source]).map_err(|wrong| anyhow::anyhow!(rulesets::listed(&wrong)))
     }
 }
 
@@ -114,7 +113,7 @@ fn config(args: &DevArgs) -> Result<EdgeConfig> {
         },
         ListenerConfig { delivery, ..lmtp },
     ];
-    let loopback = ["127.0.0.0/8", "::1/128"].map(|network| network.parse());
+    let loopback = ["127.0.0.0/8", "::1/128"].map(str::parse);
     Ok(EdgeConfig {
         listeners,
         relay_networks: loopback.into_iter().collect::<Result<_, _>>()?,

@@ -17,6 +17,9 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command, LogFormat, UserCommand};
 
+/// Threads for file I/O and password hashing at once; more work waits.
+const BLOCKING_THREADS_MAX: usize = 16;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -42,10 +45,19 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Rules(command) => rules::run(command),
         Command::User(UserCommand::Hash { name }) => hash(&name),
-        Command::Dev(args) => tokio::runtime::Runtime::new()?.block_on(dev::run(args)),
-        Command::Edge { config } => tokio::runtime::Runtime::new()?.block_on(edge::run(&config)),
-        Command::Service(args) => tokio::runtime::Runtime::new()?.block_on(builtin::run(args)),
+        Command::Dev(args) => runtime()?.block_on(dev::run(args)),
+        Command::Edge { config } => runtime()?.block_on(edge::run(&config)),
+        Command::Service(args) => runtime()?.block_on(builtin::run(args)),
     }
+}
+
+/// File reads and writes run on the blocking pool, each with a buffer; tokio's default of 512 threads would make that a
+/// multiple of the memory budget.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
 }
 
 fn hash(name: &str) -> Result<ExitCode> {

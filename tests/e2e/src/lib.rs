@@ -3,16 +3,19 @@
 //! `OPES_BIN` names the program under test; `cargo xtask test` sets it to the release build.
 
 mod daemon;
+pub mod embedded;
+pub mod hop;
 pub mod postfix;
 pub mod sink;
 pub mod smtp;
+pub mod tls;
 
 pub use daemon::{Daemon, opes, opes_program};
 
 use std::time::{Duration, Instant};
 
 /// How long anything in these tests may take before it counts as hung.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_mins(2);
 
 /// Waits until `condition` holds; panics with `what` at the deadline.
 ///

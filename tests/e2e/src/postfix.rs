@@ -12,6 +12,7 @@ use crate::{DEADLINE, need};
 
 /// A running instance. Stopped when dropped.
 pub struct Postfix {
+    /// Where it listens.
     pub address: SocketAddr,
     folder: TempDir,
 }
@@ -185,10 +186,11 @@ fn master(port: u16) -> String {
         } else {
             "-"
         };
-        let limit = if matches!(name, "qmgr" | "anvil" | "scache") {
-            "1"
-        } else {
-            "-"
+        // Postfix refuses to start some of its services with another limit.
+        let limit = match name {
+            "qmgr" | "anvil" | "scache" | "tlsmgr" => "1",
+            "cleanup" | "bounce" | "defer" | "trace" => "0",
+            _ => "-",
         };
         master.push_str(&format!(
             "{name} unix {kind} {unprivileged} n {wakeup} {limit} {command}\n"

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use anyhow::Result;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -10,14 +11,31 @@ use tokio::net::{TcpListener, TcpStream};
 /// One message that the sink answered with 250.
 #[derive(Debug, Clone)]
 pub struct Arrival {
+    /// Reverse-path.
     pub from: String,
+    /// Forward-paths.
     pub to: Vec<String>,
     /// Without dot-stuffing.
     pub content: Vec<u8>,
+    /// When the 250 had been written.
+    pub answered: Instant,
+}
+
+impl From<String> for Arrival {
+    /// What MAIL says; the rest follows.
+    fn from(from: String) -> Self {
+        Self {
+            from,
+            to: Vec::new(),
+            content: Vec::new(),
+            answered: Instant::now(),
+        }
+    }
 }
 
 /// See the module.
 pub struct Sink {
+    /// Where it listens.
     pub address: SocketAddr,
     arrivals: Arc<Mutex<Vec<Arrival>>>,
 }
@@ -60,11 +78,7 @@ async fn serve(stream: TcpStream, kept: &Mutex<Vec<Arrival>>) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::with_capacity(64 << 10, stream);
     stream.write_all(b"220 sink.example.net ESMTP\r\n").await?;
-    let mut arrival = Arrival {
-        from: String::new(),
-        to: Vec::new(),
-        content: Vec::new(),
-    };
+    let mut arrival = Arrival::from(String::new());
     let mut line = String::new();
     loop {
         line.clear();
@@ -75,7 +89,7 @@ async fn serve(stream: TcpStream, kept: &Mutex<Vec<Arrival>>) -> Result<()> {
         let reply: &[u8] = match verb.as_str() {
             "EHLO" => b"250-sink.example.net\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 0\r\n",
             "MAIL" => {
-                arrival = Arrival { from: path(&line), to: Vec::new(), content: Vec::new() };
+                arrival = Arrival::from(path(&line));
                 b"250 2.1.0 Ok\r\n"
             }
             "RCPT" => {
@@ -85,8 +99,10 @@ async fn serve(stream: TcpStream, kept: &Mutex<Vec<Arrival>>) -> Result<()> {
             "DATA" => {
                 stream.write_all(b"354 Go ahead\r\n").await?;
                 arrival.content = content(&mut stream).await?;
+                stream.write_all(b"250 2.0.0 Ok\r\n").await?;
+                arrival.answered = Instant::now();
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(arrival.clone());
-                b"250 2.0.0 Ok\r\n"
+                continue;
             }
             "QUIT" => {
                 stream.write_all(b"221 2.0.0 Bye\r\n").await?;

@@ -100,7 +100,7 @@ pub fn sample(name: &str, octets: usize) -> Vec<u8> {
     .into_bytes();
     let mut line = 0_u64;
     while message.len() < octets {
-        message.extend_from_slice(format!("{line:010} {:.<57}\r\n", name).as_bytes());
+        message.extend_from_slice(format!("{line:010} {name:.<57}\r\n").as_bytes());
         line += 1;
     }
     message

@@ -118,6 +118,7 @@ fn unwritable_spool_names_the_folder() -> Result<()> {
     let file = folder.path().join("file");
     std::fs::write(&file, "not a folder")?;
     let spool = file.join("spool");
+    std::fs::create_dir(folder.path().join("mail"))?;
     let path = config(
         folder.path(),
         &edge_yaml(folder.path(), "127.0.0.1:0", &spool),
@@ -125,6 +126,19 @@ fn unwritable_spool_names_the_folder() -> Result<()> {
     refused(
         &["edge", "--config", &path.display().to_string()],
         &[&spool.display().to_string()],
+    )
+}
+
+#[test]
+fn a_maildir_that_is_not_there_is_named() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = config(
+        folder.path(),
+        &edge_yaml(folder.path(), "127.0.0.1:0", &folder.path().join("spool")),
+    )?;
+    refused(
+        &["edge", "--config", &path.display().to_string()],
+        &["delivery.maildir", "/mail", "help:"],
     )
 }
 
@@ -170,7 +184,7 @@ impl Drop for SmallDisk {
 #[tokio::test(flavor = "multi_thread")]
 async fn full_disk_is_452_and_what_was_accepted_is_delivered() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let disk = SmallDisk::mount("96m")?;
+    let disk = SmallDisk::mount("256m")?;
     std::fs::create_dir(folder.path().join("mail"))?;
     // A next hop that nobody answers at: everything that is accepted stays in the spool.
     let text = edge_yaml(folder.path(), "127.0.0.1:0", &disk.0.path().join("spool"));
@@ -195,7 +209,7 @@ async fn full_disk_is_452_and_what_was_accepted_is_delivered() -> Result<()> {
             break reply;
         }
         accepted += 1;
-        ensure!(accepted < 200, "400 MiB fitted into 96");
+        ensure!(accepted < 200, "400 MiB fitted into 256");
     };
     ensure!(refusal.starts_with("452 4.3.1"), "{refusal}");
     ensure!(accepted > 0, "not even one message was accepted");

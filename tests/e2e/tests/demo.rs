@@ -1,5 +1,6 @@
 //! `opes dev --demo`: what a newcomer sees in the first minute.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,29 +15,40 @@ fn section<'a>(table: &'a str, title: &str) -> Result<&'a str> {
     Ok(rest.split("\n\n").next().unwrap_or(rest))
 }
 
-#[test]
-fn a_dozen_samples_and_what_became_of_them() -> Result<()> {
-    let state = tempfile::tempdir()?;
+/// Runs the demonstration to its end; the table.
+fn demo(state: &Path, arguments: &[&str]) -> Result<String> {
+    let free = "127.0.0.1:0";
     let output = Command::new(opes_program())
-        .args(["dev", "--demo", "--exit", "--state"])
-        .arg(state.path())
         .args([
+            "dev",
+            "--demo",
+            "--exit",
             "--smtp",
-            "127.0.0.1:0",
+            free,
             "--submission",
-            "127.0.0.1:0",
+            free,
             "--lmtp",
-            "127.0.0.1:0",
+            free,
             "--admin",
-            "127.0.0.1:0",
+            free,
+            "--state",
         ])
+        .arg(state)
+        .args(arguments)
         .output()?;
-    let table = String::from_utf8_lossy(&output.stdout);
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success(),
         "{table}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    Ok(table)
+}
+
+#[test]
+fn a_dozen_samples_and_what_became_of_them() -> Result<()> {
+    let state = tempfile::tempdir()?;
+    let table = demo(state.path(), &[])?;
     for (title, expected) in [
         (
             "dialog of RFC 4496",
@@ -76,5 +88,19 @@ fn a_dozen_samples_and_what_became_of_them() -> Result<()> {
         }
     }
     ensure!(!section(&table, "executable attachment")?.contains("attached: invoice.pdf.exe"));
+    Ok(())
+}
+
+#[test]
+fn the_example_rules_need_nothing_else() -> Result<()> {
+    let state = tempfile::tempdir()?;
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/rules");
+    let table = demo(state.path(), &["-f", rules])?;
+    for title in ["clean newsletter", "8-bit text"] {
+        let section = section(&table, title)?;
+        ensure!(section.contains("reply            250 2.6.0"), "{section}");
+    }
+    let refused = section(&table, "denied sender")?;
+    ensure!(refused.contains("reply            550 5.7.1"), "{refused}");
     Ok(())
 }

@@ -47,7 +47,7 @@ impl Running {
         let service = Reader::default();
         let octets = Arc::clone(&service.octets);
         let listener = runtime.block_on(Listener::bind(address))?;
-        let address = listener.address()?;
+        let address = listener.address();
         runtime.spawn(serve(
             Arc::new(service),
             listener,

@@ -1,10 +1,10 @@
 //! `kill -9` under load: what was answered 250 is delivered after the restart, and not twice by our doing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use opes_e2e::smtp::{Dialog, sample};
@@ -15,6 +15,8 @@ const ROUNDS: usize = 10;
 const CLIENTS: usize = 8;
 /// Acknowledged messages of a round before the kill comes.
 const ACKNOWLEDGED_MIN: usize = 40;
+/// From the next hop's 250 to our note of it, on a machine that is busy with the test itself.
+const IN_FLIGHT_MAX: Duration = Duration::from_millis(100);
 
 fn start(config: &Path) -> Result<Daemon> {
     opes([
@@ -60,8 +62,14 @@ async fn load(
     }
 }
 
-/// One round of load that ends with the kill; the names that were acknowledged.
-async fn round(number: usize, config: &Path) -> Result<Vec<String>> {
+/// What happened until the kill.
+struct Round {
+    acknowledged: Vec<String>,
+    killed: Instant,
+}
+
+/// One round of load that ends with the kill.
+async fn round(number: usize, config: &Path) -> Result<Round> {
     let mut edge = start(config)?;
     let (acknowledged, stop) = (
         Arc::<Mutex<Vec<String>>>::default(),
@@ -86,13 +94,17 @@ async fn round(number: usize, config: &Path) -> Result<Vec<String>> {
         counted.store(acknowledged.lock().await.len(), Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    let killed = Instant::now();
     edge.kill();
     stop.store(true, Ordering::Relaxed);
     for client in clients {
         client.await?;
     }
-    let names = acknowledged.lock().await.clone();
-    Ok(names)
+    let acknowledged = acknowledged.lock().await.clone();
+    Ok(Round {
+        acknowledged,
+        killed,
+    })
 }
 
 fn subject(content: &[u8]) -> Option<String> {
@@ -115,13 +127,14 @@ fn maildir(folder: &Path) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn into_a_maildir_every_acknowledged_message_exactly_once() -> Result<()> {
     let folder = tempfile::tempdir()?;
+    std::fs::create_dir(folder.path().join("mail"))?;
     let config = config(
         folder.path(),
         &format!("{{ maildir: {}/mail }}", folder.path().display()),
     )?;
     let mut acknowledged = BTreeSet::new();
     for number in 0..ROUNDS {
-        acknowledged.extend(round(number, &config).await?);
+        acknowledged.extend(round(number, &config).await?.acknowledged);
     }
     let _edge = start(&config)?;
     eventually("every acknowledged message in the Maildir", || {
@@ -155,33 +168,46 @@ async fn to_a_next_hop_every_acknowledged_message_and_none_twice_but_those_in_fl
         &format!("{{ nextHop: '{}', connectionsMax: 4 }}", sink.address),
     )?;
     let mut acknowledged = BTreeSet::new();
+    let mut kills = Vec::new();
     for number in 0..ROUNDS {
-        acknowledged.extend(round(number, &config).await?);
+        let round = round(number, &config).await?;
+        acknowledged.extend(round.acknowledged);
+        kills.push(round.killed);
     }
     let _edge = start(&config)?;
-    let arrived = || {
-        sink.arrivals()
-            .iter()
-            .filter_map(|arrival| subject(&arrival.content))
-            .collect::<Vec<_>>()
-    };
     eventually("every acknowledged message at the next hop", || {
-        acknowledged.is_subset(&arrived().into_iter().collect())
+        let arrived = sink
+            .arrivals()
+            .into_iter()
+            .filter_map(|arrival| subject(&arrival.content))
+            .collect();
+        acknowledged.is_subset(&arrived)
     })
     .await;
-    let arrived = arrived();
-    let different: BTreeSet<_> = arrived.iter().collect();
-    let twice = arrived.len() - different.len();
-    // RFC 1047: the next hop's 250 was on its way when the kill came. At most one message per connection and kill.
-    ensure!(
-        twice <= ROUNDS * 4,
-        "{twice} duplicates for {ROUNDS} kills with 4 connections"
-    );
+    let mut first = BTreeMap::new();
+    let mut twice = 0;
+    for arrival in sink.arrivals() {
+        let name = subject(&arrival.content).context("no subject")?;
+        let Some(answered) = first.insert(name.clone(), arrival.answered) else {
+            continue;
+        };
+        twice += 1;
+        let kill = kills
+            .iter()
+            .find(|kill| **kill >= answered)
+            .context("twice without a kill")?;
+        let gap = kill.duration_since(answered);
+        // RFC 1047: the next hop's 250 was on its way, or just here, when the kill came. Anything older is our doing.
+        ensure!(
+            gap < IN_FLIGHT_MAX,
+            "{name} came twice, and the kill was {gap:?} after the first 250"
+        );
+    }
     println!(
-        "{} acknowledged, {} arrived, {twice} twice",
+        "{} acknowledged, {} arrived, {twice} in flight at a kill came twice",
         acknowledged.len(),
-        arrived.len()
+        first.len()
     );
-    acknowledged.first().context("nothing was acknowledged")?;
+    ensure!(!acknowledged.is_empty(), "nothing was acknowledged");
     Ok(())
 }

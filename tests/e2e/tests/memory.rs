@@ -87,13 +87,13 @@ async fn a_hundred_times_20_mib_into_a_slow_service() -> Result<()> {
         });
     }
     let mut peak = 0;
-    let mut served = 0;
-    while served < CONNECTIONS {
+    let mut done = 0;
+    while done < CONNECTIONS {
         tokio::select! {
             result = clients.join_next() => {
                 if let Some(result) = result {
                     result??;
-                    served += 1;
+                    done += 1;
                 }
             }
             () = tokio::time::sleep(Duration::from_millis(20)) => {}
@@ -101,10 +101,10 @@ async fn a_hundred_times_20_mib_into_a_slow_service() -> Result<()> {
         peak = peak.max(resident_octets(pid));
         ensure!(
             peak < RESIDENT_MAX,
-            "resident set of {} MiB after {served} messages",
+            "resident set of {} MiB after {done} messages",
             peak >> 20
         );
     }
-    println!("{served} served, peak resident set {} MiB", peak >> 20);
+    println!("{done} served, peak resident set {} MiB", peak >> 20);
     Ok(())
 }

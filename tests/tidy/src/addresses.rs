@@ -1,4 +1,4 @@
-//! Nobody's real address stands in our sources: only the ranges and names reserved for examples, and loopback.
+//! Nobody's real address stands in our sources: only the ranges and names reserved for examples, private networks, loopback.
 //!
 //! A pragmatic scan: IPv4 and IPv6 literals, and domains of mail addresses. Numbers of sections (`§4.5.3.1`) look like
 //! IPv4 addresses; four single digits are taken for one unless they are a well-known resolver.
@@ -58,9 +58,8 @@ fn is_foreign_ip(word: &str) -> bool {
 fn is_foreign_ipv4(address: Ipv4Addr) -> bool {
     let octets = address.octets();
     let section = octets.iter().all(|&octet| octet < 10) && !RESOLVERS.contains(&octets);
-    let network = address.is_private() && octets[3] == 0;
     !(section
-        || network
+        || address.is_private()
         || address.is_documentation()
         || address.is_loopback()
         || address.is_unspecified()
@@ -84,7 +83,12 @@ fn mail_domains(line: &str) -> impl Iterator<Item = &str> {
         let end = rest
             .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-')))
             .unwrap_or(rest.len());
-        let domain = rest[..end].trim_matches(['.', '-']);
+        // Two dots: no domain any more, `a@example.org...`.
+        let domain = rest[..end]
+            .split("..")
+            .next()
+            .unwrap_or_default()
+            .trim_matches(['.', '-']);
         let (_, top) = domain.rsplit_once('.')?;
         let plausible = top.len() >= 2 && top.bytes().all(|b| b.is_ascii_alphabetic());
         (local && plausible).then_some(domain)
@@ -98,7 +102,7 @@ fn is_foreign_domain(domain: &str) -> bool {
         .iter()
         .chain(RESERVED_DOMAINS)
         .chain(OWN_DOMAINS)
-        .any(|parent| below(&parent))
+        .any(below)
 }
 
 #[cfg(test)]
@@ -131,7 +135,7 @@ mod tests {
             "::1 [2001:db8::25]:24 ::ffff:192.0.2.1 std::net a::b",
             "RFC 5321 §4.5.3.1, 4.5.3.2 version 1.2.3",
             "joe@example.org x+y@a.b.example.com z@spam.example q@mail.test opes@opes.dev",
-            "@example.org git@ a@b tonic@0.14.9 x @ y.rs",
+            "@example.org a@example.org....Sender b@example..org 10.1.2.3 git@ a@b tonic@0.14.9 x @ y.rs",
         ] {
             assert_eq!(foreign_addresses("a.rs", line), Vec::new(), "{line}");
         }

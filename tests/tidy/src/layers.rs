@@ -177,8 +177,7 @@ impl<'a> Graph<'a> {
         match (from, to_layer) {
             (_, Layer::Support) => Some("nothing depends on examples, tests and tools"),
             (Layer::Core, Layer::Core)
-            | (Layer::Shell, Layer::Core | Layer::Shell)
-            | (Layer::Service, Layer::Core | Layer::Shell)
+            | (Layer::Shell | Layer::Service, Layer::Core | Layer::Shell)
             | (Layer::Bundle | Layer::Support, _) => None,
             (Layer::Core, _) => Some("a core depends on cores only"),
             (Layer::Shell, _) => Some("a shell crate knows no particular program"),

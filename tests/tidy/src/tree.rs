@@ -56,9 +56,16 @@ fn source(root: &Path, path: &Path) -> anyhow::Result<Option<Source>> {
 // === impl Source ===
 
 impl Source {
+    /// Does its name end in one of these, without the dot?
+    pub fn has_extension(&self, extensions: &[&str]) -> bool {
+        self.path
+            .rsplit_once('.')
+            .is_some_and(|(_, extension)| extensions.contains(&extension))
+    }
+
     /// Rust that runs in production: below a `src`, and no test module.
     pub fn is_production_rust(&self) -> bool {
         let test = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
-        self.path.ends_with(".rs") && self.path.contains("/src/") && !test
+        self.has_extension(&["rs"]) && self.path.contains("/src/") && !test
     }
 }

@@ -1,5 +1,7 @@
 //! The files of this workspace keep the rules of `CODE_STYLE.md` that a machine can judge.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
+
 use opes_tidy::tree::{Source, root, sources};
 use opes_tidy::{Finding, addresses, assert_none, manifests, sources as rules};
 
@@ -20,18 +22,11 @@ fn check(applies: impl Fn(&Source) -> bool, rule: impl Fn(&str, &str) -> Vec<Fin
     assert_none(&findings);
 }
 
-fn has_extension(source: &Source, extensions: &[&str]) -> bool {
-    source
-        .path
-        .rsplit_once('.')
-        .is_some_and(|(_, extension)| extensions.contains(&extension))
-}
-
 #[test]
 fn reminders_have_an_owner() {
     let code = ["rs", "proto", "toml", "yaml", "yml", "sh", "py"];
     check(
-        |source| has_extension(source, &code),
+        |source| source.has_extension(&code),
         rules::ownerless_reminders,
     );
 }

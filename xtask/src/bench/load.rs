@@ -50,7 +50,7 @@ pub(crate) fn run(server: SocketAddr, load: &Load) -> Result<Outcome> {
         let clients: Vec<_> = (0..load.connections)
             .map(|_| scope.spawn(|| client(server, load, &content)))
             .collect();
-        let joined = clients.into_iter().map(|client| client.join());
+        let joined = clients.into_iter().map(std::thread::ScopedJoinHandle::join);
         joined
             .map(|result| result.unwrap_or_else(|_| Err(anyhow!("a client panicked"))))
             .collect()

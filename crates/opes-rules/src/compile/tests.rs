@@ -244,7 +244,7 @@ proptest! {
     fn never_panics_on_broken_files(
         edits in proptest::collection::vec((any::<prop::sample::Index>(), 0..6_u8), 0..6),
     ) {
-        let text = include_str!("../../../../examples/rules/inbound.yaml");
+        let text = include_str!("../../../../examples/with-external-services/inbound.yaml");
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         for (index, edit) in edits {
             let at = index.index(lines.len());

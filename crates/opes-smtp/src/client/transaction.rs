@@ -72,6 +72,10 @@ pub(super) enum Next {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not one state"
+)]
 pub(super) struct Transaction {
     /// The lines not released yet.
     lines: BytesMut,

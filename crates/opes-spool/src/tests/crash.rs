@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::QueueId;
 use crate::recovery::recover;
-use crate::segment::{SEGMENT_HEADER_OCTETS, segment_path};
+use crate::segment::{Purpose, SEGMENT_HEADER_OCTETS, Segment, segment_path};
 
 /// What was acknowledged when the log had a certain length.
 #[derive(Clone, Default)]
@@ -217,7 +217,7 @@ fn a_segment_without_a_header_is_unused() {
     let (_dir, path) = directory_with(&[], 4096);
     let recovered = recover(&path).unwrap();
     assert!(recovered.messages.is_empty());
-    assert_eq!(recovered.left.number, 1);
+    assert_eq!(recovered.segments.len(), 1);
     assert!(!path.join("damaged").exists());
 }
 
@@ -236,7 +236,13 @@ fn a_failed_creation_does_not_shorten_the_segment_that_was_written_on() {
             number: 1,
             end: SEGMENT_HEADER_OCTETS,
         };
-        let made = crate::segment::Segment::create(&SystemDisk, dir.path(), 2, 65_536, previous);
+        let made = Segment::create(
+            &SystemDisk,
+            dir.path(),
+            2,
+            (Purpose::Messages, 65_536),
+            previous,
+        );
         made.unwrap();
         let queued = store(&spool, 1, b"after that").await.unwrap();
         drop(spool);

@@ -1,21 +1,6 @@
-//! Full disks and disks that fail.
+//! Disks that fail.
 
 use super::*;
-
-fn open(disk: &Arc<TestDisk>, dir: &Path) -> (Spool, Vec<Queued>) {
-    Spool::open_on(disk.clone(), dir, small()).unwrap()
-}
-
-async fn until_healthy(spool: &Spool) {
-    let healthy = async {
-        while spool.unhealthy_reason().is_some() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), healthy)
-        .await
-        .expect("the spool must recover by itself");
-}
 
 #[tokio::test]
 async fn a_failed_write_refuses_the_message_and_the_next_segment_works() {
@@ -27,7 +12,9 @@ async fn a_failed_write_refuses_the_message_and_the_next_segment_works() {
     let error = store(&spool, 1, b"refused").await.unwrap_err();
     assert!(error.is_full(), "{error}");
     assert_eq!(error.disposition(), crate::Disposition::Transient);
-    assert_eq!(spool.unhealthy_reason(), Some("the spool volume is full"));
+    // Not even a segment for settlements alone can be written.
+    let reason = spool.unhealthy_reason().unwrap();
+    assert!(reason.contains("in memory only"), "{reason}");
     // What was durable can still be read and settled; the settlement is kept until it can be written.
     assert_eq!(content(&first).await, b"first");
     let outcome = [(0, Settlement::Delivered)];
@@ -85,35 +72,6 @@ async fn two_failed_syncs_in_a_row_make_it_unhealthy_for_a_while() {
 }
 
 #[tokio::test]
-async fn a_full_disk_can_be_emptied() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Arc::new(TestDisk::default());
-    let (spool, _) = open(&disk, dir.path());
-    disk.full.store(true, Ordering::SeqCst);
-    let mut taken = Vec::new();
-    let error = loop {
-        match store(&spool, 1, &[b'x'; 4000]).await {
-            Ok(queued) => taken.push(queued),
-            Err(error) => break error,
-        }
-        assert!(taken.len() < 100, "a segment of 64 KiB holds less");
-    };
-    assert!(error.is_full(), "{error}");
-    assert!(spool.unhealthy_reason().is_some());
-    assert!(!taken.is_empty());
-    // No new segment can be made, yet deliveries are recorded.
-    for queued in &taken {
-        deliver(&spool, queued).await;
-    }
-    disk.full.store(false, Ordering::SeqCst);
-    until_healthy(&spool).await;
-    store(&spool, 1, b"again").await.unwrap();
-    drop(spool);
-    let (_, found) = open(&disk, dir.path());
-    assert_eq!(found.len(), 1);
-}
-
-#[tokio::test]
 async fn a_large_message_that_finds_no_room_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(TestDisk::default());
@@ -121,18 +79,6 @@ async fn a_large_message_that_finds_no_room_leaves_no_file() {
     disk.fail_writes.store(true, Ordering::SeqCst);
     store(&spool, 1, &vec![b'x'; 20_000]).await.unwrap_err();
     assert_eq!(own_files(dir.path()), 0);
-}
-
-#[tokio::test]
-async fn a_full_disk_at_start_is_an_error_that_says_so() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = SpoolConfig {
-        reserve_octets: u64::MAX / 2,
-        ..small()
-    };
-    let error = Spool::open(dir.path(), config).unwrap_err();
-    assert!(matches!(error, SpoolError::Full { .. }), "{error}");
-    assert!(error.is_full());
 }
 
 #[tokio::test]

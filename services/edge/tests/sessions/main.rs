@@ -1,5 +1,10 @@
 //! Whole edges on loopback: what a client sees and what is delivered.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by where it stops"
+)]
+
 mod annotations;
 mod harness;
 mod messages;

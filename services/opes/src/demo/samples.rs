@@ -15,6 +15,7 @@ pub(crate) struct Sample {
 }
 
 /// The dozen.
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn all() -> Vec<Sample> {
     vec![
         sample(
