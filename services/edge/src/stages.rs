@@ -61,21 +61,21 @@ impl Run {
         merged.refuse_mixed(&plan, &subject);
         merged.terminal_actions(&plan);
         let mut begun = Begun::default();
-        self.observe(&begun.new(&plan.observers), &subject);
+        self.observe(&begun.take_new(&plan.observers), &subject);
         let mut plan = plan;
         // Round after round, as each may bring annotations for which further analysers have waited.
         loop {
-            let analysers = begun.new(&plan.analysers);
+            let analysers = begun.take_new(&plan.analysers);
             if merged.ended() || analysers.is_empty() {
                 break;
             }
             self.analyse(&analysers, &subject, &mut merged).await;
             plan = self.again(plan, &subject, again, &mut begun, &mut merged);
         }
-        self.adapt(&begun.new(&plan.adapters), &subject, &mut merged)
+        self.adapt(&begun.take_new(&plan.adapters), &subject, &mut merged)
             .await;
         plan = self.again(plan, &subject, again, &mut begun, &mut merged);
-        self.adapt(&begun.new(&plan.adapters), &subject, &mut merged)
+        self.adapt(&begun.take_new(&plan.adapters), &subject, &mut merged)
             .await;
         merged.edit_actions(&plan).await;
         self.adapt(&plan.signers, &subject, &mut merged).await;
@@ -102,7 +102,7 @@ impl Run {
         let plan = again(&merged.annotations);
         merged.refuse_mixed(&plan, subject);
         merged.terminal_actions(&plan);
-        self.observe(&begun.new(&plan.observers), subject);
+        self.observe(&begun.take_new(&plan.observers), subject);
         plan
     }
 
@@ -181,7 +181,7 @@ struct Begun(Vec<Arc<Rule>>);
 
 impl Begun {
     /// Those of `steps` that have not been started. They count as started from now on.
-    fn new(&mut self, steps: &[Step]) -> Vec<Step> {
+    fn take_new(&mut self, steps: &[Step]) -> Vec<Step> {
         let is_new = |step: &&Step| !self.0.iter().any(|rule| Arc::ptr_eq(rule, &step.rule));
         let new: Vec<Step> = steps.iter().filter(is_new).cloned().collect();
         self.0.extend(new.iter().map(|step| Arc::clone(&step.rule)));

@@ -21,8 +21,8 @@ async fn a_quarantined_message_is_a_pair_of_files_and_is_not_delivered() {
     let mut client = bench.client().await;
     let reply = client.send("b@example.org", "Subject: a\r\n\r\nx").await;
     assert!(reply.starts_with("250"), "{reply}");
-    let held = files(&bench.dir.path().join("spool/quarantine"));
-    assert_eq!(held.len(), 2, "{held:?}");
+    let pair = files(&bench.dir.path().join("spool/quarantine"));
+    assert_eq!(pair.len(), 2, "{pair:?}");
     assert!(files(&bench.dir.path().join("mail")).is_empty());
 }
 
