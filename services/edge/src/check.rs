@@ -199,6 +199,7 @@ impl Connection {
             routing.table.plan(facts)
         });
         if plan.is_empty() {
+            self.edge.metrics.count_skipped(&plan);
             return Response::Proceed;
         }
         let subject = Subject {

@@ -54,6 +54,7 @@ impl Stage {
             return Self::AtEnd;
         }
         if plan.is_empty() {
+            run.metrics.count_skipped(&plan);
             return Self::Nothing;
         }
         let view = View::original(content.clone());

@@ -1,5 +1,6 @@
 //! The edge's metrics; docs/reference/metrics.md has a line for each.
 
+use opes_rules::Plan;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -98,6 +99,14 @@ impl Metrics {
         };
         metrics.declare(registry);
         metrics
+    }
+
+    /// Counts the rules that `plan` left out for want of data, each once.
+    pub(crate) fn count_skipped(&self, plan: &Plan) {
+        for skipped in &plan.skipped {
+            let rule = skipped.rule.name.clone();
+            self.rules_skipped.get_or_create(&ByRule { rule }).inc();
+        }
     }
 
     fn declare(&self, registry: &mut Registry) {

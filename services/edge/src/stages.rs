@@ -17,7 +17,7 @@ use opes_smtp::reply::{Enhanced, Reply};
 
 use crate::callout::{self, StepResult, Subject};
 use crate::edits;
-use crate::metrics::{ByRule, Metrics};
+use crate::metrics::Metrics;
 use crate::outcome::{Permitted, Verdict};
 use crate::report::StepReport;
 use crate::routing::Routing;
@@ -79,7 +79,7 @@ impl Run {
             .await;
         merged.edit_actions(&plan).await;
         self.adapt(&plan.signers, &subject, &mut merged).await;
-        self.count_skipped(&plan);
+        self.metrics.count_skipped(&plan);
         merged
     }
 
@@ -104,16 +104,6 @@ impl Run {
         merged.terminal_actions(&plan);
         self.observe(&begun.take_new(&plan.observers), subject);
         plan
-    }
-
-    fn count_skipped(&self, plan: &Plan) {
-        for skipped in &plan.skipped {
-            let rule = skipped.rule.name.clone();
-            self.metrics
-                .rules_skipped
-                .get_or_create(&ByRule { rule })
-                .inc();
-        }
     }
 
     fn observe(&self, steps: &[Step], subject: &Subject) {
