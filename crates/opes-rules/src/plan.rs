@@ -109,6 +109,17 @@ impl RoutingTable {
         plan
     }
 
+    /// Whether all recipients of `facts` will be treated alike at `facts.point`, whatever is still unknown and whatever services annotate
+    /// until then.
+    pub fn treats_alike(&self, facts: &Facts<'_>) -> bool {
+        let plan = self.plan(facts);
+        let first = plan.signature_of(0);
+        let rules = self.rules_at(facts.point).iter();
+        let mut rules = rules.filter_map(|index| self.rules.get(usize::try_from(*index).ok()?));
+        (1..facts.recipients.len()).all(|other| plan.signature_of(other) == first)
+            && rules.all(|rule| !rule.reads_annotations() || stays_alike(rule, facts))
+    }
+
     /// Signature of the plan for the one recipient in `facts`.
     ///
     /// At RCPT the edge asks it with `point: Content` to find recipients that need a transaction of
@@ -116,6 +127,23 @@ impl RoutingTable {
     pub fn plan_signature(&self, facts: &Facts<'_>) -> PlanSignature {
         let address = facts.recipients.first().map_or("", |to| to.address);
         self.plan(facts).signature(0, address)
+    }
+}
+
+/// Whether a rule whose condition may change with annotations will match all recipients or none.
+fn stays_alike(rule: &Rule, facts: &Facts<'_>) -> bool {
+    let matcher = &rule.matcher;
+    if matches!(matcher.check_dialog(facts), Err(Mismatch::Field(_))) {
+        return true;
+    }
+    let mut fits = facts
+        .recipients
+        .iter()
+        .map(|to| matcher.check_recipient(to).is_ok());
+    match fits.next() {
+        Some(true) => fits.all(|fits| fits) && !matcher.condition_per_recipient(),
+        Some(false) => fits.all(|fits| !fits),
+        None => true,
     }
 }
 
@@ -247,6 +275,16 @@ impl Plan {
             && self.signers.is_empty()
             && self.actions.is_empty()
             && self.shadow_actions.is_empty()
+    }
+
+    /// Something is to be done for some recipients only. Observers do nothing to a message.
+    pub fn is_mixed(&self) -> bool {
+        let steps = [&self.analysers, &self.adapters, &self.signers];
+        let steps = steps.into_iter().flatten().map(|step| &step.recipients);
+        let actions = self.actions.iter().map(|step| &step.recipients);
+        steps
+            .chain(actions)
+            .any(|recipients| *recipients != RecipientSet::All)
     }
 
     /// A rule was skipped for an annotation that a service of this plan may still make: plan again

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use opes_content::{ContentError, View};
+use opes_content::{Content, ContentError, View};
 use opes_mime::{Piece, Rope};
 use opes_proto::smtp;
 use opes_smtp::command::HelloVerb;
@@ -27,6 +27,14 @@ use crate::received::{Received, with_keyword};
 use crate::report::{MessageOutcome, MessageReport, StepReport};
 use crate::session::Connection;
 use crate::stages::Merged;
+
+/// Trace fields from which on a message is in a loop; RFC 5321 §6.3 wants the limit at 100 at least.
+const HOPS_MAX: usize = 100;
+const TRACE_FIELD: &[u8] = b"Received:";
+
+/// Octets of the header section that are searched for trace fields, which stand at its top.
+const TRACE_OCTETS_MAX: u64 = 128 << 10;
+const READ_OCTETS: usize = 32 << 10;
 
 /// What the client is told, and what became of the message.
 struct Decision {
@@ -117,6 +125,11 @@ async fn decide(
     let Some(view) = merged.view.take() else {
         return Decision::refused(Reply::LOCAL_ERROR);
     };
+    match is_looping(view.content()).await {
+        Ok(false) => {}
+        Ok(true) => return Decision::refused(Reply::ROUTING_LOOP),
+        Err(error) => return Decision::refused(content_reply(&error)),
+    }
     let view = match with_received(origin, dialog, &view) {
         Ok(view) => view,
         Err(error) => {
@@ -228,6 +241,26 @@ async fn hold(
             Decision::refused(Reply::INSUFFICIENT_STORAGE)
         }
     }
+}
+
+/// Whether the message has been through so many servers that it must be going in circles (RFC 5321 §6.3).
+async fn is_looping(content: &Content) -> Result<bool, ContentError> {
+    let (mut hops, mut offset) = (0, 0);
+    while offset < TRACE_OCTETS_MAX {
+        let octets = content.read_at(offset, READ_OCTETS).await?;
+        if octets.is_empty() {
+            break;
+        }
+        for line in octets.split(|octet| *octet == b'\n') {
+            if line == b"\r" {
+                return Ok(hops >= HOPS_MAX);
+            }
+            let name = line.get(..TRACE_FIELD.len());
+            hops += usize::from(name.is_some_and(|name| name.eq_ignore_ascii_case(TRACE_FIELD)));
+        }
+        offset += octets.len() as u64;
+    }
+    Ok(hops >= HOPS_MAX)
 }
 
 fn with_received(

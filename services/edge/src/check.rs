@@ -19,7 +19,7 @@ use crate::outcome::Verdict;
 use crate::report::{MessageOutcome, MessageReport};
 use crate::routing::Routing;
 use crate::session::Connection;
-use crate::stages::{Merged, Run};
+use crate::stages::{Annotations, Merged, Run};
 
 impl Connection {
     /// Answers the core's question about one command.
@@ -174,10 +174,9 @@ impl Connection {
             recipients: vec![first, recipient],
             ..self.envelope()
         };
-        let plan = dialog.with_facts(Point::Content, ContentFacts::default(), |facts| {
-            routing.table.plan(facts)
-        });
-        plan.signature_of(0) == plan.signature_of(1)
+        dialog.with_facts(Point::Content, ContentFacts::default(), |facts| {
+            routing.table.treats_alike(facts)
+        })
     }
 
     async fn ask(&mut self, point: Point, line: Bytes, question: Option<Question>) -> Response {
@@ -199,8 +198,8 @@ impl Connection {
         let plan = dialog.with_facts(point, ContentFacts::default(), |facts| {
             routing.table.plan(facts)
         });
-        self.edge.metrics.count_skipped(&plan);
         if plan.is_empty() {
+            self.edge.metrics.count_skipped(&plan);
             return Response::Proceed;
         }
         let subject = Subject {
@@ -213,7 +212,13 @@ impl Connection {
             routing,
             metrics: Arc::clone(&self.edge.metrics),
         };
-        let merged = run.plan(plan, subject).await;
+        let again = |annotations: &Annotations| {
+            let dialog = dialog.annotated(annotations);
+            dialog.with_facts(point, ContentFacts::default(), |facts| {
+                run.routing.table.plan(facts)
+            })
+        };
+        let merged = run.plan(plan, subject, &again).await;
         self.answer(point, &dialog, merged, started)
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use opes_content::{Content, ContentError, View, Writer};
 use opes_proto::smtp;
-use opes_rules::{Plan, Point};
+use opes_rules::{Plan, Point, RoutingTable, Rule};
 use opes_smtp::reply::Reply;
 
 use crate::acceptance::content_reply;
@@ -20,7 +20,7 @@ use crate::edge::Edge;
 use crate::edits;
 use crate::header::HeaderFields;
 use crate::routing::Routing;
-use crate::stages::{Merged, Run};
+use crate::stages::{Annotations, Merged, Run};
 
 type Running = Pin<Box<dyn Future<Output = Merged> + Send>>;
 
@@ -50,15 +50,11 @@ impl Stage {
         let plan = dialog.with_facts(Point::Content, ContentFacts::default(), |facts| {
             run.routing.table.plan(facts)
         });
-        if plan
-            .skipped
-            .iter()
-            .any(|skipped| skipped.rule.reads_content())
-        {
+        if needs_all(&run.routing.table, &plan) {
             return Self::AtEnd;
         }
-        run.metrics.count_skipped(&plan);
         if plan.is_empty() {
+            run.metrics.count_skipped(&plan);
             return Self::Nothing;
         }
         let view = View::original(content.clone());
@@ -69,6 +65,17 @@ impl Stage {
             view,
         )))
     }
+}
+
+/// A rule cannot be judged before size and header section are known, or could not once its annotation is there.
+fn needs_all(table: &RoutingTable, plan: &Plan) -> bool {
+    let may_come = |rule: &Arc<Rule>| {
+        rule.reads_annotations() && rule.reads_content() && rule.points.contains(&Point::Content)
+    };
+    plan.skipped
+        .iter()
+        .any(|skipped| skipped.rule.reads_content())
+        || table.rules.iter().any(may_come)
 }
 
 impl Incoming {
@@ -131,23 +138,32 @@ impl Incoming {
 }
 
 async fn callouts(run: Run, plan: Plan, dialog: Arc<Dialog>, view: View) -> Merged {
-    let context = Arc::new(dialog.context());
-    run.plan(plan, subject(context, view)).await
+    let again = |annotations: &Annotations| {
+        let dialog = dialog.annotated(annotations);
+        dialog.with_facts(Point::Content, ContentFacts::default(), |facts| {
+            run.routing.table.plan(facts)
+        })
+    };
+    let subject = subject(Arc::new(dialog.context()), view);
+    run.plan(plan, subject, &again).await
 }
 
 /// Plans with the size and the header section at hand, then runs.
 async fn at_end(run: Run, dialog: Arc<Dialog>, view: View) -> Result<Merged, ContentError> {
     let (structure, header) = edits::scan(&view, true).await?;
-    let fields = HeaderFields::new(&structure, &header);
-    let facts = ContentFacts {
-        size: Some(view.len_now()),
-        headers: Some(&fields),
+    let size = Some(view.len_now());
+    let again = |annotations: &Annotations| {
+        let fields = HeaderFields::new(&structure, &header);
+        let facts = ContentFacts {
+            size,
+            headers: Some(&fields),
+        };
+        let dialog = dialog.annotated(annotations);
+        dialog.with_facts(Point::Content, facts, |facts| run.routing.table.plan(facts))
     };
-    let plan = dialog.with_facts(Point::Content, facts, |facts| run.routing.table.plan(facts));
-    run.metrics.count_skipped(&plan);
-    Ok(run
-        .plan(plan, subject(Arc::new(dialog.context()), view))
-        .await)
+    let plan = again(&Annotations::new());
+    let subject = subject(Arc::new(dialog.context()), view);
+    Ok(run.plan(plan, subject, &again).await)
 }
 
 fn subject(context: Arc<smtp::Context>, view: View) -> Subject {

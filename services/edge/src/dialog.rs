@@ -9,6 +9,8 @@ use std::sync::Arc;
 use opes_proto::smtp;
 use opes_rules::{Facts, Headers, Point, Recipient, Sender};
 
+use crate::stages::Annotations;
+
 /// One address with its ESMTP parameters.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Path {
@@ -32,6 +34,16 @@ pub(crate) struct Dialog {
 }
 
 impl Dialog {
+    /// With what services have said since.
+    pub(crate) fn annotated(&self, annotations: &Annotations) -> Self {
+        let mut dialog = self.clone();
+        let said = annotations
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()));
+        dialog.annotations.extend(said);
+        dialog
+    }
+
     /// The context fields that do not depend on mail data.
     pub(crate) fn context(&self) -> smtp::Context {
         smtp::Context {

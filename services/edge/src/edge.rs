@@ -40,7 +40,8 @@ pub(crate) struct Edge {
     pub(crate) session_permits: Arc<Semaphore>,
     pub(crate) sessions: TaskTracker,
     reporter: Option<Reporter>,
-    started: u64,
+    /// Microseconds since 1970: with the second alone, a quick restart would give ids again, and quarantine files are named after them.
+    started: u128,
     session_count: AtomicU64,
 }
 
@@ -109,7 +110,7 @@ pub async fn start(
         started: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
-            .as_secs(),
+            .as_micros(),
         session_count: AtomicU64::new(0),
         config,
     });

@@ -52,8 +52,19 @@ pub(crate) async fn hold(
     file.write_all(&json).await?;
     publish(file, &aside, &folder.join(format!("{id}.json"))).await?;
 
-    File::open(folder).await?.sync_all().await?;
-    Ok(())
+    sync(folder).await?;
+    // The first message made the folder, which must not vanish either.
+    match folder.parent() {
+        Some(parent) => sync(parent).await,
+        None => Ok(()),
+    }
+}
+
+async fn sync(folder: &Path) -> Result<()> {
+    let synced = async { File::open(folder).await?.sync_all().await };
+    synced
+        .await
+        .with_context(|| format!("cannot sync {}", folder.display()))
 }
 
 async fn publish(mut file: File, aside: &Path, name: &Path) -> Result<()> {

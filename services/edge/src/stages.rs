@@ -47,20 +47,63 @@ pub(crate) struct Run {
     pub(crate) metrics: Arc<Metrics>,
 }
 
+/// What services have said in the course of a plan.
+pub(crate) type Annotations = HashMap<String, String>;
+
+/// Makes the plan again, with these annotations added to what was known.
+pub(crate) type Again<'a> = &'a (dyn Fn(&Annotations) -> Plan + Sync);
+
 impl Run {
-    /// Runs `plan` over `subject`.
-    pub(crate) async fn plan(&self, plan: Plan, subject: Subject) -> Merged {
+    /// Runs `plan` over `subject`. Rules that wait for annotations are looked at again with `again` when the analysers have answered,
+    /// and when the adapters have.
+    pub(crate) async fn plan(&self, plan: Plan, subject: Subject, again: Again<'_>) -> Merged {
         let mut merged = Merged::new(subject.view.clone());
+        merged.refuse_mixed(&plan, &subject);
         merged.terminal_actions(&plan);
-        self.observe(&plan.observers, &subject);
-        if merged.ended() {
-            return merged;
+        let mut begun = Begun::default();
+        self.observe(&begun.take_new(&plan.observers), &subject);
+        let mut plan = plan;
+        // Round after round, as each may bring annotations for which further analysers have waited.
+        loop {
+            let analysers = begun.take_new(&plan.analysers);
+            if merged.ended() || analysers.is_empty() {
+                break;
+            }
+            self.analyse(&analysers, &subject, &mut merged).await;
+            plan = self.again(plan, &subject, again, &mut begun, &mut merged);
         }
-        self.analyse(&plan.analysers, &subject, &mut merged).await;
-        self.adapt(&plan.adapters, &subject, &mut merged).await;
+        self.adapt(&begun.take_new(&plan.adapters), &subject, &mut merged)
+            .await;
+        plan = self.again(plan, &subject, again, &mut begun, &mut merged);
+        self.adapt(&begun.take_new(&plan.adapters), &subject, &mut merged)
+            .await;
         merged.edit_actions(&plan).await;
         self.adapt(&plan.signers, &subject, &mut merged).await;
+        self.metrics.count_skipped(&plan);
         merged
+    }
+
+    /// The plan with what has been annotated by now; the same if no rule looks at that.
+    fn again(
+        &self,
+        plan: Plan,
+        subject: &Subject,
+        again: Again<'_>,
+        begun: &mut Begun,
+        merged: &mut Merged,
+    ) -> Plan {
+        let reads = |rule: &Arc<Rule>| rule.reads_annotations();
+        if merged.ended()
+            || merged.annotations.is_empty()
+            || !self.routing.table.rules.iter().any(reads)
+        {
+            return plan;
+        }
+        let plan = again(&merged.annotations);
+        merged.refuse_mixed(&plan, subject);
+        merged.terminal_actions(&plan);
+        self.observe(&begun.take_new(&plan.observers), subject);
+        plan
     }
 
     fn observe(&self, steps: &[Step], subject: &Subject) {
@@ -71,9 +114,10 @@ impl Run {
                 continue;
             }
             let (run, rule, subject) = (self.clone(), Arc::clone(&step.rule), subject.clone());
+            let place = ObserverPlace;
             tokio::spawn(async move {
+                let _place = place;
                 callout::run(&run.routing, &run.metrics, &rule, subject).await;
-                OBSERVERS.fetch_sub(1, Ordering::Relaxed);
             });
         }
     }
@@ -91,6 +135,7 @@ impl Run {
         }
     }
 
+    /// One after another; each sees what the ones before it changed and said.
     async fn adapt(&self, steps: &[Step], subject: &Subject, merged: &mut Merged) {
         for step in steps {
             if merged.ended() {
@@ -102,6 +147,7 @@ impl Run {
                     .command_line
                     .clone()
                     .or_else(|| subject.command_line.clone()),
+                context: with_annotations(&subject.context, &merged.annotations),
                 ..subject.clone()
             };
             let result = callout::run(&self.routing, &self.metrics, &step.rule, subject).await;
@@ -110,7 +156,51 @@ impl Run {
     }
 }
 
+/// One of [`OBSERVERS_MAX`]; given back also by an observer that panics.
+struct ObserverPlace;
+
+impl Drop for ObserverPlace {
+    fn drop(&mut self) {
+        OBSERVERS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Rules that have been started; a plan that is made again names them again.
+#[derive(Default)]
+struct Begun(Vec<Arc<Rule>>);
+
+impl Begun {
+    /// Those of `steps` that have not been started. They count as started from now on.
+    fn take_new(&mut self, steps: &[Step]) -> Vec<Step> {
+        let is_new = |step: &&Step| !self.0.iter().any(|rule| Arc::ptr_eq(rule, &step.rule));
+        let new: Vec<Step> = steps.iter().filter(is_new).cloned().collect();
+        self.0.extend(new.iter().map(|step| Arc::clone(&step.rule)));
+        new
+    }
+}
+
+fn with_annotations(context: &Arc<smtp::Context>, annotations: &Annotations) -> Arc<smtp::Context> {
+    if annotations.is_empty() {
+        return Arc::clone(context);
+    }
+    let mut context = smtp::Context::clone(context);
+    let said = annotations
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()));
+    context.annotations.extend(said);
+    Arc::new(context)
+}
+
 impl Merged {
+    /// One message has one fate, so its recipients were kept to one plan (ADR 0003). If they were not, nobody gets what is meant for
+    /// others.
+    fn refuse_mixed(&mut self, plan: &Plan, subject: &Subject) {
+        if subject.point == smtp::Point::Content && plan.is_mixed() && !self.ended() {
+            opes_telemetry::bug!("recipients of one message have different plans");
+            self.verdict = Verdict::Refuse(Reply::LOCAL_ERROR);
+        }
+    }
+
     pub(crate) fn new(view: Option<View>) -> Self {
         Self {
             verdict: Verdict::Accept,
@@ -179,6 +269,9 @@ impl Merged {
     }
 
     fn terminal_actions(&mut self, plan: &Plan) {
+        if self.ended() {
+            return;
+        }
         for step in &plan.actions {
             let Some(action) = &step.rule.action else {
                 continue;

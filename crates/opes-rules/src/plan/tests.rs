@@ -204,6 +204,26 @@ fn a_condition_that_may_turn_out_another_for_each_recipient_sets_them_apart() {
 }
 
 #[test]
+fn annotations_to_come_are_no_surprise() {
+    let table = table_of(&[rule(
+        "mark-com",
+        "at: [content], match: { recipientDomains: [example.com], cel: 'hasAnnotation(\"spam\")' }, action: { markSubject: { text: x } }",
+    )]);
+    let facts = Facts {
+        recipients: &TWO,
+        ..content()
+    };
+    let plan = table.plan(&facts);
+    assert_eq!(plan.signature_of(0), plan.signature_of(1));
+    assert!(!table.treats_alike(&facts));
+    let alike = [TWO[0], TWO[0]];
+    assert!(table.treats_alike(&Facts {
+        recipients: &alike,
+        ..facts
+    }));
+}
+
+#[test]
 fn a_terminal_action_closes_the_point_to_later_rules_except_observers() {
     let table = table_of(&[
         rule(

@@ -58,10 +58,6 @@ impl Service for Probe {
                 Answer::accept().splice(content.len() as u64 - 2, 0, "!")
             }
             Some("header") => Answer::accept().add_header("X-Probe", "seen"),
-            Some("show-annotations") => {
-                let score = message.context().annotations.get("spam.score").cloned();
-                Answer::accept().add_header("X-Annotation", score.unwrap_or_else(|| "none".into()))
-            }
             _ => Answer::accept(),
         })
     }
@@ -69,7 +65,7 @@ impl Service for Probe {
 
 /// A running edge.
 pub(crate) struct Bench {
-    pub(crate) edge: EdgeHandle,
+    edge: Option<EdgeHandle>,
     pub(crate) dir: TempDir,
     stop: CancellationToken,
 }
@@ -109,11 +105,23 @@ impl Bench {
         let edge = opes_edge::start(config, routing, metrics, Hooks::default())
             .await
             .unwrap();
-        Self { edge, dir, stop }
+        Self {
+            edge: Some(edge),
+            dir,
+            stop,
+        }
     }
 
     pub(crate) async fn client(&self) -> Client {
-        Client::connect(self.edge.addresses()[0].1).await
+        let edge = self.edge.as_ref().expect("not drained");
+        Client::connect(edge.addresses()[0].1).await
+    }
+
+    /// Fails if it takes the whole `drainTimeout`.
+    pub(crate) async fn drain(mut self) {
+        let edge = self.edge.take().expect("not drained");
+        let drained = tokio::time::timeout(PATIENCE / 2, edge.drain()).await;
+        drained.expect("in time");
     }
 
     /// The one message in the mailbox of `local@domain`, once it is there.
@@ -238,5 +246,15 @@ impl Client {
             );
         }
         codes
+    }
+
+    /// A whole transaction; the reply to the data.
+    pub(crate) async fn send(&mut self, to: &str, content: &str) -> String {
+        let rcpt = format!("RCPT TO:<{to}>");
+        let codes = self
+            .codes(&["MAIL FROM:<a@example.net>", &rcpt, "DATA"])
+            .await;
+        assert_eq!(codes, ["250", "250", "354"]);
+        self.command(&format!("{content}\r\n.")).await
     }
 }

@@ -5,5 +5,7 @@
     reason = "a test says what went wrong by where it stops"
 )]
 
+mod annotations;
 mod harness;
+mod messages;
 mod recipients;

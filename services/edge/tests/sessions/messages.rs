@@ -1,0 +1,48 @@
+//! What becomes of a message as a whole.
+
+use crate::harness::{Bench, act, files};
+
+#[tokio::test]
+async fn a_message_that_goes_in_circles_is_refused() {
+    let bench = Bench::start("").await;
+    let mut client = bench.client().await;
+    for (hops, code) in [(99, "250"), (100, "554")] {
+        let trace = "Received: from a.example by b.example; Thu, 1 Jan 1970 00:00:00 +0000\r\n";
+        let content = format!("{}Subject: a\r\n\r\nx", trace.repeat(hops));
+        let reply = client.send("b@example.org", &content).await;
+        assert!(reply.starts_with(code), "{hops} hops: {reply}");
+    }
+}
+
+#[tokio::test]
+async fn a_quarantined_message_is_a_pair_of_files_and_is_not_delivered() {
+    let hold = act("hold", "content", "quarantine: { reason: looks odd }", "");
+    let bench = Bench::start(&hold).await;
+    let mut client = bench.client().await;
+    let reply = client.send("b@example.org", "Subject: a\r\n\r\nx").await;
+    assert!(reply.starts_with("250"), "{reply}");
+    let pair = files(&bench.dir.path().join("spool/quarantine"));
+    assert_eq!(pair.len(), 2, "{pair:?}");
+    assert!(files(&bench.dir.path().join("mail")).is_empty());
+}
+
+#[tokio::test]
+async fn a_listener_may_take_larger_messages_than_the_store_does_by_default() {
+    let bench = Bench::start_with("", |config| config.listeners[0].size_max = 60 << 20).await;
+    let mut client = bench.client().await;
+    let line = format!("{}\r\n", "x".repeat(998));
+    let content = format!("Subject: a\r\n\r\n{}", line.repeat(53 << 10));
+    assert!(content.len() > 50 << 20);
+    let reply = client.send("b@example.org", content.trim_end()).await;
+    assert!(reply.starts_with("250"), "{reply}");
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_session_whose_sender_was_refused() {
+    let refuse = act("refuse", "mailFrom", "reject: {}", "");
+    let bench = Bench::start(&refuse).await;
+    let mut client = bench.client().await;
+    assert_eq!(client.codes(&["MAIL FROM:<a@example.net>"]).await, ["550"]);
+    let (farewell, ()) = tokio::join!(client.reply(), bench.drain());
+    assert!(farewell.starts_with("421"), "{farewell}");
+}
