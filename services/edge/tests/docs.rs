@@ -160,7 +160,7 @@ fn base_name(name: &str) -> &str {
 fn registered() -> BTreeSet<String> {
     let registry = Registry::new();
     registry.with(Metrics::register);
-    let output = registry.encode().unwrap();
+    let output = registry.encode().expect("metrics can be encoded");
     let shown = output
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());

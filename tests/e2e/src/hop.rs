@@ -26,6 +26,7 @@ pub struct Manners {
 
 /// See the module.
 pub struct Hop {
+    /// Where it listens.
     pub address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
 }
@@ -33,6 +34,7 @@ pub struct Hop {
 /// One message, as far as it has come.
 #[derive(Debug, Clone, Default)]
 pub struct Arrival {
+    /// Reverse-path.
     pub from: String,
     /// Accepted recipients.
     pub to: Vec<String>,
@@ -127,7 +129,7 @@ impl Session {
                 }
                 "RCPT" => self.recipient(path(&line)).await?,
                 "DATA" if self.arrival.to.is_empty() => {
-                    self.say("554 5.5.1 No valid recipients").await?
+                    self.say("554 5.5.1 No valid recipients").await?;
                 }
                 "DATA" => self.content().await?,
                 "QUIT" => return self.say("221 2.0.0 Bye").await,
@@ -137,13 +139,11 @@ impl Session {
     }
 
     async fn recipient(&mut self, address: String) -> Result<()> {
-        match self.manners.recipients.get(&address).cloned() {
-            Some(reply) => self.say(&reply).await,
-            None => {
-                self.arrival.to.push(address);
-                self.say("250 2.1.5 Recipient ok").await
-            }
+        if let Some(reply) = self.manners.recipients.get(&address).cloned() {
+            return self.say(&reply).await;
         }
+        self.arrival.to.push(address);
+        self.say("250 2.1.5 Recipient ok").await
     }
 
     async fn content(&mut self) -> Result<()> {
