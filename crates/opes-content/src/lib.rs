@@ -24,7 +24,7 @@ pub use writer::{Limits, Writer, create};
 pub const FILE_READ_OCTETS_MAX: usize = 64 * 1024;
 
 /// Octets of a message beyond [`Limits::memory_max`] that are collected before they are written to its file in one go.
-pub const WRITE_BEHIND_OCTETS: usize = 128 * 1024;
+pub const WRITE_BEHIND_OCTETS: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -47,10 +47,17 @@ pub(crate) struct Queue<T> {
 struct State<T> {
     jobs: Vec<T>,
     closed: bool,
-    /// The thread shall come back although there is no request.
+    /// A thread that has no deadline shall come back although there is no request.
     nudged: bool,
     /// Spares a system call per request while the thread is busy.
-    waits: bool,
+    waits: Waits,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    No,
+    UntilDeadline,
+    ForEver,
 }
 
 // === impl Queue ===
@@ -61,7 +68,7 @@ impl<T> Queue<T> {
             jobs: Vec::new(),
             closed: false,
             nudged: false,
-            waits: false,
+            waits: Waits::No,
         };
         Self {
             state: Mutex::new(state),
@@ -93,11 +100,13 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Makes a [`Queue::take`] that waits return, so that its caller looks at its deadline again.
+    /// Makes a [`Queue::take`] without deadline return, so that its caller can think of one.
     pub(crate) fn nudge(&self) {
         let mut state = self.lock();
         state.nudged = true;
-        self.wake(&state);
+        if state.waits == Waits::ForEver {
+            self.ready.notify_one();
+        }
     }
 
     /// No more requests; those that wait are still done.
@@ -106,22 +115,25 @@ impl<T> Queue<T> {
         self.ready.notify_one();
     }
 
-    /// All that waits; blocks until there is something, a nudge, `deadline`, or the end. `None` = closed and empty.
+    /// All that waits; blocks until there is something, `deadline` (without one: a nudge), or the end. `None` = closed and empty.
     pub(crate) fn take(&self, deadline: Option<Instant>) -> Option<Vec<T>> {
         let mut state = self.lock();
-        while state.jobs.is_empty() && !state.closed && !state.nudged {
+        while state.jobs.is_empty() && !state.closed && (deadline.is_some() || !state.nudged) {
             let wait = match deadline {
                 Some(deadline) => deadline.checked_duration_since(Instant::now()),
                 None => Some(std::time::Duration::MAX),
             };
             let Some(wait) = wait else { break };
-            state.waits = true;
+            state.waits = match deadline {
+                Some(_) => Waits::UntilDeadline,
+                None => Waits::ForEver,
+            };
             let (woken, _) = self
                 .ready
                 .wait_timeout(state, wait)
                 .unwrap_or_else(PoisonError::into_inner);
             state = woken;
-            state.waits = false;
+            state.waits = Waits::No;
         }
         state.nudged = false;
         if state.jobs.is_empty() && state.closed {
@@ -131,7 +143,7 @@ impl<T> Queue<T> {
     }
 
     fn wake(&self, state: &State<T>) {
-        if state.waits {
+        if state.waits != Waits::No {
             self.ready.notify_one();
         }
     }

@@ -123,7 +123,7 @@ impl Tail {
         shared: &Shared,
         mut settles: Vec<Settle>,
     ) -> (Vec<Option<Reply>>, Blocked) {
-        let fitting = fitting(&settles, self.room());
+        let fitting = fitting(settles.iter().map(|settle| &settle.record), self.room());
         let blocked = settles.split_off(fitting);
         let mut blocked = Blocked {
             settles: blocked,
@@ -189,10 +189,10 @@ impl Tail {
     }
 }
 
-/// How many of `settles` fit into `room` octets.
-fn fitting(settles: &[Settle], room: u64) -> usize {
-    let ends = settles.iter().scan(0u64, |end, settle| {
-        *end = end.saturating_add(settle.record.octets());
+/// How many of `records` fit into `room` octets.
+pub(crate) fn fitting<'a>(records: impl Iterator<Item = &'a Prepared>, room: u64) -> usize {
+    let ends = records.scan(0u64, |end, record| {
+        *end = end.saturating_add(record.octets());
         Some(*end)
     });
     ends.take_while(|end| *end <= room).count()

@@ -32,8 +32,8 @@ struct TestDisk {
     low: AtomicU64,
     /// A sync that had to wait at the gate fails.
     fail_gated_sync: AtomicBool,
-    /// Syncs of segment data wait while this is locked.
-    gate: std::sync::Mutex<()>,
+    /// Syncs of segment data wait while this is set.
+    gate_closed: AtomicBool,
     /// Makes a sync take a while, so that a batch collects behind it.
     slow: AtomicBool,
 }
@@ -62,8 +62,10 @@ impl Disk for TestDisk {
 
     fn sync_data(&self, _: &File) -> io::Result<()> {
         self.syncs.fetch_add(1, Ordering::SeqCst);
-        let gated = self.gate.try_lock().is_err();
-        drop(self.gate.lock().unwrap());
+        let gated = self.gate_closed.load(Ordering::SeqCst);
+        while self.gate_closed.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         if gated && self.fail_gated_sync.load(Ordering::SeqCst) {
             return Err(io::Error::other("medium error"));
         }

@@ -38,6 +38,8 @@ pub(crate) struct Writer {
     left: SegmentEnd,
     /// Settlements that could not be written; the next segment starts with them. At most one a recipient that was live.
     unwritten: Vec<Note>,
+    /// The last good sync.
+    synced_at: Option<Instant>,
     /// A segment failed, and there has been no good commit since.
     suspect: bool,
     /// The last attempt to get a segment for messages, if it failed.
@@ -71,6 +73,7 @@ impl Writer {
             next_number,
             left,
             unwritten: Vec::new(),
+            synced_at: None,
             suspect: false,
             trouble: None,
             crammed_at: None,
@@ -104,7 +107,10 @@ impl Writer {
             return Some(Instant::now());
         }
         let dirty_since = self.shared.tail().dirty_since();
-        let sync = dirty_since.map(|since| since + self.shared.config.settle_sync);
+        // After a sync the next settlements are near: a look after the usual time spares the settler a nudge for each.
+        let since = dirty_since.or(self.synced_at);
+        let sync = since.map(|since| since + self.shared.config.settle_sync);
+        let sync = sync.filter(|at| dirty_since.is_some() || *at > Instant::now());
         let retry = self.trouble.as_ref().map(|(at, _)| *at + RETRY);
         sync.into_iter().chain(retry).min()
     }
@@ -167,11 +173,11 @@ impl Writer {
         while !settles.is_empty() {
             let blocked = self.shared.write_settles(settles);
             settles = blocked.settles;
-            let octets = settles.iter().map(|settle| settle.record.octets()).sum();
-            let room = match blocked.error {
-                Some(error) => self.abandon(&error),
-                None if settles.is_empty() => Ok(()),
-                None => self.make_room(octets),
+            let room = match (blocked.error, settles.first()) {
+                (Some(error), _) => self.abandon(&error),
+                // One at least; asking for all might be too much.
+                (None, Some(first)) => self.make_room(first.record.octets()),
+                (None, None) => Ok(()),
             };
             if let Err(error) = room {
                 return self.settle_later(settles, &error);
@@ -239,6 +245,7 @@ impl Writer {
         let syncing = self.shared.tail().begin_sync().ok_or(SpoolError::Closed)?;
         self.shared.sync_data(&syncing)?;
         let notes = self.shared.tail().end_sync(&syncing);
+        self.synced_at = Some(Instant::now());
         self.suspect = false;
         self.remove_own_files(&notes);
         Ok(())

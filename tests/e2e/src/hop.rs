@@ -140,10 +140,11 @@ impl Session {
 
     async fn recipient(&mut self, address: String) -> Result<()> {
         if let Some(reply) = self.manners.recipients.get(&address).cloned() {
-            return self.say(&reply).await;
+            self.say(&reply).await
+        } else {
+            self.arrival.to.push(address);
+            self.say("250 2.1.5 Recipient ok").await
         }
-        self.arrival.to.push(address);
-        self.say("250 2.1.5 Recipient ok").await
     }
 
     async fn content(&mut self) -> Result<()> {

@@ -137,18 +137,25 @@ async fn settlements_in_memory_are_written_when_there_is_space_for_them_alone() 
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(TestDisk::default());
     let (spool, _) = open_config(&disk, dir.path());
-    let queued = store(&spool, 1, b"first").await.unwrap();
+    // More than one segment takes that fits into what will be free.
+    for _ in 0..1500 {
+        store(&spool, 1, b"x").await.unwrap();
+    }
     drop(spool);
     disk.full.store(true, Ordering::SeqCst);
-    let (spool, _) = open_config(&disk, dir.path());
-    let outcome = [(0, Settlement::Delivered)];
-    spool.settle(&queued.id, &outcome).await.unwrap_err();
+    let (spool, found) = open_config(&disk, dir.path());
+    assert_eq!(found.len(), 1500);
+    for queued in &found {
+        let outcome = [(0, Settlement::Delivered)];
+        spool.settle(&queued.id, &outcome).await.unwrap_err();
+    }
     disk.low.store(LOW, Ordering::SeqCst);
     disk.full.store(false, Ordering::SeqCst);
-    until("the settlement must be written", || {
+    until("the settlements must be written", || {
         spool.unhealthy_reason() == Some("the spool volume is full")
     })
     .await;
+    drop(spool);
     let found = crate::recovery::recover(dir.path()).unwrap().messages;
     assert!(found.is_empty(), "{found:?}");
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::{RETRY, Writer};
 use crate::SpoolError;
 use crate::segment::{Appended, Purpose, SEGMENT_HEADER_OCTETS, Segment};
+use crate::tail::fitting;
 
 /// Least room of a segment that is made to empty a full volume; some 2500 settlements.
 const DRAINING_OCTETS: u64 = 256 * 1024;
@@ -78,9 +79,9 @@ impl Writer {
 
     /// The reserve is for this, so it is not looked at.
     fn open_for_draining(&mut self, octets: u64) -> Result<(), SpoolError> {
-        let unwritten: u64 = self.unwritten.iter().map(|note| note.record.octets()).sum();
+        let unwritten = self.unwritten.iter().map(|note| note.record.octets());
         let least = DRAINING_OCTETS.min(self.shared.config.segment_octets);
-        let room = unwritten.saturating_add(octets).max(least);
+        let room = unwritten.fold(octets.max(least), u64::max);
         let opened = self.open(Purpose::Draining, SEGMENT_HEADER_OCTETS + room);
         if let Err(error) = &opened
             && self.crammed_at.is_none()
@@ -95,7 +96,10 @@ impl Writer {
     fn open(&mut self, purpose: Purpose, octets: u64) -> Result<(), SpoolError> {
         // The new header says where the old segment ends, and all of it has to be on disk by then: no more settlements.
         self.shared.tail().closing = true;
-        let opened = self.follow(purpose, octets);
+        let mut opened = self.follow(purpose, octets);
+        while opened.is_ok() && !self.unwritten.is_empty() {
+            opened = self.follow(purpose, octets);
+        }
         self.shared.tail().closing = false;
         opened
     }
@@ -120,11 +124,14 @@ impl Writer {
         self.write_unwritten()
     }
 
+    /// As many as fit; a segment that is made for them has room for one at least.
     fn write_unwritten(&mut self) -> Result<(), SpoolError> {
-        if self.unwritten.is_empty() {
+        let room = self.shared.tail().room();
+        let count = fitting(self.unwritten.iter().map(|note| &note.record), room);
+        if count == 0 {
             return Ok(());
         }
-        if let Err(error) = self.append_unwritten() {
+        if let Err(error) = self.append_unwritten(count) {
             // Nothing counts in it yet. A volume that fills up again and again must not collect such files.
             if let Some(segment) = self.shared.tail().segment.take() {
                 let _ = self.shared.disk.remove(&segment.path);
@@ -139,15 +146,16 @@ impl Writer {
             return Err(error);
         }
         self.shared.tail().end_sync(&syncing);
-        let notes = std::mem::take(&mut self.unwritten);
+        let notes: Vec<_> = self.unwritten.drain(..count).collect();
         self.remove_own_files(&notes);
         Ok(())
     }
 
-    fn append_unwritten(&mut self) -> Result<Appended, SpoolError> {
+    fn append_unwritten(&mut self, count: usize) -> Result<Appended, SpoolError> {
         let mut tail = self.shared.tail();
         let segment = tail.segment.as_mut().ok_or(SpoolError::Closed)?;
-        let records = self.unwritten.iter_mut().map(|note| &mut note.record);
+        let records = self.unwritten.iter_mut().take(count);
+        let records = records.map(|note| &mut note.record);
         let appended = segment.append(&*self.shared.disk, records)?;
         self.shared.count_written(appended.octets);
         Ok(appended)
