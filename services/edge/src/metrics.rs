@@ -162,3 +162,32 @@ impl Metrics {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opes_rules::{Facts, Point, Recipient};
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn a_rule_without_its_data_is_counted_by_name() {
+        let rule = "apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: { name: marks }\nspec:\n  at: [content]\n  \
+                    match: { cel: 'annotation(\"spam.score\") > 5' }\n  action: { markSubject: { text: x } }\n";
+        let (objects, wrong) = opes_rules::parse("test", rule);
+        assert!(wrong.is_empty(), "{wrong:?}");
+        let table = opes_rules::compile(objects).unwrap();
+        let recipients = [Recipient::default()];
+        let facts = Facts {
+            recipients: &recipients,
+            ..Facts::at(Point::Content)
+        };
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.count_skipped(&table.plan(&facts));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let line = "opes_rules_skipped_total{rule=\"default/marks\"} 1\n";
+        assert!(text.contains(line), "no {line} in\n{text}");
+    }
+}

@@ -53,7 +53,12 @@ struct Seen {
 impl Hop {
     /// Starts it on a free port.
     pub async fn start(manners: Manners) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_at("127.0.0.1:0".parse()?, manners).await
+    }
+
+    /// Starts it where one was before.
+    pub async fn start_at(address: SocketAddr, manners: Manners) -> Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let seen = Arc::<Mutex<Seen>>::default();
         let kept = Arc::clone(&seen);

@@ -232,6 +232,13 @@ async fn next_hop_down_says_451_and_up_again_says_250() -> Result<()> {
         let reply = dialog.message(FROM, &[PAUL], &sample("cut", 4096)).await?;
         ensure!(reply.starts_with("451 4."), "{reply}");
     }
+    let hop = Hop::start_at(address, Manners::default()).await?;
+    let reply = dialog.message(FROM, &[PAUL], &sample("cut", 4096)).await?;
+    ensure!(
+        reply.starts_with("250 2."),
+        "with the next hop back: {reply}"
+    );
+    ensure!(receivers(&hop) == [[PAUL]], "{:?}", receivers(&hop));
     setup.ensure_spool_is_empty().await
 }
 
