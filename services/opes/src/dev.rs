@@ -140,10 +140,25 @@ fn certificate(state: &Path) -> Result<TlsConfig> {
         std::fs::create_dir_all(state.join("tls"))?;
         let made =
             rcgen::generate_simple_self_signed(["localhost".into(), "mail.example.com".into()])?;
-        std::fs::write(&pair.key, made.signing_key.serialize_pem())?;
+        write_private(&pair.key, &made.signing_key.serialize_pem())?;
         std::fs::write(&pair.certificate, made.cert.pem())?;
     }
     Ok(pair)
+}
+
+/// Readable by its owner alone from its first octet on.
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path);
+    let mut file = file.with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(file.write_all(text.as_bytes())?)
 }
 
 fn users(state: &Path) -> Result<PathBuf> {
@@ -201,7 +216,7 @@ fn banner(args: &DevArgs, edge: &EdgeHandle, rules: usize, revision: &str) {
     println!("user      `{USER}`, password `{USER}` (submission, after STARTTLS)");
     println!(
         "try       swaks --server {} --from steve@example.org --to paul@example.com",
-        args.smtp
+        address(edge, "mx").unwrap_or(args.smtp)
     );
 }
 

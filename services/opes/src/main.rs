@@ -8,17 +8,15 @@ mod edge;
 mod line;
 mod rules;
 mod rulesets;
+mod runtime;
+mod user;
 
-use std::io::Read as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command, LogFormat, UserCommand};
-
-/// Threads for file I/O and password hashing at once; more work waits.
-const BLOCKING_THREADS_MAX: usize = 8;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -44,30 +42,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
     opes_telemetry::init_logs(format, &cli.log)?;
     match cli.command {
         Command::Rules(command) => rules::run(command),
-        Command::User(UserCommand::Hash { name }) => hash(&name),
-        Command::Dev(args) => runtime()?.block_on(dev::run(args)),
-        Command::Edge { config } => runtime()?.block_on(edge::run(&config)),
-        Command::Service(args) => runtime()?.block_on(builtin::run(args)),
+        Command::User(UserCommand::Hash { name }) => user::hash(&name),
+        Command::Dev(args) => runtime::start()?.block_on(dev::run(args)),
+        Command::Edge { config } => runtime::start()?.block_on(edge::run(&config)),
+        Command::Service(args) => runtime::start()?.block_on(builtin::run(args)),
     }
-}
-
-/// File reads and writes run on the blocking pool, each with a buffer; tokio's default of 512 threads would make that a
-/// multiple of the memory budget.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .build()
-}
-
-fn hash(name: &str) -> Result<ExitCode> {
-    let mut password = String::new();
-    std::io::stdin()
-        .read_to_string(&mut password)
-        .context("cannot read the password from standard input")?;
-    println!(
-        "{name}:{}",
-        opes_edge::password_hash(password.trim_end_matches(['\r', '\n']))?
-    );
-    Ok(ExitCode::SUCCESS)
 }

@@ -16,7 +16,12 @@ const CLIENTS: usize = 8;
 /// Acknowledged messages of a round before the kill comes.
 const ACKNOWLEDGED_MIN: usize = 40;
 /// From the next hop's 250 to our note of it, on a machine that is busy with the test itself.
-const IN_FLIGHT_MAX: Duration = Duration::from_millis(100);
+/// A write can wait for a commit of the file system; [`ROUND_MIN`] is longer, so that older notes are put to the test.
+const IN_FLIGHT_MAX: Duration = Duration::from_millis(500);
+/// How long a round lasts at least.
+const ROUND_MIN: Duration = Duration::from_millis(1200);
+/// Between two messages of a client: the load is to be steady, not the most there can be.
+const PAUSE: Duration = Duration::from_millis(5);
 
 fn start(config: &Path) -> Result<Daemon> {
     opes([
@@ -48,7 +53,7 @@ async fn load(
     };
     for number in 0.. {
         let name = format!("{client}-{number}");
-        let message = sample(&name, 4096);
+        let message = sample(&name, 1024);
         match dialog
             .message("steve@example.org", &["paul@example.com"], &message)
             .await
@@ -56,6 +61,7 @@ async fn load(
             Ok(reply) if reply.starts_with("250") => acknowledged.lock().await.push(name),
             Ok(_) | Err(_) => return,
         }
+        tokio::time::sleep(PAUSE).await;
         if stop.load(Ordering::Relaxed) {
             return;
         }
@@ -76,6 +82,7 @@ async fn round(number: usize, config: &Path) -> Result<Round> {
         Arc::<AtomicBool>::default(),
     );
     let server = edge.address("mx");
+    let started = Instant::now();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
             let name = format!("r{number}c{client}");
@@ -90,7 +97,7 @@ async fn round(number: usize, config: &Path) -> Result<Round> {
     let counted = AtomicUsize::new(0);
     // A different moment of the commit cycle in each round.
     let enough = ACKNOWLEDGED_MIN + 7 * number;
-    while counted.load(Ordering::Relaxed) < enough {
+    while counted.load(Ordering::Relaxed) < enough || started.elapsed() < ROUND_MIN {
         counted.store(acknowledged.lock().await.len(), Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -176,6 +183,9 @@ async fn to_a_next_hop_every_acknowledged_message_and_none_twice_but_those_in_fl
     }
     let _edge = start(&config)?;
     eventually("every acknowledged message at the next hop", || {
+        if sink.count() < acknowledged.len() {
+            return false;
+        }
         let arrived = sink
             .arrivals()
             .into_iter()
