@@ -54,6 +54,7 @@ pub(crate) fn offer(system: &str, transactions_max: u32) -> Feature {
         initial_credit: ADAPTED_CREDIT,
         available_context: fields.collect(),
         max_transactions: transactions_max,
+        copies: true,
     };
     Feature {
         uri: PROFILE_URI.to_owned(),

@@ -93,6 +93,7 @@ fn core_config(description: &Description, config: &ServerConfig) -> opes_ocp::Se
         command: Some(description.command.clone()),
         message: Some(description.message.clone()),
         max_transactions: config.transactions_max,
+        copies: true,
     };
     let (parameters, original_credit) = (selection.encode_to_vec().into(), config.window_octets);
     opes_ocp::ServerConfig {
