@@ -1,16 +1,17 @@
 //! What the callers' futures and the task of a connection tell each other.
 //!
-//! The queue of asks has no bound of its own: permits bound the transactions, and a transaction hands over its next fragment only
+//! The queue of asks has no bound of its own: places bound the transactions, and a transaction hands over its next fragment only
 //! when the one before was taken from the queue. Credit is no such bound: it says what the service can hold, not what we can.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 use crate::error::CalloutError;
 use crate::extent::Fragment;
+use crate::pool::Place;
 use crate::reassembly::Adapted;
 use crate::request::Group;
 
@@ -40,8 +41,8 @@ pub(crate) struct Open {
     pub(crate) data: Data,
     pub(crate) link: Arc<Link>,
     pub(crate) reply: oneshot::Sender<Result<Raw, Lost>>,
-    /// One of the connection's places; given back when the transaction is over.
-    pub(crate) permit: OwnedSemaphorePermit,
+    /// Given back when the transaction is over.
+    pub(crate) place: Place,
 }
 
 /// The next octets of the original, and whether it ends with them.
@@ -75,7 +76,17 @@ pub(crate) struct Raw {
 pub(crate) enum Lost {
     /// The service has not begun with it: another connection may be tried.
     NotTaken(CalloutError),
+    /// It moved nothing for the idle timeout: the endpoint is to blame.
+    Stalled(CalloutError),
     Failed(CalloutError),
+}
+
+impl Lost {
+    pub(crate) fn into_error(self) -> CalloutError {
+        match self {
+            Self::NotTaken(error) | Self::Stalled(error) | Self::Failed(error) => error,
+        }
+    }
 }
 
 /// Shared state of one transaction.

@@ -8,41 +8,49 @@ use opes_content::View;
 use opes_mime::Rope;
 use opes_proto::smtp::{self, MessageStart, Outcome, Part, Point, ProfileSelection};
 use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::ask::{Ask, Data, Link, Lost, Open, OriginalEnd, Raw};
+use crate::balance::{Ended, Snapshot};
 use crate::config::ServiceClientConfig;
 use crate::connection::Handle;
 use crate::error::CalloutError;
 use crate::extent::{Extent, Fragment};
 use crate::naming::Naming;
-use crate::pool::Pool;
+use crate::pool::{Place, Pool};
 use crate::reassembly::Adapted;
 use crate::request::{Answer, Request};
 use crate::sender::Sender;
 
-/// Connections tried for one transaction: a service that drains refuses before it begins, an idempotent one may begin twice.
-const ATTEMPTS_MAX: usize = 2;
+/// Times that a transaction is begun at most, the repeats included. A service that drains refuses before it begins; only
+/// an idempotent one may really see a message again.
+const ATTEMPTS_MAX: usize = 3;
 
-/// One callout service. Clones share connections.
+/// One callout service. Clones share its endpoints and connections.
 #[derive(Debug, Clone)]
 pub struct ServiceClient {
     pool: Arc<Pool>,
-    naming: Arc<Naming>,
     idempotent: bool,
 }
 
 impl ServiceClient {
     /// Connects to nothing yet.
     pub fn new(config: ServiceClientConfig) -> Self {
-        let (service, target) = (config.name.clone(), config.target.clone());
-        let naming = Arc::new(Naming { service, target });
         let idempotent = config.idempotent;
-        Self {
-            pool: Arc::new(Pool::new(config, Arc::clone(&naming))),
-            naming,
-            idempotent,
-        }
+        let pool = Pool::new(config);
+        Self { pool, idempotent }
+    }
+
+    /// Replaces the endpoints, which are written as in [`ServiceClientConfig::endpoints`]. Those that are not named any more
+    /// get no new transactions and are let go when the running ones have ended; new ones are connected at once if the
+    /// service is in use.
+    pub fn set_endpoints(&self, endpoints: &[String]) {
+        self.pool.set_endpoints(endpoints);
+    }
+
+    /// Endpoints, breaker and counters of this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        self.pool.snapshot()
     }
 
     /// What the service asked for when the connection was negotiated; connects if need be.
@@ -52,157 +60,192 @@ impl ServiceClient {
 
     /// One transaction. Dropping the future ends it (TE 400), and the handler of the service with it.
     ///
-    /// The time limit covers connecting, waiting for a place and the service's work; time in which the mail client keeps
-    /// a growing content waiting is not the service's and does not count.
+    /// The time limit covers connecting, waiting for a place, the service's work and repeats; time in which the mail client
+    /// keeps a growing content waiting is not the service's and does not count.
     pub async fn run(&self, request: Request) -> Result<Answer, CalloutError> {
-        let clock = Clock {
-            started: Instant::now(),
-            timeout: request.timeout,
-        };
-        let mut refusal = None;
-        for _ in 0..ATTEMPTS_MAX {
-            let place = tokio::time::timeout_at(clock.deadline(Duration::ZERO), self.pool.place());
-            let (handle, permit) = place
-                .await
-                .map_err(|_| self.naming.timeout(clock.timeout))??;
-            match self.exchange(&handle, permit, &request, &clock).await {
-                Ok(raw) => return self.finish(raw, &request, &clock).await,
-                Err(Lost::NotTaken(error)) => refusal = Some(error),
-                Err(Lost::Failed(error)) if self.may_repeat(&error) => refusal = Some(error),
-                Err(Lost::Failed(error)) => return Err(error),
+        let mut clock = Clock::new(request.timeout);
+        let mut attempt = self.pool.attempt();
+        loop {
+            let place = self.pool.place(&attempt);
+            let place = tokio::time::timeout_at(clock.deadline(), place).await;
+            let (handle, place) =
+                place.map_err(|_| self.pool.naming().timeout(request.timeout))??;
+            let ticket = place.ticket();
+            let began = Instant::now();
+            let result = self.once(&handle, place, &request, &mut clock).await;
+            let fair = began.elapsed() >= request.timeout / 2;
+            self.pool.ended(ticket, ended(&result, fair));
+            let error = match result {
+                Ok(answer) => return Ok(answer),
+                Err(lost) if self.may_repeat(&lost) => lost.into_error(),
+                Err(lost) => return Err(lost.into_error()),
+            };
+            clock.next_attempt();
+            attempt.avoid.push(ticket.endpoint);
+            if attempt.avoid.len() >= ATTEMPTS_MAX || !self.pool.may_retry() {
+                return Err(error);
             }
         }
-        Err(refusal.unwrap_or_else(|| self.naming.unavailable("it takes no transactions")))
     }
 
-    fn may_repeat(&self, error: &CalloutError) -> bool {
-        self.idempotent && matches!(error, CalloutError::Unavailable { .. })
+    fn may_repeat(&self, lost: &Lost) -> bool {
+        match lost {
+            Lost::NotTaken(_) => true,
+            Lost::Stalled(_) | Lost::Failed(CalloutError::Unavailable { .. }) => self.idempotent,
+            Lost::Failed(_) => false,
+        }
     }
 
-    async fn exchange(
+    async fn once(
         &self,
         handle: &Handle,
-        permit: OwnedSemaphorePermit,
+        place: Place,
         request: &Request,
-        clock: &Clock,
-    ) -> Result<Raw, Lost> {
-        let link = Arc::new(Link::new(handle.negotiated.selection.initial_credit));
-        let extent = extent(handle, request);
-        let mut sender =
-            mail_data(request).map(|view| Sender::new(view, extent, Arc::clone(&link)));
-        let data = match &mut sender {
-            Some(sender) => sender.first(&self.naming).await.map_err(Lost::Failed)?,
-            None => other_data(request),
-        };
-        let (reply, answer) = oneshot::channel();
-        let open = Open {
-            group: Arc::clone(&request.group),
-            budget_ms: budget_ms(request, clock),
-            traceparent: request.traceparent.clone(),
-            am_el: am_el(request),
-            profile: start_profile(handle, request, extent),
-            data,
-            link: Arc::clone(&link),
-            reply,
-            permit,
-        };
-        if handle.ask(Ask::Open(Box::new(open))).is_err() {
-            return Err(Lost::NotTaken(
-                self.naming.unavailable("the connection was lost"),
-            ));
-        }
-        let running = Running {
-            link: Some(link),
-            asks: handle.asks(),
-        };
-        self.wait(answer, sender, running, clock).await
+        clock: &mut Clock,
+    ) -> Result<Answer, Lost> {
+        let naming = &handle.naming;
+        let raw = exchange(handle, place, request, clock).await?;
+        let answer = finish(naming, raw, request, clock).await;
+        answer.map_err(Lost::Failed)
     }
+}
 
-    /// Feeds the original and waits for the answer, whichever ends first.
-    async fn wait(
-        &self,
-        mut answer: oneshot::Receiver<Result<Raw, Lost>>,
-        mut sender: Option<Sender<'_>>,
-        mut running: Running,
-        clock: &Clock,
-    ) -> Result<Raw, Lost> {
-        let over = tokio::time::sleep_until(clock.deadline(Duration::ZERO));
-        tokio::pin!(over);
-        loop {
-            let sending = sender.as_ref().is_some_and(|sender| !sender.is_done());
-            tokio::select! {
-                biased;
-                reply = &mut answer => {
-                    running.link = None;
-                    let lost = || Lost::Failed(self.naming.unavailable("the connection was lost"));
-                    return reply.unwrap_or_else(|_| Err(lost()));
+/// What it says about the endpoint. `fair`: it had at least half of the time for itself.
+fn ended(result: &Result<Answer, Lost>, fair: bool) -> Ended {
+    match result {
+        Ok(_) => Ended::Answered,
+        Err(Lost::Failed(CalloutError::Failed { .. })) => Ended::ServiceFailed,
+        Err(Lost::Stalled(_) | Lost::Failed(CalloutError::Protocol { .. })) => Ended::Faulty,
+        Err(Lost::Failed(CalloutError::Timeout { .. })) if fair => Ended::Faulty,
+        // A lost connection is counted once, not once per transaction.
+        Err(Lost::NotTaken(_) | Lost::Failed(_)) => Ended::Neutral,
+    }
+}
+
+async fn exchange(
+    handle: &Handle,
+    place: Place,
+    request: &Request,
+    clock: &mut Clock,
+) -> Result<Raw, Lost> {
+    let naming = &handle.naming;
+    let link = Arc::new(Link::new(handle.negotiated.selection.initial_credit));
+    let extent = extent(handle, request);
+    let mut sender =
+        mail_data(request).map(|view| Sender::new(view, extent, Arc::clone(&link)));
+    let data = match &mut sender {
+        Some(sender) => sender.first(naming).await.map_err(Lost::Failed)?,
+        None => other_data(request),
+    };
+    let (reply, answer) = oneshot::channel();
+    let open = Open {
+        group: Arc::clone(&request.group),
+        budget_ms: budget_ms(request, clock),
+        traceparent: request.traceparent.clone(),
+        am_el: am_el(request),
+        profile: start_profile(handle, request, extent),
+        data,
+        link: Arc::clone(&link),
+        reply,
+        place,
+    };
+    if handle.ask(Ask::Open(Box::new(open))).is_err() {
+        return Err(Lost::NotTaken(
+            naming.unavailable("the connection was lost"),
+        ));
+    }
+    let running = Running {
+        link: Some(link),
+        asks: handle.asks(),
+    };
+    wait(naming, answer, sender, running, clock).await
+}
+
+/// Feeds the original and waits for the answer, whichever ends first.
+async fn wait(
+    naming: &Naming,
+    mut answer: oneshot::Receiver<Result<Raw, Lost>>,
+    mut sender: Option<Sender<'_>>,
+    mut running: Running,
+    clock: &mut Clock,
+) -> Result<Raw, Lost> {
+    let over = tokio::time::sleep_until(clock.deadline());
+    tokio::pin!(over);
+    loop {
+        let sending = sender.as_ref().is_some_and(|sender| !sender.is_done());
+        tokio::select! {
+            biased;
+            reply = &mut answer => {
+                running.link = None;
+                let lost = || Lost::Failed(naming.unavailable("the connection was lost"));
+                clock.excuse(sender.as_ref());
+                return reply.unwrap_or_else(|_| Err(lost()));
+            }
+            data = next(sender.as_mut(), naming), if sending => {
+                running.send(data.map_err(Lost::Failed)?);
+            }
+            () = &mut over => {
+                clock.excuse(sender.as_ref());
+                let deadline = clock.deadline();
+                if tokio::time::Instant::now() >= deadline {
+                    return Err(Lost::Failed(naming.timeout(clock.timeout)));
                 }
-                data = next(sender.as_mut(), &self.naming), if sending => {
-                    running.send(data.map_err(Lost::Failed)?);
-                }
-                () = &mut over => {
-                    let waited = sender.as_ref().map_or(Duration::ZERO, Sender::waited);
-                    let deadline = clock.deadline(waited);
-                    if tokio::time::Instant::now() >= deadline {
-                        return Err(Lost::Failed(self.naming.timeout(clock.timeout)));
-                    }
-                    over.as_mut().reset(deadline);
-                }
+                over.as_mut().reset(deadline);
             }
         }
     }
+}
 
-    async fn finish(
-        &self,
-        raw: Raw,
-        request: &Request,
-        clock: &Clock,
-    ) -> Result<Answer, CalloutError> {
-        let Raw {
-            profile,
-            adapted,
-            octets_sent,
-            octets_received,
-        } = raw;
-        let outcome = Outcome::decode(profile)
-            .map_err(|error| self.naming.protocol(format!("its outcome: {error}")))?;
-        let mut answer = Answer {
-            outcome,
-            octets_sent,
-            octets_received,
-            ..Answer::default()
-        };
-        match mail_data(request) {
-            Some(view) => answer.adapted = self.adapted(view, adapted).await?,
-            None => answer.command_line = self.rewritten(request, adapted)?,
-        }
-        answer.elapsed = clock.started.elapsed();
-        Ok(answer)
+async fn finish(
+    naming: &Naming,
+    raw: Raw,
+    request: &Request,
+    clock: &Clock,
+) -> Result<Answer, CalloutError> {
+    let Raw {
+        profile,
+        adapted,
+        octets_sent,
+        octets_received,
+    } = raw;
+    let outcome = Outcome::decode(profile)
+        .map_err(|error| naming.protocol(format!("its outcome: {error}")))?;
+    let mut answer = Answer {
+        outcome,
+        octets_sent,
+        octets_received,
+        ..Answer::default()
+    };
+    match mail_data(request) {
+        Some(view) => answer.adapted = self::adapted(naming, view, adapted).await?,
+        None => answer.command_line = rewritten(naming, request, adapted)?,
     }
+    answer.elapsed = clock.started.elapsed();
+    Ok(answer)
+}
 
-    fn rewritten(
-        &self,
-        request: &Request,
-        adapted: Adapted,
-    ) -> Result<Option<Bytes>, CalloutError> {
-        let line = adapted.into_line(request.command_line.as_ref());
-        line.map_err(|refused| self.naming.protocol(refused.to_string()))
-    }
+fn rewritten(
+    naming: &Naming,
+    request: &Request,
+    adapted: Adapted,
+) -> Result<Option<Bytes>, CalloutError> {
+    let line = adapted.into_line(request.command_line.as_ref());
+    line.map_err(|refused| naming.protocol(refused.to_string()))
+}
 
-    /// "Use your original" needs no look at the content; anything else is checked against its whole length.
-    async fn adapted(&self, view: &View, adapted: Adapted) -> Result<Option<Rope>, CalloutError> {
-        if adapted.is_unchanged() {
-            return Ok(None);
-        }
-        let len = match view.len() {
-            Some(len) => len,
-            None if view.content().wait_complete().await => view.len().unwrap_or_default(),
-            None => return Err(self.naming.content("the mail client left before its end")),
-        };
-        adapted
-            .over(len)
-            .map_err(|refused| self.naming.protocol(refused.to_string()))
+/// "Use your original" needs no look at the content; anything else is checked against its whole length.
+async fn adapted(naming: &Naming, view: &View, adapted: Adapted) -> Result<Option<Rope>, CalloutError> {
+    if adapted.is_unchanged() {
+        return Ok(None);
     }
+    let len = match view.len() {
+        Some(len) => len,
+        None if view.content().wait_complete().await => view.len().unwrap_or_default(),
+        None => return Err(naming.content("the mail client left before its end")),
+    };
+    adapted
+        .over(len)
+        .map_err(|refused| naming.protocol(refused.to_string()))
 }
 
 async fn next(sender: Option<&mut Sender<'_>>, naming: &Naming) -> Result<Data, CalloutError> {
@@ -216,11 +259,31 @@ async fn next(sender: Option<&mut Sender<'_>>, naming: &Naming) -> Result<Data, 
 struct Clock {
     started: Instant,
     timeout: Duration,
+    /// What the mail client had us wait for, in attempts before this one and in this one.
+    waited_before: Duration,
+    waited: Duration,
 }
 
 impl Clock {
-    fn deadline(&self, waited: Duration) -> tokio::time::Instant {
-        (self.started + self.timeout + waited).into()
+    fn new(timeout: Duration) -> Self {
+        Self {
+            started: Instant::now(),
+            timeout,
+            waited_before: Duration::ZERO,
+            waited: Duration::ZERO,
+        }
+    }
+
+    fn next_attempt(&mut self) {
+        self.waited_before += std::mem::take(&mut self.waited);
+    }
+
+    fn excuse(&mut self, sender: Option<&Sender<'_>>) {
+        self.waited = sender.map_or(Duration::ZERO, Sender::waited);
+    }
+
+    fn deadline(&self) -> tokio::time::Instant {
+        (self.started + self.timeout + self.waited_before + self.waited).into()
     }
 }
 
@@ -307,7 +370,7 @@ fn budget_ms(request: &Request, clock: &Clock) -> u32 {
     if mail_data(request).is_some_and(|view| view.len().is_none()) {
         return 0;
     }
-    let left = clock.timeout.saturating_sub(clock.started.elapsed());
+    let left = clock.deadline().saturating_duration_since(tokio::time::Instant::now());
     u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 

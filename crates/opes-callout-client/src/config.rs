@@ -1,4 +1,4 @@
-//! How a service is reached: [`ServiceClientConfig`], [`Target`].
+//! How a service is reached: [`ServiceClientConfig`], [`Source`], [`Address`], [`Target`].
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,21 +10,28 @@ use tonic::codegen::http::Uri;
 pub struct ServiceClientConfig {
     /// Name in logs and errors.
     pub name: String,
-    /// `http://host:port` or `unix:/path`.
-    pub target: String,
+    /// Where its instances are: `http://host:port`, `unix:/path`, or `dns://host:port` for all addresses of a name, which
+    /// is looked up again every few seconds.
+    pub endpoints: Vec<String>,
     /// For one attempt to connect and negotiate.
     pub connect_timeout: Duration,
-    /// A connection without transactions is closed after this.
+    /// A transaction in which the service moves nothing for so long, although it is its turn, is given up.
     pub idle_timeout: Duration,
-    /// OCP connections at most; the next is opened when all others are full.
+    /// Connections are kept for so long after the last transaction.
+    pub connection_idle: Duration,
+    /// OCP connections at most per endpoint; the next is opened when all others are full.
     pub connections: usize,
+    /// Transactions open at once, over all endpoints.
+    pub max_in_flight: u32,
+    /// Transactions that wait for a place; beyond it they fail at once.
+    pub max_queued: u32,
     /// Transactions open at once on a connection; the service may ask for fewer.
     pub max_transactions_per_connection: u32,
     /// OPES system that we belong to: an absolute URI (RFC 3897 §3.2); empty = not configured.
     pub system: String,
     /// Octets that a service may insert into one message; more is a protocol error.
     pub inserted_octets_max: u64,
-    /// The service may see a message twice: what a lost connection interrupted is tried once more on another one.
+    /// The service may see a message twice: what a lost connection interrupted is repeated on another endpoint.
     pub idempotent: bool,
     /// Largest frame that is read, in octets.
     pub frame_octets_max: usize,
@@ -32,13 +39,16 @@ pub struct ServiceClientConfig {
 
 impl ServiceClientConfig {
     /// Defaults for everything but the address.
-    pub fn new(name: impl Into<String>, target: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<String>, endpoint: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            target: target.into(),
+            endpoints: vec![endpoint.into()],
             connect_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_mins(1),
+            connection_idle: Duration::from_mins(1),
             connections: 2,
+            max_in_flight: 1000,
+            max_queued: 1000,
             max_transactions_per_connection: 256,
             system: String::new(),
             inserted_octets_max: 64 * 1024 * 1024,
@@ -48,7 +58,48 @@ impl ServiceClientConfig {
     }
 }
 
-/// A parsed [`ServiceClientConfig::target`].
+/// Endpoints of one service at most; a name with more addresses is cut.
+pub(crate) const ENDPOINTS_MAX: usize = 256;
+
+/// What a configured endpoint stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    Fixed(Address),
+    /// `dns://host:port`: every address of this name.
+    Name {
+        host: String,
+        port: u16,
+    },
+}
+
+impl Source {
+    /// What has no known form stays as it is: dialling it says why it cannot be dialled.
+    pub(crate) fn parse(endpoint: &str) -> Self {
+        let name = endpoint.strip_prefix("dns://");
+        let name = name.and_then(|name| name.rsplit_once(':'));
+        match name.map(|(host, port)| (host, port.parse::<u16>())) {
+            Some((host, Ok(port))) if !host.is_empty() && port > 0 => Self::Name {
+                host: host.to_owned(),
+                port,
+            },
+            _ => Self::Fixed(Address {
+                target: endpoint.to_owned(),
+                host: None,
+            }),
+        }
+    }
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// As [`Target`] reads it.
+    pub(crate) target: String,
+    /// The name that it was found by, which is what a certificate would be for.
+    pub(crate) host: Option<String>,
+}
+
+/// A parsed [`Address::target`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     Tcp(Uri),
@@ -58,7 +109,7 @@ pub(crate) enum Target {
 impl Target {
     /// The error is the remedy, for people.
     pub(crate) fn parse(target: &str) -> Result<Self, &'static str> {
-        const FORM: &str = "the address is neither http://HOST:PORT nor unix:/PATH";
+        const FORM: &str = "the address is none of http://HOST:PORT, dns://HOST:PORT and unix:/PATH";
         if let Some(path) = target.strip_prefix("unix:") {
             return if path.is_empty() {
                 Err(FORM)
@@ -78,7 +129,23 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
-    use super::Target;
+    use super::{Address, Source, Target};
+
+    #[test]
+    fn sources() {
+        let name = |host: &str, port| Source::Name {
+            host: host.into(),
+            port,
+        };
+        assert_eq!(Source::parse("dns://scan:9000"), name("scan", 9000));
+        for other in ["dns://scan", "dns://:1", "dns://scan:0", "unix:/x", "http://[::1]:1"] {
+            let address = Address {
+                target: other.into(),
+                host: None,
+            };
+            assert_eq!(Source::parse(other), Source::Fixed(address));
+        }
+    }
 
     #[test]
     fn targets() {

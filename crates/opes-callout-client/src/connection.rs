@@ -1,19 +1,19 @@
 //! Opens one OCP connection: transport, stream, negotiation. What comes out is a [`Handle`] to its task.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use opes_ocp::{Extensions, Limits, Processor, ProcessorConfig};
 use opes_proto::ocp::callout_client::CalloutClient;
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::ask::Ask;
+use crate::availability::Availability;
 use crate::config::{ServiceClientConfig, Target};
 use crate::error::CalloutError;
 use crate::naming::Naming;
@@ -34,19 +34,24 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Frames between the connection's task and the transport.
 const FRAMES_QUEUED: usize = 4;
 
-/// A live connection.
+/// A live connection. When the last one that holds it lets go, it ends with its last transaction.
 #[derive(Debug)]
 pub(crate) struct Handle {
     asks: mpsc::UnboundedSender<Ask>,
-    retired: Arc<AtomicBool>,
+    availability: Arc<Availability>,
+    capacity: u32,
+    pub(crate) naming: Arc<Naming>,
     pub(crate) negotiated: Negotiated,
-    pub(crate) places: Arc<Semaphore>,
 }
 
 impl Handle {
-    /// Takes new transactions.
-    pub(crate) fn is_open(&self) -> bool {
-        !self.retired.load(Ordering::Acquire) && !self.asks.is_closed()
+    pub(crate) fn availability(&self) -> &Availability {
+        &self.availability
+    }
+
+    /// Transactions open at once.
+    pub(crate) fn capacity(&self) -> u32 {
+        self.capacity
     }
 
     /// Gives the ask back if the connection is over.
@@ -59,10 +64,11 @@ impl Handle {
     }
 }
 
-/// Connects and negotiates. The caller sets the time limit.
+/// Connects and negotiates. The caller sets the time limit. `changes` is told when the connection's availability changes.
 pub(crate) async fn open(
     config: &ServiceClientConfig,
     naming: &Arc<Naming>,
+    changes: &Arc<Notify>,
 ) -> Result<Arc<Handle>, CalloutError> {
     let channel = connect(config, naming).await?;
     let mut client = CalloutClient::new(channel)
@@ -77,14 +83,14 @@ pub(crate) async fn open(
         .into_inner();
     let (asks, queue) = mpsc::unbounded_channel();
     let (ready, negotiated) = oneshot::channel();
-    let retired = Arc::new(AtomicBool::new(false));
+    let availability = Arc::new(Availability::new(Arc::clone(changes)));
     let parts = Parts {
         core: Processor::new(processor_config(config), 0),
         asks: queue,
         frames,
         inbound,
         ready,
-        retired: Arc::clone(&retired),
+        availability: Arc::clone(&availability),
         naming: Arc::clone(naming),
         idle_timeout: config.idle_timeout,
         inserted_octets_max: config.inserted_octets_max,
@@ -98,24 +104,18 @@ pub(crate) async fn open(
         service = %naming.service, target = %naming.target, product = %negotiated.selection.product,
         "callout connection open"
     );
-    let places = places(config, &negotiated);
-    Ok(Arc::new(Handle {
-        asks,
-        retired,
-        negotiated,
-        places,
-    }))
-}
-
-fn places(config: &ServiceClientConfig, negotiated: &Negotiated) -> Arc<Semaphore> {
     let ours = config.max_transactions_per_connection.max(1);
-    let max = match negotiated.selection.max_transactions {
+    let capacity = match negotiated.selection.max_transactions {
         0 => ours,
         theirs => ours.min(theirs),
     };
-    Arc::new(Semaphore::new(
-        usize::try_from(max).unwrap_or(Semaphore::MAX_PERMITS),
-    ))
+    Ok(Arc::new(Handle {
+        asks,
+        availability,
+        capacity,
+        naming: Arc::clone(naming),
+        negotiated,
+    }))
 }
 
 fn processor_config(config: &ServiceClientConfig) -> ProcessorConfig {
@@ -133,7 +133,7 @@ fn processor_config(config: &ServiceClientConfig) -> ProcessorConfig {
 }
 
 async fn connect(config: &ServiceClientConfig, naming: &Naming) -> Result<Channel, CalloutError> {
-    let target = Target::parse(&config.target).map_err(|form| naming.unavailable(form))?;
+    let target = Target::parse(&naming.target).map_err(|form| naming.unavailable(form))?;
     let result = match target {
         Target::Tcp(uri) => endpoint(Endpoint::from(uri), config).connect().await,
         Target::Unix(path) => {
@@ -146,7 +146,7 @@ async fn connect(config: &ServiceClientConfig, naming: &Naming) -> Result<Channe
             endpoint.connect_with_connector(connector).await
         }
     };
-    result.map_err(|error| naming.unavailable(innermost(&error)))
+    result.map_err(|error| naming.unreachable(&innermost(&error)))
 }
 
 fn endpoint(endpoint: Endpoint, config: &ServiceClientConfig) -> Endpoint {
@@ -177,7 +177,7 @@ fn refused(naming: &Naming, status: &Status) -> CalloutError {
         None => describe(status),
     };
     match status.code() {
-        Code::Unavailable => naming.unavailable(said),
+        Code::Unavailable => naming.unreachable(&said),
         Code::Unimplemented => naming.protocol("it is a gRPC server without the OCP service"),
         _ => naming.protocol(said),
     }

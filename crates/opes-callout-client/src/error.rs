@@ -5,19 +5,17 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why there is no answer. Nothing of a failed transaction sticks: the next one starts afresh.
+/// Why there is no answer. Whatever the reason, and however soon it is known, the message is treated alike.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CalloutError {
-    /// Not reachable, or lost while the transaction ran.
-    #[error(
-        "service {service} at {target} is unavailable: {reason}; is it running and listening there?"
-    )]
+    /// Not reachable, lost while the transaction ran, or not asked because it is in trouble or has too much to do.
+    #[error("service {service} at {target} is unavailable: {reason}")]
     Unavailable {
         /// Name of the service.
         service: String,
         /// Where it was looked for.
         target: String,
-        /// What the network said.
+        /// What the network said, or why it was not asked, with the remedy.
         reason: String,
     },
     /// The time for everything together, connecting included, is over.

@@ -1,10 +1,15 @@
-//! What the edge calls: one [`ServiceClient`] per callout service, transactions multiplexed on few OCP connections.
+//! What the edge calls: one [`ServiceClient`] per callout service, transactions multiplexed on few OCP connections to each
+//! of its endpoints.
 //!
-//! It owns connections (opened when needed, opened anew when lost) and streams the original while it grows. The message
-//! stays the caller's: whatever happens to the service, nothing of it is lost. A failure ends its own transaction with a
-//! [`CalloutError`]; nothing sticks. The protocol's rules are `opes-ocp`'s; what an answer means is the edge's.
+//! It owns connections (opened when needed, opened anew when lost), chooses the endpoint of each transaction and streams
+//! the original while it grows. The message stays the caller's: whatever happens to the service, nothing of it is lost. A
+//! failure ends its own transaction with a [`CalloutError`]; what is remembered of it decides where later transactions go
+//! and how soon they fail, not what becomes of their messages. The protocol's rules are `opes-ocp`'s; what an answer means
+//! is the edge's. How the pool behaves: `docs/operate/callout-pools.md`.
 
 mod ask;
+mod availability;
+mod balance;
 mod client;
 mod config;
 mod connection;
@@ -15,6 +20,8 @@ mod groups;
 mod naming;
 mod negotiated;
 mod pool;
+mod pulse;
+mod random;
 mod reassembly;
 mod request;
 mod sender;
@@ -22,6 +29,7 @@ mod task;
 mod transaction;
 mod wire;
 
+pub use balance::{BreakerState, EndpointSnapshot, EndpointState, Snapshot};
 pub use client::ServiceClient;
 pub use config::ServiceClientConfig;
 pub use error::CalloutError;

@@ -11,6 +11,8 @@ use crate::error::CalloutError;
 pub(crate) struct Naming {
     pub(crate) service: String,
     pub(crate) target: String,
+    /// The name that the target was found by, if it was looked up.
+    pub(crate) host: Option<String>,
 }
 
 impl Naming {
@@ -21,6 +23,11 @@ impl Naming {
             target,
             reason: reason.into(),
         }
+    }
+
+    /// The network's words, and what to look at.
+    pub(crate) fn unreachable(&self, said: &str) -> CalloutError {
+        self.unavailable(format!("{said}; is it running and listening there?"))
     }
 
     pub(crate) fn protocol(&self, detail: impl Into<String>) -> CalloutError {

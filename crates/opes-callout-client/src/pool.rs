@@ -1,164 +1,313 @@
-//! The connections of one service: opened when needed, never more than configured, forgotten when they end.
+//! The connections of one service: carries out what [`crate::balance`] decides.
 //!
-//! A failed attempt holds the next one off for a moment; whoever waited for an attempt shares its result, so a dead
-//! service costs one attempt, not one per waiting message. Nothing else is remembered.
+//! A task, the keeper, dials and lets go; another looks names up. Both start with the first transaction, sleep while
+//! nobody calls, and end with the pool. A transaction waits for a place, within bounds, or fails at once with the reason.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::config::ServiceClientConfig;
-use crate::connection::{self, Handle};
+use crate::balance::{Attempt, Balancer, Bounds, Connected, Ended, Pick, Refusal, Snapshot, Ticket};
+use crate::config::{ServiceClientConfig, Source};
+use crate::connection::Handle;
 use crate::error::CalloutError;
 use crate::naming::Naming;
+use crate::random::Random;
 
-/// Pause after a failed attempt: doubles up to the maximum.
-const BACKOFF_MIN: Duration = Duration::from_millis(10);
-const BACKOFF_MAX: Duration = Duration::from_millis(250);
+mod keeper;
+mod notes;
+mod names;
 
+/// A waiting transaction looks again at least this often: whoever it was woken for may have taken the place.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+type Core = Balancer<Arc<Handle>>;
+
+/// Shared by the clones of a client, its tasks and its transactions.
 #[derive(Debug)]
 pub(crate) struct Pool {
     config: ServiceClientConfig,
-    naming: Arc<Naming>,
-    slots: Vec<Slot>,
+    naming: Naming,
+    core: Mutex<Core>,
+    sources: Mutex<Arc<[Source]>>,
+    /// Places may have become free, connections may have come or gone.
+    changed: Notify,
+    keeper: Arc<Notify>,
+    names: Arc<Notify>,
+    started: AtomicBool,
+    random: Random,
+    epoch: Instant,
 }
 
-#[derive(Debug, Default)]
-struct Slot {
-    handle: Mutex<Option<Arc<Handle>>>,
-    attempts: tokio::sync::Mutex<Option<FailedAttempt>>,
-}
-
+/// A transaction's place on a connection; given back when dropped.
 #[derive(Debug)]
-struct FailedAttempt {
-    started: Instant,
-    ended: Instant,
-    backoff: Duration,
-    error: CalloutError,
-}
-
-impl Slot {
-    fn open_handle(&self) -> Option<Arc<Handle>> {
-        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        if handle.as_ref().is_some_and(|h| !h.is_open()) {
-            *handle = None;
-        }
-        handle.clone()
-    }
+pub(crate) struct Place {
+    pool: Arc<Pool>,
+    ticket: Ticket,
 }
 
 impl Pool {
-    pub(crate) fn new(config: ServiceClientConfig, naming: Arc<Naming>) -> Self {
-        let slots = (0..config.connections.max(1))
-            .map(|_| Slot::default())
-            .collect();
-        Self {
+    pub(crate) fn new(config: ServiceClientConfig) -> Arc<Self> {
+        let bounds = Bounds {
+            in_flight_max: config.max_in_flight.max(1),
+            queued_max: config.max_queued,
+            connections_max: config.connections.max(1),
+            keep: config.connection_idle,
+        };
+        let naming = Naming {
+            service: config.name.clone(),
+            target: config.endpoints.join(", "),
+            host: None,
+        };
+        let sources = sources(&config.endpoints);
+        let pool = Self {
             config,
             naming,
-            slots,
+            core: Mutex::new(Balancer::new(bounds, Duration::ZERO)),
+            sources: Mutex::new(Arc::clone(&sources)),
+            changed: Notify::new(),
+            keeper: Arc::new(Notify::new()),
+            names: Arc::new(Notify::new()),
+            started: AtomicBool::new(false),
+            random: Random::new(),
+            epoch: Instant::now(),
+        };
+        pool.use_sources(&sources);
+        Arc::new(pool)
+    }
+
+    pub(crate) fn naming(&self) -> &Naming {
+        &self.naming
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.core().snapshot(self.now())
+    }
+
+    // ---- endpoints -----------------------------------------------------------------------------------------------
+
+    pub(crate) fn set_endpoints(&self, endpoints: &[String]) {
+        let sources = sources(endpoints);
+        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&sources);
+        self.use_sources(&sources);
+        self.keeper.notify_one();
+        self.names.notify_one();
+        self.changed.notify_waiters();
+    }
+
+    /// Fixed ones are in force at once; with names among them, all wait for the first answer.
+    fn use_sources(&self, sources: &[Source]) {
+        let fixed = sources.iter().map(|source| match source {
+            Source::Fixed(address) => Some(address.clone()),
+            Source::Name { .. } => None,
+        });
+        match fixed.collect::<Option<Vec<_>>>() {
+            Some(addresses) => self.core().set_endpoints(addresses),
+            None => self.core().await_names(),
         }
     }
 
-    /// A place on a connection. Waits for one to become free when all connections are full.
-    pub(crate) async fn place(&self) -> Result<(Arc<Handle>, OwnedSemaphorePermit), CalloutError> {
-        loop {
-            if let Some(place) = self.free_place() {
-                return Ok(place);
+    fn sources(&self) -> Arc<[Source]> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&sources)
+    }
+
+    // ---- transactions --------------------------------------------------------------------------------------------
+
+    pub(crate) fn attempt(&self) -> Attempt {
+        let now = self.now();
+        self.core().note_transaction(now);
+        Attempt {
+            arrived: now,
+            avoid: Vec::new(),
+        }
+    }
+
+    pub(crate) fn may_retry(&self) -> bool {
+        self.core().may_retry(self.now())
+    }
+
+    /// A place on a connection. Waits for one while there may be one soon.
+    pub(crate) async fn place(
+        self: &Arc<Self>,
+        attempt: &Attempt,
+    ) -> Result<(Arc<Handle>, Place), CalloutError> {
+        self.start();
+        // Nobody overtakes those who wait.
+        let mut first = if self.core().has_queue() {
+            Pick::Wait
+        } else {
+            self.pick(attempt)
+        };
+        if let Pick::Wait = first {
+            let _waiting = Waiting::enter(self)?;
+            first = self.wait_for(|core, now, random| core.pick(attempt, now, random)).await;
+        }
+        match first {
+            Pick::Place { ticket, handle } => {
+                let pool = Arc::clone(self);
+                Ok((handle, Place { pool, ticket }))
             }
-            if let Some(slot) = self.slots.iter().find(|slot| slot.open_handle().is_none()) {
-                self.connect(slot).await?;
-            } else if let Some(place) = self.wait_for_place().await {
-                return Ok(place);
-            }
+            Pick::Refused(refusal) => Err(self.refused(&refusal)),
+            Pick::Wait => Err(self.naming.unavailable("it is not connected")),
         }
     }
 
     /// An open connection, whether it has a free place or not.
-    pub(crate) async fn any(&self) -> Result<Arc<Handle>, CalloutError> {
-        match self.slots.iter().find_map(Slot::open_handle) {
-            Some(handle) => Ok(handle),
-            None => match self.slots.first() {
-                Some(slot) => self.connect(slot).await,
-                None => Err(self.naming.unavailable("no connections are configured")),
-            },
+    pub(crate) async fn any(self: &Arc<Self>) -> Result<Arc<Handle>, CalloutError> {
+        self.start();
+        let attempt = Attempt {
+            arrived: self.now(),
+            avoid: Vec::new(),
+        };
+        match self.wait_for(|core, now, _| core.any(&attempt, now)).await {
+            Pick::Place { handle, .. } => Ok(handle),
+            Pick::Refused(refusal) => Err(self.refused(&refusal)),
+            Pick::Wait => Err(self.naming.unavailable("it is not connected")),
         }
     }
 
-    fn free_place(&self) -> Option<(Arc<Handle>, OwnedSemaphorePermit)> {
-        self.slots
-            .iter()
-            .filter_map(Slot::open_handle)
-            .find_map(|handle| {
-                let permit = Arc::clone(&handle.places).try_acquire_owned().ok()?;
-                Some((handle, permit))
-            })
+    fn pick(&self, attempt: &Attempt) -> Pick<Arc<Handle>> {
+        self.decide(|core, now, random| core.pick(attempt, now, random))
     }
 
-    /// On the connection with the shortest queue we know of: the first.
-    async fn wait_for_place(&self) -> Option<(Arc<Handle>, OwnedSemaphorePermit)> {
-        let waits = self
-            .slots
-            .iter()
-            .filter_map(Slot::open_handle)
-            .map(|handle| {
-                Box::pin(async move {
-                    let permit = Arc::clone(&handle.places).acquire_owned().await.ok()?;
-                    handle.is_open().then_some((handle, permit))
-                })
-            });
-        let waits: Vec<_> = waits.collect();
-        if waits.is_empty() {
-            return None;
+    fn decide<T>(&self, decide: impl FnOnce(&mut Core, Duration, u64) -> T) -> T {
+        let (now, random) = (self.now(), self.random.next());
+        let mut core = self.core();
+        let decided = decide(&mut core, now, random);
+        let wake = core.take_wake();
+        drop(core);
+        if wake {
+            self.keeper.notify_one();
+            self.names.notify_one();
         }
-        futures_util::future::select_all(waits).await.0
+        decided
     }
 
-    async fn connect(&self, slot: &Slot) -> Result<Arc<Handle>, CalloutError> {
-        let arrived = Instant::now();
-        let mut last = slot.attempts.lock().await;
-        if let Some(handle) = slot.open_handle() {
-            return Ok(handle);
-        }
-        let mut backoff = BACKOFF_MIN;
-        if let Some(failed) = last.as_ref() {
-            if failed.started >= arrived {
-                return Err(failed.error.clone());
+    /// Never gives back [`Pick::Wait`].
+    async fn wait_for(
+        &self,
+        decide: impl Fn(&mut Core, Duration, u64) -> Pick<Arc<Handle>>,
+    ) -> Pick<Arc<Handle>> {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            match self.decide(&decide) {
+                Pick::Wait => {}
+                done => return done,
             }
-            tokio::time::sleep_until(failed.ended + failed.backoff).await;
-            backoff = (failed.backoff * 2).min(BACKOFF_MAX);
-        }
-        let started = Instant::now();
-        match self.attempt().await {
-            Ok(handle) => {
-                *last = None;
-                let mut place = slot.handle.lock().unwrap_or_else(PoisonError::into_inner);
-                *place = Some(Arc::clone(&handle));
-                Ok(handle)
-            }
-            Err(error) => {
-                tracing::warn!(service = %self.naming.service, %error, "callout connection failed");
-                let ended = Instant::now();
-                *last = Some(FailedAttempt {
-                    started,
-                    ended,
-                    backoff,
-                    error: error.clone(),
-                });
-                Err(error)
-            }
+            let _late = tokio::time::timeout(LOOK_AGAIN, changed).await;
         }
     }
 
-    async fn attempt(&self) -> Result<Arc<Handle>, CalloutError> {
-        let limit = self.config.connect_timeout;
-        let attempt = connection::open(&self.config, &self.naming);
-        tokio::time::timeout(limit, attempt)
-            .await
-            .unwrap_or_else(|_| {
-                let reason = format!("no OCP connection within {} ms", limit.as_millis());
-                Err(self.naming.unavailable(reason))
-            })
+    fn refused(&self, refusal: &Refusal) -> CalloutError {
+        let naming = &self.naming;
+        match refusal {
+            Refusal::Unreachable {
+                endpoints: 1,
+                error: Some(error),
+            } => error.clone(),
+            Refusal::Unreachable {
+                endpoints,
+                error: Some(error),
+            } => naming.unavailable(format!(
+                "none of its {endpoints} endpoints can be reached; one of them: {error}"
+            )),
+            Refusal::Unreachable { error: None, .. } => naming.unavailable("it is not connected"),
+            Refusal::NoEndpoints(reason) => naming.unavailable(reason),
+            Refusal::BreakerOpen => naming.unavailable(
+                "it failed again and again, so it is only probed for a while; see its log",
+            ),
+            Refusal::Full { in_flight, queued } => naming.unavailable(format!(
+                "{in_flight} transactions are open and {queued} wait; add instances, or raise limits.maxInFlight or \
+                 limits.maxQueued"
+            )),
+        }
+    }
+
+    /// A connection's condition may have changed; all who wait look again.
+    fn on_change(&self) {
+        self.changed.notify_waiters();
+        notes::log(&self.naming.service, self.core().take_notes());
+    }
+}
+
+fn sources(endpoints: &[String]) -> Arc<[Source]> {
+    endpoints.iter().map(|e| Source::parse(e)).collect()
+}
+
+// === impl Place ===
+
+impl Place {
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let pool = &self.pool;
+        let mut core = pool.core();
+        core.release(self.ticket, pool.now());
+        let queue = core.has_queue();
+        drop(core);
+        if queue {
+            pool.changed.notify_one();
+        }
+    }
+}
+
+impl Pool {
+    /// What became of the transaction that had this ticket.
+    pub(crate) fn ended(&self, ticket: Ticket, ended: Ended) {
+        let now = self.now();
+        let mut core = self.core();
+        core.ended(ticket, ended, now);
+        let notes = core.take_notes();
+        drop(core);
+        if !notes.is_empty() {
+            self.changed.notify_waiters();
+            notes::log(&self.naming.service, notes);
+        }
+    }
+}
+
+/// One of those who wait.
+struct Waiting<'a>(&'a Pool);
+
+impl<'a> Waiting<'a> {
+    fn enter(pool: &'a Pool) -> Result<Self, CalloutError> {
+        let entered = pool.core().enter_queue();
+        entered.map_err(|refusal| pool.refused(&refusal))?;
+        Ok(Self(pool))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.core().leave_queue();
+    }
+}
+
+impl Connected for Arc<Handle> {
+    fn condition(&self) -> crate::balance::Condition {
+        self.availability().condition()
+    }
+
+    fn loss(&self) -> crate::balance::Loss {
+        self.availability().loss()
     }
 }

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,10 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
 use crate::ask::{Ask, Lost, Open, Raw};
+use crate::availability::Availability;
+use crate::balance::Loss;
 use crate::error::CalloutError;
 use crate::groups::Groups;
 use crate::naming::Naming;
 use crate::negotiated::{self, Negotiated};
+use crate::pulse::{Beat, Pulse};
 use crate::reassembly::{End, Refused};
 use crate::transaction::Transaction;
 use crate::wire::{self, Outgoing};
@@ -30,8 +32,8 @@ const OUTGOING_OCTETS_MAX: usize = 1024 * 1024;
 /// Asks and frames taken in one go before output is looked at.
 const BATCH_MAX: usize = 64;
 
-/// Time budgets are also kept by the callers; this finds what has got stuck.
-const TICK: Duration = Duration::from_millis(500);
+/// Time budgets are also kept by the callers; this finds what has got stuck. The pulse is counted in it.
+const TICK: Duration = Duration::from_millis(250);
 
 /// What a connection is made of.
 pub(crate) struct Parts {
@@ -40,7 +42,7 @@ pub(crate) struct Parts {
     pub(crate) frames: mpsc::Sender<Frame>,
     pub(crate) inbound: Streaming<Frame>,
     pub(crate) ready: oneshot::Sender<Result<Negotiated, CalloutError>>,
-    pub(crate) retired: Arc<AtomicBool>,
+    pub(crate) availability: Arc<Availability>,
     pub(crate) naming: Arc<Naming>,
     pub(crate) idle_timeout: Duration,
     pub(crate) inserted_octets_max: u64,
@@ -50,7 +52,7 @@ pub(crate) struct Parts {
 pub(crate) struct Task {
     core: Processor,
     ready: Option<oneshot::Sender<Result<Negotiated, CalloutError>>>,
-    retired: Arc<AtomicBool>,
+    availability: Arc<Availability>,
     naming: Arc<Naming>,
     service_uri: String,
     inserted_octets_max: u64,
@@ -63,7 +65,7 @@ pub(crate) struct Task {
     /// Ended with the connection; answered when its reason is known.
     orphans: Vec<Transaction>,
     epoch: Instant,
-    last_use: Instant,
+    pulse: Pulse,
     idle_timeout: Duration,
 }
 
@@ -75,7 +77,7 @@ pub(crate) async fn run(parts: Parts) {
         frames,
         mut inbound,
         ready,
-        retired,
+        availability,
         naming,
         epoch,
         ..
@@ -84,7 +86,7 @@ pub(crate) async fn run(parts: Parts) {
     let mut task = Task {
         core,
         ready: Some(ready),
-        retired,
+        availability,
         naming,
         service_uri,
         inserted_octets_max: parts.inserted_octets_max,
@@ -95,7 +97,7 @@ pub(crate) async fn run(parts: Parts) {
         lost: String::new(),
         orphans: Vec::new(),
         epoch,
-        last_use: Instant::now(),
+        pulse: Pulse::default(),
         idle_timeout: parts.idle_timeout,
     };
     task.drive(&mut asks, &frames, &mut inbound).await;
@@ -130,7 +132,7 @@ impl Task {
                 } else {
                     // All handles are gone: nobody can start anything.
                     deserted = true;
-                    self.retire();
+                    self.retire(Loss::Drained);
                 },
                 permit = frames.reserve(), if !self.outgoing.is_empty() => {
                     let Ok(permit) = permit else { return self.stream_lost("the stream was closed") };
@@ -182,15 +184,48 @@ impl Task {
     fn tick(&mut self) {
         let now = self.now_ms();
         self.core.tick(now);
-        let idle = self.ready.is_none() && self.transactions.is_empty();
-        if idle && self.last_use.elapsed() >= self.idle_timeout {
-            self.retire();
+        if self.ready.is_some() || self.core.has_ended() {
+            return;
+        }
+        self.end_stalled();
+        match self.pulse.tick(!self.transactions.is_empty()) {
+            Beat::Fine => {}
+            Beat::Ask => {
+                let quietest = self.quietest();
+                // The core has not ended, so it takes the query.
+                let _asked = self.core.progress_query(quietest);
+            }
+            Beat::Unresponsive => self.availability.set_responsive(false),
+            Beat::Lost => self.stream_lost("a progress query was not answered"),
+        }
+    }
+
+    /// What has not moved for longest.
+    fn quietest(&mut self) -> Option<u32> {
+        let now = self.epoch.elapsed();
+        let quiet = self.transactions.iter_mut();
+        let quiet = quiet.map(|(xid, t)| (t.stalled_for(now), *xid));
+        quiet.max().map(|(_, xid)| xid)
+    }
+
+    /// Gives up what does not move, however lively the connection is (RFC 4037 §2.7).
+    fn end_stalled(&mut self) {
+        let (now, limit) = (self.epoch.elapsed(), self.idle_timeout);
+        let stalled = self.transactions.iter_mut();
+        let stalled = stalled.filter_map(|(xid, t)| (t.stalled_for(now) >= limit).then_some(*xid));
+        for xid in stalled.collect::<Vec<_>>() {
+            let reason = format!(
+                "nothing moved for {} ms (limits.idleTimeout)",
+                limit.as_millis()
+            );
+            self.answer(xid, |naming| Lost::Stalled(naming.unavailable(&reason)));
+            let _ended = self.core.abort(xid, "no progress");
         }
     }
 
     /// Takes nothing new; ends with the last transaction.
-    fn retire(&mut self) {
-        self.retired.store(true, Ordering::Release);
+    fn retire(&mut self, loss: Loss) {
+        self.availability.close(loss);
         self.core.drain();
     }
 
@@ -226,9 +261,8 @@ impl Task {
             data,
             link,
             reply,
-            permit,
+            place,
         } = open;
-        self.last_use = Instant::now();
         link.took(&data);
         let started = self
             .groups
@@ -252,7 +286,8 @@ impl Task {
             }
         };
         link.set_xid(xid);
-        let mut transaction = Transaction::new(link, reply, permit);
+        let mut transaction = Transaction::new(link, reply, place);
+        transaction.note_progress(self.epoch.elapsed());
         transaction.hand_over(data);
         self.transactions.insert(xid, transaction);
         self.pump(xid);
@@ -262,16 +297,19 @@ impl Task {
         let Some(transaction) = self.transactions.get_mut(&xid) else {
             return;
         };
+        let sent = self.core.sent(xid);
         if let Err(error) = transaction.pump(xid, &mut self.core) {
             // Ours: the sender hands over a flow that the core refuses, e.g. a wrong exact length.
             tracing::error!(service = %self.naming.service, xid, %error, "original flow refused by the core");
             let _ended = self.core.abort(xid, "internal error of the processor");
+        } else if self.core.sent(xid) > sent {
+            transaction.note_progress(self.epoch.elapsed());
         }
     }
 
     /// The connection is over: what is still queued was not begun.
     fn answer_queued(&mut self, asks: &mut mpsc::UnboundedReceiver<Ask>) {
-        self.retired.store(true, Ordering::Release);
+        self.availability.close(Loss::Drained);
         asks.close();
         while let Ok(ask) = asks.try_recv() {
             if let Ask::Open(open) = ask {
@@ -296,6 +334,8 @@ impl Task {
     fn on_frame(&mut self, frame: Frame) {
         let now = self.now_ms();
         self.core.tick(now);
+        self.pulse.heard();
+        self.availability.set_responsive(true);
         for message in frame.messages {
             self.note(&message);
             self.core.receive(message);
@@ -312,6 +352,18 @@ impl Task {
             return;
         };
         transaction.octets_received += prost::Message::encoded_len(message) as u64;
+        let progress = matches!(
+            &message.kind,
+            Some(
+                Kind::ApplicationMessageStart(_)
+                    | Kind::ApplicationMessageEnd(_)
+                    | Kind::DataUseMine(_)
+                    | Kind::DataUseYours(_)
+            )
+        );
+        if progress {
+            transaction.note_progress(self.epoch.elapsed());
+        }
         match &message.kind {
             Some(Kind::ApplicationMessageStart(_) | Kind::ApplicationMessageEnd(_)) => {
                 transaction.begun = true;
@@ -362,8 +414,8 @@ impl Task {
                 }
             }
             ProcessorEvent::ConnectionEnded { result } => self.connection_ended(&result),
-            // All of the original is kept by the caller, so there is nothing to release or to grant by hand; the rest
-            // is for logs and tools.
+            // All of the original is kept by the caller, so there is nothing to release or to grant by hand. Answers to
+            // progress queries are signs of life like any frame. The rest is for logs and tools.
             ProcessorEvent::NegotiationFailed { .. }
             | ProcessorEvent::OfferAnswered { .. }
             | ProcessorEvent::AdaptedStart { .. }
@@ -408,7 +460,6 @@ impl Task {
     }
 
     fn ended(&mut self, xid: u32, result: Result<(), Failure>) {
-        self.last_use = Instant::now();
         let Some(mut transaction) = self.transactions.remove(&xid) else {
             return;
         };
@@ -428,12 +479,9 @@ impl Task {
             (Err(Failure::ConnectionLost), _) => self.orphans.push(transaction),
             (result, _) => {
                 let failure = result.err().unwrap_or(Failure::Unfinished);
-                let error = self.naming.failure(&failure, "");
-                let refused = transaction.refused && matches!(failure, Failure::Peer { .. });
-                let lost = if refused {
-                    self.refused(error)
-                } else {
-                    Lost::Failed(error)
+                let lost = match &failure {
+                    Failure::Peer { reason } if transaction.refused => self.refused(reason),
+                    failure => Lost::Failed(self.naming.failure(failure, "")),
                 };
                 let _gone = transaction.reply.send(Err(lost));
             }
@@ -441,8 +489,11 @@ impl Task {
     }
 
     /// TE 400 before anything else: the service takes no new transactions here. What runs goes on.
-    fn refused(&mut self, error: CalloutError) -> Lost {
-        self.retire();
+    fn refused(&mut self, reason: &str) -> Lost {
+        let error = self
+            .naming
+            .unavailable(format!("it takes no transactions: {reason}"));
+        self.retire(Loss::Refused(error.clone()));
         Lost::NotTaken(error)
     }
 
@@ -454,7 +505,6 @@ impl Task {
     }
 
     fn connection_ended(&mut self, result: &Result<(), Failure>) {
-        self.retired.store(true, Ordering::Release);
         let error = match result {
             Err(Failure::Violation(rule)) => self.naming.protocol(rule.to_string()),
             Err(Failure::Peer { reason }) => {
@@ -466,9 +516,10 @@ impl Task {
             Err(failure) => self.naming.failure(failure, &self.lost),
             Ok(()) => self.naming.unavailable("it closed the connection"),
         };
-        if self.ready.is_none() && !matches!(result, Ok(())) {
-            tracing::info!(service = %self.naming.service, %error, "callout connection ended");
-        }
+        self.availability.close(match result {
+            Ok(()) => Loss::Drained,
+            Err(_) => Loss::Broken(error.clone()),
+        });
         self.report_ready(Err(error.clone()));
         for orphan in self.orphans.drain(..) {
             let _gone = orphan.reply.send(Err(Lost::Failed(error.clone())));

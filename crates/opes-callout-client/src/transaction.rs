@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use opes_ocp::{CallError, Processor};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::ask::{Data, Link, Lost, OriginalEnd, Raw};
 use crate::extent::Fragment;
 use crate::negotiated::ADAPTED_CREDIT;
+use crate::pool::Place;
 use crate::reassembly::{Adapted, Reassembly};
 
 #[derive(Debug)]
@@ -17,7 +19,7 @@ pub(crate) struct Transaction {
     pub(crate) link: Arc<Link>,
     pub(crate) reply: oneshot::Sender<Result<Raw, Lost>>,
     /// Held until the transaction is over, so that places and transactions are the same number.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
     /// Handed over and not sent yet: pauses only, as credit was looked at before.
     held: VecDeque<Fragment>,
     end: Option<OriginalEnd>,
@@ -28,6 +30,8 @@ pub(crate) struct Transaction {
     pub(crate) reassembly: Reassembly,
     received: u64,
     granted: u64,
+    /// When a flow moved last, or was not to move because the mail client keeps us waiting.
+    progress_at: Duration,
     pub(crate) answer: Option<(Bytes, Adapted)>,
     /// AMS or AME of the service has come: it has begun.
     pub(crate) begun: bool,
@@ -41,7 +45,7 @@ impl Transaction {
     pub(crate) fn new(
         link: Arc<Link>,
         reply: oneshot::Sender<Result<Raw, Lost>>,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Self {
         Self {
             link,
@@ -54,6 +58,7 @@ impl Transaction {
             reassembly: Reassembly::default(),
             received: 0,
             granted: ADAPTED_CREDIT,
+            progress_at: Duration::ZERO,
             answer: None,
             begun: false,
             refused: false,
@@ -91,6 +96,21 @@ impl Transaction {
         self.link
             .raise_limit(core.sent(xid).saturating_add(core.sendable(xid)));
         self.finish(xid, core)
+    }
+
+    /// A flow has moved. Answers to progress queries are no progress (RFC 4037 §2.7).
+    pub(crate) fn note_progress(&mut self, now: Duration) {
+        self.progress_at = now;
+    }
+
+    /// For how long nothing has moved although it was the service's turn. While the original is still growing and all of it
+    /// was sent, it is the mail client's.
+    pub(crate) fn stalled_for(&mut self, now: Duration) -> Duration {
+        let ours = !self.ended && self.held.is_empty();
+        if ours {
+            self.progress_at = now;
+        }
+        now.saturating_sub(self.progress_at)
     }
 
     /// AME, once there is nothing further to send.

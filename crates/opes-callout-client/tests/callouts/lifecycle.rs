@@ -53,7 +53,7 @@ async fn an_idempotent_service_is_asked_again_when_the_connection_is_lost() {
 async fn an_idle_connection_is_closed_and_the_next_one_opened() {
     let server = Server::start();
     let config = ServiceClientConfig {
-        idle_timeout: Duration::from_millis(100),
+        connection_idle: Duration::from_millis(100),
         ..config(&server.target())
     };
     let client = ServiceClient::new(config);

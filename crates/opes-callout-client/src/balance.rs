@@ -1,0 +1,607 @@
+//! The decisions of a pool, without its sockets: which endpoint a transaction goes to, whether it may begin, when to dial,
+//! what a failure means. Time and randomness come as values; `pool` does what is decided here.
+//!
+//! Time is a [`Duration`] since any fixed moment.
+
+use std::time::Duration;
+
+use crate::config::{Address, ENDPOINTS_MAX};
+use crate::error::CalloutError;
+
+mod breaker;
+mod endpoint;
+mod health;
+mod pick;
+mod retry;
+mod view;
+
+pub use breaker::BreakerState;
+use breaker::{Admission, Breaker};
+use endpoint::{Endpoint, Line};
+use pick::Candidate;
+use retry::RetryBudget;
+pub use view::{EndpointSnapshot, EndpointState, Snapshot};
+
+/// While nothing can be reached, callouts wait so long for the next dial: a service that restarts costs no message.
+/// After it they fail at once until a dial succeeds.
+const OUTAGE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the balancer has to know of a connection.
+pub(crate) trait Connected: Clone {
+    fn condition(&self) -> Condition;
+    /// Why it is [`Condition::Closed`].
+    fn loss(&self) -> Loss;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Open,
+    /// Leaves a progress query unanswered.
+    Unresponsive,
+    /// Takes nothing new.
+    Closed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Closed in good order.
+    Drained,
+    /// The service takes no transactions on it: drains, or is full.
+    Refused(CalloutError),
+    /// A fault of transport or protocol.
+    Broken(CalloutError),
+}
+
+/// Bounds of one pool.
+#[derive(Debug, Clone)]
+pub(crate) struct Bounds {
+    pub(crate) in_flight_max: u32,
+    pub(crate) queued_max: u32,
+    pub(crate) connections_max: usize,
+    /// Connections are kept for so long after the last use.
+    pub(crate) keep: Duration,
+}
+
+/// One try of a transaction to begin.
+#[derive(Debug, Clone)]
+pub(crate) struct Attempt {
+    /// When the transaction was asked for.
+    pub(crate) arrived: Duration,
+    /// Endpoints that it was on before.
+    pub(crate) avoid: Vec<u64>,
+}
+
+/// Where a transaction runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) endpoint: u64,
+    connection: u64,
+    probe: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Pick<H> {
+    Place { ticket: Ticket, handle: H },
+    Wait,
+    Refused(Refusal),
+}
+
+/// Why a transaction may not begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Of `endpoints` none can be reached; the last one's reason.
+    Unreachable {
+        endpoints: usize,
+        error: Option<CalloutError>,
+    },
+    NoEndpoints(String),
+    BreakerOpen,
+    Full { in_flight: u32, queued: u32 },
+}
+
+/// What the end of a transaction says about where it ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Answered,
+    /// An answer, but the service's own error.
+    ServiceFailed,
+    /// No answer in time, or not OCP/SMTP.
+    Faulty,
+    /// Nothing: the caller left, or the connection's loss says it for all that ran there.
+    Neutral,
+}
+
+/// For the log: changes of state only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Note {
+    Down { error: CalloutError },
+    Up { target: String, away: Duration },
+    Ejected { target: String, length: Duration },
+    BreakerOpened,
+    BreakerClosed { after: Duration },
+}
+
+/// What the keeper of the connections has to do.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    pub(crate) dials: Vec<(u64, Address)>,
+    pub(crate) next: Option<Duration>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    retries: u64,
+    retries_refused: u64,
+    refused_full: u64,
+    refused_breaker: u64,
+    refused_unreachable: u64,
+    ejections_of_gone: u64,
+}
+
+/// Names that were not looked up successfully yet.
+#[derive(Debug, Default)]
+struct Unresolved {
+    failed_at: Option<Duration>,
+    reason: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Balancer<H> {
+    bounds: Bounds,
+    endpoints: Vec<Endpoint<H>>,
+    unresolved: Option<Unresolved>,
+    ids: u64,
+    in_flight: u32,
+    waiting: u32,
+    last_use: Option<Duration>,
+    breaker: Breaker,
+    retries: RetryBudget,
+    counts: Counts,
+    notes: Vec<Note>,
+    /// The keeper has something to do.
+    wake: bool,
+    candidates: Vec<Candidate>,
+}
+
+impl<H: Connected> Balancer<H> {
+    pub(crate) fn new(bounds: Bounds, now: Duration) -> Self {
+        Self {
+            bounds,
+            endpoints: Vec::new(),
+            unresolved: None,
+            ids: 0,
+            in_flight: 0,
+            waiting: 0,
+            last_use: None,
+            breaker: Breaker::new(now),
+            retries: RetryBudget::default(),
+            counts: Counts::default(),
+            notes: Vec::new(),
+            wake: false,
+            candidates: Vec::new(),
+        }
+    }
+
+    // ---- endpoints -----------------------------------------------------------------------------------------------
+
+    /// Nothing is known of the endpoints until their names were looked up.
+    pub(crate) fn await_names(&mut self) {
+        self.unresolved = Some(Unresolved::default());
+    }
+
+    pub(crate) fn names_failed(&mut self, reason: String, now: Duration) {
+        if let Some(unresolved) = &mut self.unresolved {
+            unresolved.failed_at = Some(now);
+            unresolved.reason = reason;
+        }
+    }
+
+    /// The endpoints from now on. Connections to others are let go: what runs there finishes.
+    pub(crate) fn set_endpoints(&mut self, mut addresses: Vec<Address>) {
+        self.unresolved = None;
+        addresses.truncate(ENDPOINTS_MAX);
+        self.wake = true;
+        let gone = |e: &Endpoint<H>| !addresses.contains(&e.address);
+        let ejections = |e: &Endpoint<H>| e.ejections;
+        self.counts.ejections_of_gone += self
+            .endpoints
+            .iter()
+            .filter(|e| gone(e))
+            .map(ejections)
+            .sum::<u64>();
+        self.endpoints.retain(|e| !gone(e));
+        for address in addresses {
+            if !self.endpoints.iter().any(|e| e.address == address) {
+                self.ids += 1;
+                self.endpoints.push(Endpoint::new(self.ids, address));
+            }
+        }
+    }
+
+    fn endpoint(&mut self, id: u64) -> Option<&mut Endpoint<H>> {
+        self.endpoints.iter_mut().find(|e| e.id == id)
+    }
+
+    // ---- connections ---------------------------------------------------------------------------------------------
+
+    pub(crate) fn connected(&mut self, id: u64, handle: H, capacity: u32, now: Duration) {
+        self.ids += 1;
+        let line = Line {
+            id: self.ids,
+            handle,
+            capacity,
+            in_flight: 0,
+            last_use: now,
+        };
+        // If the endpoint has left meanwhile, the connection is dropped, and so closed.
+        let note = self.endpoint(id).and_then(|e| e.connected(line, now));
+        self.notes.extend(note);
+    }
+
+    pub(crate) fn dial_failed(
+        &mut self,
+        id: u64,
+        error: CalloutError,
+        now: Duration,
+        random: u64,
+    ) {
+        self.wake = true;
+        let note = self
+            .endpoint(id)
+            .and_then(|e| e.dial_failed(error, now, random));
+        self.notes.extend(note);
+    }
+
+    /// Forgets what has closed, lets idle connections go and says what to dial.
+    pub(crate) fn upkeep(&mut self, now: Duration, random: u64) -> Upkeep {
+        self.wake = false;
+        self.forget_closed(now, random);
+        if !self.is_active(now) {
+            self.endpoints.iter_mut().for_each(|e| e.connections.clear());
+            return Upkeep {
+                dials: Vec::new(),
+                next: None,
+            };
+        }
+        let (keep, connections_max) = (self.bounds.keep, self.bounds.connections_max);
+        let mut next = self.last_use.map(|at| at + keep);
+        let mut dials = Vec::new();
+        for endpoint in &mut self.endpoints {
+            close_spare(&mut endpoint.connections, keep, now);
+            match endpoint.dial_at(connections_max) {
+                Some(at) if at <= now => {
+                    endpoint.dialling = true;
+                    dials.push((endpoint.id, endpoint.address.clone()));
+                }
+                Some(at) => next = Some(next.map_or(at, |next| next.min(at))),
+                None => {}
+            }
+        }
+        // A transaction may outlive the last use by far.
+        let next = next.map(|at| if at <= now { now + keep } else { at });
+        Upkeep { dials, next }
+    }
+
+    pub(crate) fn is_active(&self, now: Duration) -> bool {
+        let used = |at| now.saturating_sub(at) < self.bounds.keep;
+        self.in_flight > 0 || self.waiting > 0 || self.last_use.is_some_and(used)
+    }
+
+    fn forget_closed(&mut self, now: Duration, random: u64) {
+        let (mut notes, mut broken) = (Vec::new(), 0);
+        for endpoint in &mut self.endpoints {
+            let closed = |line: &mut Line<H>| line.handle.condition() == Condition::Closed;
+            let lines: Vec<_> = endpoint.connections.extract_if(.., closed).collect();
+            for line in lines {
+                let loss = line.handle.loss();
+                if let Loss::Broken(_) = loss {
+                    broken += 1;
+                    notes.extend(eject(endpoint, now));
+                }
+                notes.extend(endpoint.lost(loss, now, random));
+            }
+        }
+        self.notes.extend(notes);
+        for _ in 0..broken {
+            self.note_failure(now, false);
+        }
+    }
+
+    // ---- transactions --------------------------------------------------------------------------------------------
+
+    /// Where the transaction may begin. The caller counts it out again with [`Balancer::release`].
+    pub(crate) fn pick(&mut self, attempt: &Attempt, now: Duration, random: u64) -> Pick<H> {
+        self.touch(now);
+        if self.in_flight >= self.bounds.in_flight_max {
+            return Pick::Wait;
+        }
+        match self.choose(attempt, now, random) {
+            Choice::Endpoint(index) => self.begin(index, now),
+            Choice::AllFull => {
+                self.want_more(now);
+                Pick::Wait
+            }
+            Choice::NoneConnected => self.nowhere(attempt, now),
+        }
+    }
+
+    /// Any connection, for what it has negotiated; `None` as in [`Pick`].
+    pub(crate) fn any(&mut self, attempt: &Attempt, now: Duration) -> Pick<H> {
+        self.touch(now);
+        let lines = self.endpoints.iter().flat_map(|e| &e.connections);
+        let mut open = lines.filter(|line| line.handle.condition() != Condition::Closed);
+        if let Some(line) = open.next() {
+            let (handle, connection) = (line.handle.clone(), line.id);
+            let ticket = Ticket {
+                endpoint: 0,
+                connection,
+                probe: false,
+            };
+            return Pick::Place { ticket, handle };
+        }
+        self.nowhere(attempt, now)
+    }
+
+    fn touch(&mut self, now: Duration) {
+        if !self.is_active(now) {
+            self.wake = true;
+        }
+        self.last_use = Some(now);
+    }
+
+    /// Least in flight of two among the healthy; if there is none, among all that are connected.
+    fn choose(&mut self, attempt: &Attempt, now: Duration, random: u64) -> Choice {
+        let panic = self.most_are_ejected(now);
+        let healthy = |e: &Endpoint<H>| {
+            e.is(Condition::Open)
+                && (panic || !e.health.is_ejected(now))
+                && !attempt.avoid.contains(&e.id)
+        };
+        let mut candidates = std::mem::take(&mut self.candidates);
+        let choice = among(&self.endpoints, &mut candidates, healthy, now, random)
+            .or_else(|| {
+                let connected = Endpoint::is_connected;
+                among(&self.endpoints, &mut candidates, connected, now, random)
+            })
+            .unwrap_or(Choice::NoneConnected);
+        self.candidates = candidates;
+        choice
+    }
+
+    /// Then ejection would only move the load onto the few that are left.
+    fn most_are_ejected(&self, now: Duration) -> bool {
+        let connected = || self.endpoints.iter().filter(|e| e.is_connected());
+        let ejected = connected().filter(|e| e.health.is_ejected(now)).count();
+        ejected * 2 > connected().count()
+    }
+
+    fn begin(&mut self, index: usize, now: Duration) -> Pick<H> {
+        let probe = match self.breaker.admit(now) {
+            Admission::Refused => {
+                self.counts.refused_breaker += 1;
+                return Pick::Refused(Refusal::BreakerOpen);
+            }
+            Admission::Probe => true,
+            Admission::Normal => false,
+        };
+        let Some(endpoint) = self.endpoints.get_mut(index) else {
+            return Pick::Wait;
+        };
+        let id = endpoint.id;
+        let Some(line) = endpoint.free() else {
+            return Pick::Wait;
+        };
+        line.in_flight += 1;
+        self.in_flight += 1;
+        Pick::Place {
+            ticket: Ticket {
+                endpoint: id,
+                connection: line.id,
+                probe,
+            },
+            handle: line.handle.clone(),
+        }
+    }
+
+    fn want_more(&mut self, now: Duration) {
+        let connections_max = self.bounds.connections_max;
+        for endpoint in &mut self.endpoints {
+            let may = endpoint.connections.len() < connections_max && !endpoint.dialling;
+            if may && !endpoint.wants_more && !endpoint.health.is_ejected(now) {
+                endpoint.wants_more = true;
+                self.wake = true;
+            }
+        }
+    }
+
+    /// Nothing is connected: wait for a dial that may succeed, or give up.
+    fn nowhere(&mut self, attempt: &Attempt, now: Duration) -> Pick<H> {
+        match self.unreachable(attempt, now) {
+            None => Pick::Wait,
+            Some(refusal) => {
+                self.counts.refused_unreachable += 1;
+                Pick::Refused(refusal)
+            }
+        }
+    }
+
+    fn unreachable(&self, attempt: &Attempt, now: Duration) -> Option<Refusal> {
+        let since_then = |at: Option<Duration>| at.is_some_and(|at| at >= attempt.arrived);
+        if self.endpoints.is_empty() {
+            return match &self.unresolved {
+                Some(unresolved) if !since_then(unresolved.failed_at) => None,
+                Some(unresolved) => Some(Refusal::NoEndpoints(unresolved.reason.clone())),
+                None => {
+                    let reason = "it has no endpoints; are its instances ready?";
+                    Some(Refusal::NoEndpoints(reason.to_owned()))
+                }
+            };
+        }
+        let tried = self.endpoints.iter().all(|e| since_then(e.failed_at));
+        if !tried && !self.is_outage(now) {
+            return None;
+        }
+        let down = self.endpoints.iter().filter_map(|e| e.down.as_ref());
+        Some(Refusal::Unreachable {
+            endpoints: self.endpoints.len(),
+            error: down
+                .max_by_key(|down| down.since)
+                .map(|down| down.error.clone()),
+        })
+    }
+
+    /// All endpoints are away for longer than a restart takes.
+    fn is_outage(&self, now: Duration) -> bool {
+        let long = |e: &Endpoint<H>| {
+            let away = e.down.as_ref().map(|down| now.saturating_sub(down.since));
+            !e.is_connected() && away.is_some_and(|away| away >= OUTAGE_PATIENCE)
+        };
+        !self.endpoints.is_empty() && self.endpoints.iter().all(long)
+    }
+
+    /// A place in the queue, which is bounded.
+    pub(crate) fn enter_queue(&mut self) -> Result<(), Refusal> {
+        if self.waiting >= self.bounds.queued_max {
+            self.counts.refused_full += 1;
+            return Err(Refusal::Full {
+                in_flight: self.in_flight,
+                queued: self.waiting,
+            });
+        }
+        self.waiting += 1;
+        Ok(())
+    }
+
+    pub(crate) fn leave_queue(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+    }
+
+    pub(crate) fn has_queue(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// The transaction is over on its connection: the place is free.
+    pub(crate) fn release(&mut self, ticket: Ticket, now: Duration) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.last_use = Some(now);
+        let Some(endpoint) = self.endpoint(ticket.endpoint) else {
+            return;
+        };
+        let mut lines = endpoint.connections.iter_mut();
+        if let Some(line) = lines.find(|line| line.id == ticket.connection) {
+            line.in_flight = line.in_flight.saturating_sub(1);
+            line.last_use = now;
+        }
+    }
+
+    /// What became of it.
+    pub(crate) fn ended(&mut self, ticket: Ticket, ended: Ended, now: Duration) {
+        let Some(endpoint) = self.endpoint(ticket.endpoint) else {
+            return;
+        };
+        let note = match ended {
+            Ended::Answered => {
+                endpoint.answered();
+                None
+            }
+            Ended::ServiceFailed | Ended::Faulty => eject(endpoint, now),
+            Ended::Neutral => None,
+        };
+        self.notes.extend(note);
+        match ended {
+            Ended::Answered | Ended::ServiceFailed => {
+                if let Some(after) = self.breaker.answered(now) {
+                    self.notes.push(Note::BreakerClosed { after });
+                }
+            }
+            Ended::Faulty => self.note_failure(now, ticket.probe),
+            Ended::Neutral => {}
+        }
+    }
+
+    fn note_failure(&mut self, now: Duration, probe: bool) {
+        if self.breaker.failed(now, probe) {
+            self.notes.push(Note::BreakerOpened);
+        }
+    }
+
+    pub(crate) fn note_transaction(&mut self, now: Duration) {
+        self.retries.note_transaction(now);
+    }
+
+    /// Whether the budget has another repeat.
+    pub(crate) fn may_retry(&mut self, now: Duration) -> bool {
+        let may = self.retries.take(now);
+        let count = if may {
+            &mut self.counts.retries
+        } else {
+            &mut self.counts.retries_refused
+        };
+        *count += 1;
+        may
+    }
+
+    // ---- for the shell -------------------------------------------------------------------------------------------
+
+    /// Whether the keeper is to be woken; asks once.
+    pub(crate) fn take_wake(&mut self) -> bool {
+        std::mem::take(&mut self.wake)
+    }
+
+    pub(crate) fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+}
+
+enum Choice {
+    Endpoint(usize),
+    AllFull,
+    NoneConnected,
+}
+
+/// `None`: no endpoint is eligible.
+fn among<H: Connected>(
+    endpoints: &[Endpoint<H>],
+    candidates: &mut Vec<Candidate>,
+    eligible: impl Fn(&Endpoint<H>) -> bool,
+    now: Duration,
+    random: u64,
+) -> Option<Choice> {
+    candidates.clear();
+    let mut some = false;
+    for (index, endpoint) in endpoints.iter().enumerate().filter(|(_, e)| eligible(e)) {
+        some = true;
+        if endpoint.has_free() {
+            candidates.push(Candidate {
+                index,
+                in_flight: endpoint.in_flight(),
+                weight: endpoint.weight(now),
+            });
+        }
+    }
+    match pick::pick(candidates, random) {
+        Some(index) => Some(Choice::Endpoint(index)),
+        None => some.then_some(Choice::AllFull),
+    }
+}
+
+fn eject<H: Connected>(endpoint: &mut Endpoint<H>, now: Duration) -> Option<Note> {
+    let length = endpoint.health.failed(now)?;
+    endpoint.ejections += 1;
+    let target = endpoint.address.target.clone();
+    Some(Note::Ejected { target, length })
+}
+
+/// Connections beyond the first go when they are not needed any more.
+fn close_spare<H>(connections: &mut Vec<Line<H>>, keep: Duration, now: Duration) {
+    let idle = |line: &Line<H>| line.in_flight == 0 && now.saturating_sub(line.last_use) >= keep;
+    while connections.len() > 1 {
+        let Some(at) = connections.iter().rposition(idle) else {
+            return;
+        };
+        connections.remove(at);
+    }
+}
+
+#[cfg(test)]
+mod tests;
