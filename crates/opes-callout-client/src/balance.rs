@@ -96,7 +96,10 @@ pub(crate) enum Refusal {
     },
     NoEndpoints(String),
     BreakerOpen,
-    Full { in_flight: u32, queued: u32 },
+    Full {
+        in_flight: u32,
+        queued: u32,
+    },
 }
 
 /// What the end of a transaction says about where it ran.
@@ -238,13 +241,7 @@ impl<H: Connected> Balancer<H> {
         self.notes.extend(note);
     }
 
-    pub(crate) fn dial_failed(
-        &mut self,
-        id: u64,
-        error: CalloutError,
-        now: Duration,
-        random: u64,
-    ) {
+    pub(crate) fn dial_failed(&mut self, id: u64, error: CalloutError, now: Duration, random: u64) {
         self.wake = true;
         let note = self
             .endpoint(id)
@@ -257,7 +254,9 @@ impl<H: Connected> Balancer<H> {
         self.wake = false;
         self.forget_closed(now, random);
         if !self.is_active(now) {
-            self.endpoints.iter_mut().for_each(|e| e.connections.clear());
+            self.endpoints
+                .iter_mut()
+                .for_each(|e| e.connections.clear());
             return Upkeep {
                 dials: Vec::new(),
                 next: None,

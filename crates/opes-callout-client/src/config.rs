@@ -109,7 +109,8 @@ pub(crate) enum Target {
 impl Target {
     /// The error is the remedy, for people.
     pub(crate) fn parse(target: &str) -> Result<Self, &'static str> {
-        const FORM: &str = "the address is none of http://HOST:PORT, dns://HOST:PORT and unix:/PATH";
+        const FORM: &str =
+            "the address is none of http://HOST:PORT, dns://HOST:PORT and unix:/PATH";
         if let Some(path) = target.strip_prefix("unix:") {
             return if path.is_empty() {
                 Err(FORM)
@@ -138,7 +139,13 @@ mod tests {
             port,
         };
         assert_eq!(Source::parse("dns://scan:9000"), name("scan", 9000));
-        for other in ["dns://scan", "dns://:1", "dns://scan:0", "unix:/x", "http://[::1]:1"] {
+        for other in [
+            "dns://scan",
+            "dns://:1",
+            "dns://scan:0",
+            "unix:/x",
+            "http://[::1]:1",
+        ] {
             let address = Address {
                 target: other.into(),
                 host: None,

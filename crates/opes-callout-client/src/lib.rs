@@ -7,6 +7,7 @@
 //! and how soon they fail, not what becomes of their messages. The protocol's rules are `opes-ocp`'s; what an answer means
 //! is the edge's. How the pool behaves: `docs/operate/callout-pools.md`.
 
+mod answer;
 mod ask;
 mod availability;
 mod balance;
@@ -14,6 +15,7 @@ mod client;
 mod config;
 mod connection;
 mod context;
+mod copies;
 mod error;
 mod extent;
 mod groups;
@@ -33,4 +35,4 @@ pub use balance::{BreakerState, EndpointSnapshot, EndpointState, Snapshot};
 pub use client::ServiceClient;
 pub use config::ServiceClientConfig;
 pub use error::CalloutError;
-pub use request::{Answer, ContentWant, Group, Request};
+pub use request::{Answer, AnswerCopy, ContentWant, Group, Request};

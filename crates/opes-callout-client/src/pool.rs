@@ -11,7 +11,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::balance::{Attempt, Balancer, Bounds, Connected, Ended, Pick, Refusal, Snapshot, Ticket};
+use crate::balance::{
+    Attempt, Balancer, Bounds, Connected, Ended, Pick, Refusal, Snapshot, Ticket,
+};
 use crate::config::{ServiceClientConfig, Source};
 use crate::connection::Handle;
 use crate::error::CalloutError;
@@ -19,8 +21,8 @@ use crate::naming::Naming;
 use crate::random::Random;
 
 mod keeper;
-mod notes;
 mod names;
+mod notes;
 
 /// A waiting transaction looks again at least this often: whoever it was woken for may have taken the place.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -153,7 +155,9 @@ impl Pool {
         };
         if let Pick::Wait = first {
             let _waiting = Waiting::enter(self)?;
-            first = self.wait_for(|core, now, random| core.pick(attempt, now, random)).await;
+            first = self
+                .wait_for(|core, now, random| core.pick(attempt, now, random))
+                .await;
         }
         match first {
             Pick::Place { ticket, handle } => {

@@ -19,10 +19,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Users;
+use crate::dialog::Dialog;
+use crate::engine::Advice;
 use crate::config::{Acceptance, EdgeConfig, ListenerConfig, ListenerProtocol};
 use crate::metrics::Metrics;
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
+use crate::splits::Splits;
 use crate::{listener, tls};
 
 /// What the sessions of one edge share.
@@ -39,6 +42,7 @@ pub(crate) struct Edge {
     pub(crate) draining: CancellationToken,
     pub(crate) session_permits: Arc<Semaphore>,
     pub(crate) sessions: TaskTracker,
+    pub(crate) splits: Splits,
     reporter: Option<Reporter>,
     /// Microseconds since 1970: with the second alone, a quick restart would give ids again, and quarantine files are named after them.
     started: u128,
@@ -106,6 +110,7 @@ pub async fn start(
         draining: CancellationToken::new(),
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
+        splits: Splits::default(),
         reporter: hooks.reporter,
         started: SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -179,6 +184,21 @@ impl Edge {
         let reason = self.unhealthy_reason()?;
         tracing::warn!(listener = %listener.name, reason, "no mail is taken for now");
         Some(Reply::INSUFFICIENT_STORAGE)
+    }
+
+    /// Passes on what services want people to be told.
+    pub(crate) fn advise(&self, dialog: &Dialog, advice: Vec<Advice>) {
+        for advice in advice {
+            tracing::info!(
+                session_id = dialog.id,
+                rule = advice.rule,
+                service = advice.service,
+                notifications = advice.notifications.len(),
+                recipients = advice.recipients.len(),
+                incident = advice.incident,
+                "advice"
+            );
+        }
     }
 
     pub(crate) fn report(&self, report: &MessageReport) {

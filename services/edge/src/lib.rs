@@ -12,6 +12,7 @@ mod context;
 mod dialog;
 mod edge;
 mod edits;
+mod engine;
 mod header;
 mod listener;
 mod mail;
@@ -22,7 +23,7 @@ mod received;
 pub mod report;
 mod routing;
 mod session;
-mod stages;
+mod splits;
 mod stream;
 mod tls;
 
