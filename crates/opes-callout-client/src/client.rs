@@ -21,8 +21,9 @@ use crate::reassembly::Adapted;
 use crate::request::{Answer, Request};
 use crate::sender::Sender;
 
-/// Connections tried for one transaction: a service that drains refuses before it begins, an idempotent one may begin twice.
-const ATTEMPTS_MAX: usize = 2;
+/// Connections tried for one transaction: a service that drains refuses before it begins, and all connections are drained
+/// at once when certificates are replaced.
+const ATTEMPTS_MAX: usize = 4;
 
 /// One callout service. Clones share connections.
 #[derive(Debug, Clone)]
@@ -60,6 +61,7 @@ impl ServiceClient {
             timeout: request.timeout,
         };
         let mut refusal = None;
+        let mut begun = false;
         for _ in 0..ATTEMPTS_MAX {
             let place = tokio::time::timeout_at(clock.deadline(Duration::ZERO), self.pool.place());
             let (handle, permit) = place
@@ -68,7 +70,10 @@ impl ServiceClient {
             match self.exchange(&handle, permit, &request, &clock).await {
                 Ok(raw) => return self.finish(raw, &request, &clock).await,
                 Err(Lost::NotTaken(error)) => refusal = Some(error),
-                Err(Lost::Failed(error)) if self.may_repeat(&error) => refusal = Some(error),
+                Err(Lost::Failed(error)) if !begun && self.may_repeat(&error) => {
+                    begun = true;
+                    refusal = Some(error);
+                }
                 Err(Lost::Failed(error)) => return Err(error),
             }
         }
