@@ -66,7 +66,8 @@ pub(crate) enum Target {
 impl Target {
     /// The error is the remedy, for people.
     pub(crate) fn parse(target: &str) -> Result<Self, &'static str> {
-        const FORM: &str = "the address is none of http://HOST:PORT, https://HOST:PORT and unix:/PATH";
+        const FORM: &str =
+            "the address is none of http://HOST:PORT, https://HOST:PORT and unix:/PATH";
         if let Some(path) = target.strip_prefix("unix:") {
             return if path.is_empty() {
                 Err(FORM)

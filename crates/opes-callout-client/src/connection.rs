@@ -183,7 +183,9 @@ async fn connect_tls(
         let stream = once.take();
         async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
     });
-    let connected = endpoint(uri, config).connect_with_connector(connector).await;
+    let connected = endpoint(uri, config)
+        .connect_with_connector(connector)
+        .await;
     match connected {
         Ok(channel) => Ok((channel, link)),
         Err(error) => Err(link

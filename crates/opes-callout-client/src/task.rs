@@ -473,7 +473,11 @@ impl Task {
         for orphan in self.orphans.drain(..) {
             // CE 200 means that nothing was open there: what was not begun has crossed it on the way.
             let crossed = result.is_ok() && !orphan.begun;
-            let lost = if crossed { Lost::NotTaken } else { Lost::Failed };
+            let lost = if crossed {
+                Lost::NotTaken
+            } else {
+                Lost::Failed
+            };
             let _gone = orphan.reply.send(Err(lost(error.clone())));
         }
     }

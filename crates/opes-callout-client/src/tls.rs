@@ -49,11 +49,16 @@ pub(crate) async fn connect(
     naming: &Naming,
 ) -> Result<(Stream, Link), CalloutError> {
     let unavailable = |error: io::Error| naming.unavailable(error.to_string());
-    let tcp = TcpStream::connect((host, port)).await.map_err(unavailable)?;
+    let tcp = TcpStream::connect((host, port))
+        .await
+        .map_err(unavailable)?;
     tcp.set_nodelay(true).map_err(unavailable)?;
     let peer = tcp.peer_addr().map_err(unavailable)?;
-    let expected = ServerName::try_from(name.to_owned())
-        .map_err(|_| naming.unavailable(format!("`{name}` is not a name that a certificate can be for")))?;
+    let expected = ServerName::try_from(name.to_owned()).map_err(|_| {
+        naming.unavailable(format!(
+            "`{name}` is not a name that a certificate can be for"
+        ))
+    })?;
     let (config, over) = tls.current();
     let handshake = TlsConnector::from(config).connect(expected, tcp).await;
     let inner = handshake.map_err(|error| failed(&error, peer, tls, naming))?;

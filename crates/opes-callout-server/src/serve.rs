@@ -170,8 +170,7 @@ impl<S: Service> Callout for Harness<S> {
             now: self.shutdown.now.clone(),
         };
         let drain = orders.drain.clone();
-        let connection =
-            connection::run(service, config, request.into_inner(), frames, orders);
+        let connection = connection::run(service, config, request.into_inner(), frames, orders);
         tokio::spawn(until_renewed(connection, generation, drain));
         Ok(Response::new(ReceiverStream::new(outbound)))
     }

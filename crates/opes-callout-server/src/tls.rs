@@ -60,7 +60,14 @@ pub(crate) async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 let (tls, callers) = (tls.clone(), callers.clone());
-                tokio::spawn(admit(stream, peer, tls, callers, Arc::clone(&refusals), permit));
+                tokio::spawn(admit(
+                    stream,
+                    peer,
+                    tls,
+                    callers,
+                    Arc::clone(&refusals),
+                    permit,
+                ));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -102,11 +109,15 @@ fn describe(error: &io::Error, tls: &ServerTls) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     match inner {
         Some(rustls::Error::NoCertificatesPresented) => {
-            "showed no certificate: set callouts.certificate and callouts.key at the edge".to_owned()
+            "showed no certificate: set callouts.certificate and callouts.key at the edge"
+                .to_owned()
         }
         Some(rustls::Error::InvalidCertificate(wrong)) => {
             let complaint = complaint(wrong, &tls.files().ca);
-            format!("showed a certificate that {}: {}", complaint.clause, complaint.remedy)
+            format!(
+                "showed a certificate that {}: {}",
+                complaint.clause, complaint.remedy
+            )
         }
         Some(rustls::Error::InvalidMessage(_)) => {
             "does not speak TLS: write https:// in its CalloutService".to_owned()
@@ -138,7 +149,11 @@ impl Refusals {
         let refused = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::debug!(%peer, reason, "caller refused");
         if self.is_time_to_tell(Instant::now()) {
-            tracing::warn!(refused, caller = reason, "callers refused; addresses at debug level");
+            tracing::warn!(
+                refused,
+                caller = reason,
+                "callers refused; addresses at debug level"
+            );
         }
     }
 

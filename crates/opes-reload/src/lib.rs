@@ -177,9 +177,8 @@ impl<T> Shared<T> {
     }
 
     fn take(&self) -> Look {
-        let named = |path: &PathBuf| {
-            read(path).map_err(|reason| format!("{}: {reason}", path.display()))
-        };
+        let named =
+            |path: &PathBuf| read(path).map_err(|reason| format!("{}: {reason}", path.display()));
         let texts: Result<Vec<_>, _> = self.paths.iter().map(named).collect();
         match texts.and_then(|texts| (self.parse)(&self.paths, &texts)) {
             Ok(fresh) => {

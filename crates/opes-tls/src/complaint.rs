@@ -78,10 +78,9 @@ pub fn refusal(error: &Error) -> Option<Complaint> {
             "was refused by the other end",
             "see the other end's log; must it have clientAuth, or come from another authority?",
         ),
-        A::AccessDenied | A::DecryptError => (
-            "was refused by the other end",
-            "see the other end's log",
-        ),
+        A::AccessDenied | A::DecryptError => {
+            ("was refused by the other end", "see the other end's log")
+        }
         _ => return None,
     };
     Some(Complaint {
@@ -101,14 +100,21 @@ fn not_for(expected: &ServerName<'_>, presented: &[String]) -> (String, String) 
     }
     let names: Vec<&str> = presented.iter().take(NAMES_MAX).map(|n| bare(n)).collect();
     (
-        format!("is not for name {expected} (it is for {})", names.join(", ")),
-        format!("set transport.serverName to a name that it is for, or have one made for {expected}"),
+        format!(
+            "is not for name {expected} (it is for {})",
+            names.join(", ")
+        ),
+        format!(
+            "set transport.serverName to a name that it is for, or have one made for {expected}"
+        ),
     )
 }
 
 /// `DnsName("z")` and `IpAddress(192.0.2.1)` are Rust's way of putting it.
 fn bare(name: &str) -> &str {
-    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    let inner = name
+        .split_once('(')
+        .and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.unwrap_or(name).trim_matches('"')
 }
 
@@ -147,7 +153,10 @@ mod tests {
             presented: presented.iter().map(|&name| name.to_owned()).collect(),
         };
         assert_eq!(
-            clause(&name(&["DnsName(\"z.example.com\")", "IpAddress(192.0.2.1)"])),
+            clause(&name(&[
+                "DnsName(\"z.example.com\")",
+                "IpAddress(192.0.2.1)"
+            ])),
             "is not for name y.example.com (it is for z.example.com, 192.0.2.1)"
         );
         assert_eq!(

@@ -165,6 +165,10 @@ mod tests {
         let both = authorities(Path::new("ca.pem"), &format!("{one}{other}")).unwrap();
         assert_eq!(both.len(), 2);
         let error = authorities(Path::new("ca.pem"), "nothing").unwrap_err();
-        assert!(error.to_string().starts_with("ca.pem: holds no certificate"));
+        assert!(
+            error
+                .to_string()
+                .starts_with("ca.pem: holds no certificate")
+        );
     }
 }

@@ -87,7 +87,10 @@ pub(crate) fn install(files: &MutualFiles, pair: &Pair, authorities: &[&Authorit
 
 /// Replaces the bundle of authorities only.
 pub(crate) fn trust(files: &MutualFiles, authorities: &[&Authority]) {
-    let bundle: String = authorities.iter().map(|authority| authority.pem()).collect();
+    let bundle: String = authorities
+        .iter()
+        .map(|authority| authority.pem())
+        .collect();
     replace(&files.ca, &bundle);
 }
 

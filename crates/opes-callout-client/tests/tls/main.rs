@@ -2,6 +2,7 @@
 //! while transactions run.
 
 mod authority;
+mod log;
 mod peers;
 mod refusals;
 mod rotation;

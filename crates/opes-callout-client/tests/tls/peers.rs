@@ -110,7 +110,10 @@ impl Ends {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new("callouts");
-        let (service, edge) = (files(folder.path(), "service"), files(folder.path(), "edge"));
+        let (service, edge) = (
+            files(folder.path(), "service"),
+            files(folder.path(), "edge"),
+        );
         let pair = authority.issue(For::Service, &[NAME]);
         install(&service, &pair, &[&authority]);
         let pair = authority.issue(For::Edge, &["edge.example.com"]);

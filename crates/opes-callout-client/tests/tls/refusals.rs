@@ -1,13 +1,13 @@
 //! Who cannot prove who it is: the right error at the client, a reason in the server's log, and no transaction.
 
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 
 use opes_callout_client::{CalloutError, ServiceClient, ServiceClientConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::authority::{Authority, For, install};
+use crate::log::Log;
 use crate::peers::{Ends, NAME, PATIENCE, Server, ask};
 
 async fn untrusted(client: &ServiceClient, server: &Server, said: &[&str]) {
@@ -49,11 +49,14 @@ async fn the_host_of_the_endpoint_is_the_name() {
     let pair = ends.authority.issue(For::Service, &["127.0.0.1"]);
     install(&ends.service, &pair, &[&ends.authority]);
     let server = Server::start(&ends.service).await;
-    ask(&server.client_for(ends.client_tls(), None)).await.unwrap();
+    ask(&server.client_for(ends.client_tls(), None))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_service_of_another_authority() {
+    let log = Log::capture();
     let ends = Ends::new();
     let strange = Authority::new("strange");
     let pair = strange.issue(For::Service, &[NAME]);
@@ -61,6 +64,7 @@ async fn a_service_of_another_authority() {
     let server = Server::start(&ends.service).await;
     let said = format!("is not signed by {}", ends.edge.ca.display());
     untrusted(&server.client(ends.client_tls()), &server, &[&said]).await;
+    log.refused("does not accept our certificate").await;
 }
 
 #[tokio::test]
@@ -69,7 +73,12 @@ async fn a_service_whose_certificate_expired() {
     let pair = ends.authority.issue_expired(For::Service, &[NAME]);
     install(&ends.service, &pair, &[&ends.authority]);
     let server = Server::start(&ends.service).await;
-    untrusted(&server.client(ends.client_tls()), &server, &["expired ", " d ago"]).await;
+    untrusted(
+        &server.client(ends.client_tls()),
+        &server,
+        &["expired ", " d ago"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -85,11 +94,17 @@ async fn a_service_with_an_edges_certificate() {
 async fn a_service_without_tls() {
     let ends = Ends::new();
     let server = Server::start_plain().await;
-    untrusted(&server.client(ends.client_tls()), &server, &["does not speak TLS"]).await;
+    untrusted(
+        &server.client(ends.client_tls()),
+        &server,
+        &["does not speak TLS"],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn an_edge_of_another_authority() {
+    let log = Log::capture();
     let ends = Ends::new();
     let strange = Authority::new("strange");
     let pair = strange.issue(For::Edge, &["edge.example.com"]);
@@ -100,15 +115,26 @@ async fn an_edge_of_another_authority() {
         ends.edge.certificate.display()
     );
     untrusted(&server.client(ends.client_tls()), &server, &[&ours]).await;
+    log.refused(&format!("is not signed by {}", ends.service.ca.display()))
+        .await;
 }
 
 #[tokio::test]
 async fn an_edge_whose_certificate_expired() {
+    let log = Log::capture();
     let ends = Ends::new();
-    let pair = ends.authority.issue_expired(For::Edge, &["edge.example.com"]);
+    let pair = ends
+        .authority
+        .issue_expired(For::Edge, &["edge.example.com"]);
     install(&ends.edge, &pair, &[&ends.authority]);
     let server = Server::start(&ends.service).await;
-    untrusted(&server.client(ends.client_tls()), &server, &["our certificate", "expired"]).await;
+    untrusted(
+        &server.client(ends.client_tls()),
+        &server,
+        &["our certificate", "expired"],
+    )
+    .await;
+    log.refused("showed a certificate that expired").await;
 }
 
 #[tokio::test]
@@ -122,6 +148,7 @@ async fn an_edge_without_a_certificate() {
 
 #[tokio::test]
 async fn an_edge_without_tls() {
+    let log = Log::capture();
     let ends = Ends::new();
     let server = Server::start(&ends.service).await;
     let target = format!("http://{}", server.address);
@@ -135,6 +162,7 @@ async fn an_edge_without_tls() {
         "{error:?}"
     );
     assert_eq!(server.calls(), 0);
+    log.refused("does not speak TLS").await;
 }
 
 /// A caller of any kind, and whether the server still serves others while it is there.
@@ -147,7 +175,10 @@ async fn strangers_keep_nobody_out() {
         silent.push(TcpStream::connect(&server.address).await.unwrap());
     }
     let mut plain = TcpStream::connect(&server.address).await.unwrap();
-    plain.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    plain
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
     let mut rest = Vec::new();
     // A reset is an end too.
     let _ = tokio::time::timeout(PATIENCE, plain.read_to_end(&mut rest))
@@ -161,52 +192,46 @@ async fn s_client(server: &Server, ends: &Ends, with_certificate: bool) -> Strin
     let mut command = tokio::process::Command::new("openssl");
     command
         .args(["s_client", "-connect", &server.address, "-servername", NAME])
-        .args(["-verify_hostname", NAME, "-verify_return_error", "-alpn", "h2"])
+        .args([
+            "-verify_hostname",
+            NAME,
+            "-verify_return_error",
+            "-alpn",
+            "h2",
+        ])
         .arg("-CAfile")
         .arg(&ends.edge.ca);
     if with_certificate {
         command.arg("-cert").arg(&ends.edge.certificate);
         command.arg("-key").arg(&ends.edge.key);
     }
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
+    // The end of its input ends it after the handshake.
+    let said = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let said = tokio::time::timeout(PATIENCE, said)
+        .await
+        .expect("openssl ends")
         .expect("openssl is installed");
-    let output = Arc::new(Mutex::new(String::new()));
-    let stdin = child.stdin.take().unwrap();
-    let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-    let read = async {
-        let mut octets = [0; 4096];
-        loop {
-            let (mut other, sink) = ([0; 4096], &output);
-            let got = tokio::select! {
-                count = stdout.read(&mut octets) => String::from_utf8_lossy(&octets[..count.unwrap()]).into_owned(),
-                count = stderr.read(&mut other) => String::from_utf8_lossy(&other[..count.unwrap()]).into_owned(),
-            };
-            if got.is_empty() {
-                return;
-            }
-            sink.lock().unwrap().push_str(&got);
-            let text = sink.lock().unwrap().clone();
-            // An HTTP/2 server speaks first; its SETTINGS or an alert end the wait.
-            if text.contains("alert") || text.contains("read R BLOCK") || text.contains("Verify return code") {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, read).await.expect("openssl says nothing");
-    drop(stdin);
-    output.lock().unwrap().clone()
+    String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned()
 }
 
 #[tokio::test]
-async fn openssl_agrees() {
+async fn openssl_is_let_in_with_a_certificate() {
+    let log = Log::capture();
     let ends = Ends::new();
     let server = Server::start(&ends.service).await;
-    let with = s_client(&server, &ends, true).await;
-    assert!(with.contains("Verification: OK") || with.contains("Verify return code: 0"), "{with}");
-    assert!(with.contains("ALPN protocol: h2"), "{with}");
+    let said = s_client(&server, &ends, true).await;
+    for part in ["Verification: OK", "ALPN protocol: h2", "TLSv1.3"] {
+        assert!(said.contains(part), "no `{part}` in: {said}");
+    }
+    ask(&server.client(ends.client_tls())).await.unwrap();
+    assert!(!log.text().contains("refused"), "{}", log.text());
+}
+
+#[tokio::test]
+async fn openssl_is_refused_without_one() {
+    let log = Log::capture();
+    let ends = Ends::new();
+    let server = Server::start(&ends.service).await;
+    s_client(&server, &ends, false).await;
+    log.refused("showed no certificate").await;
 }

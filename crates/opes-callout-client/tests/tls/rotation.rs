@@ -21,7 +21,8 @@ impl Steady {
     fn start(client: &ServiceClient) -> Self {
         let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let callers = (0..4).map(|_| {
-            let (client, stop, answered) = (client.clone(), Arc::clone(&stop), Arc::clone(&answered));
+            let (client, stop, answered) =
+                (client.clone(), Arc::clone(&stop), Arc::clone(&answered));
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     ask(&client).await?;
@@ -44,12 +45,17 @@ impl Steady {
         let enough = self.answered.load(Ordering::Relaxed) + 50;
         let waiting = async {
             while self.answered.load(Ordering::Relaxed) < enough
-                && !self.callers.iter().any(tokio::task::JoinHandle::is_finished)
+                && !self
+                    .callers
+                    .iter()
+                    .any(tokio::task::JoinHandle::is_finished)
             {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, waiting).await.expect("answers");
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .expect("answers");
     }
 
     async fn finish(self) {
@@ -138,10 +144,7 @@ async fn an_authority_that_the_service_no_longer_knows_does_not_live_on() {
         }
     };
     let error = tokio::time::timeout(PATIENCE, refused).await.unwrap();
-    assert!(
-        error.to_string().contains("our certificate"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("our certificate"), "{error}");
     // What was begun before is finished.
     assert_eq!(running.await.unwrap().unwrap().outcome.reason, "seen");
 }
