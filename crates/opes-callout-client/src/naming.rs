@@ -30,6 +30,19 @@ impl Naming {
         self.unavailable(format!("{said}; is it running and listening there?"))
     }
 
+    pub(crate) fn untrusted(
+        &self,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> CalloutError {
+        CalloutError::Untrusted {
+            service: self.service.clone(),
+            target: self.target.clone(),
+            problem: problem.into(),
+            remedy: remedy.into(),
+        }
+    }
+
     pub(crate) fn protocol(&self, detail: impl Into<String>) -> CalloutError {
         let (service, target) = (self.service.clone(), self.target.clone());
         CalloutError::Protocol {

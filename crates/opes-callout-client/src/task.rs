@@ -4,6 +4,7 @@
 //! It ends when the connection does; every transaction that is open then, or still queued, is answered.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use crate::naming::Naming;
 use crate::negotiated::{self, Negotiated};
 use crate::pulse::{Beat, Pulse};
 use crate::reassembly::{End, Refused};
+use crate::tls;
 use crate::transaction::Transaction;
 use crate::wire::{self, Outgoing};
 
@@ -47,6 +49,7 @@ pub(crate) struct Parts {
     pub(crate) idle_timeout: Duration,
     pub(crate) inserted_octets_max: u64,
     pub(crate) epoch: Instant,
+    pub(crate) tls: Option<tls::Link>,
 }
 
 pub(crate) struct Task {
@@ -69,17 +72,32 @@ pub(crate) struct Task {
     idle_timeout: Duration,
 }
 
+/// Both directions of the transport.
+struct Stream {
+    frames: mpsc::Sender<Frame>,
+    inbound: Streaming<Frame>,
+}
+
+/// When the connection should be replaced by another one; without TLS never.
+async fn over(tls: Option<tls::Link>) {
+    match tls {
+        Some(link) => link.over().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Runs a connection to its end.
 pub(crate) async fn run(parts: Parts) {
     let Parts {
         core,
         mut asks,
         frames,
-        mut inbound,
+        inbound,
         ready,
         availability,
         naming,
         epoch,
+        tls,
         ..
     } = parts;
     let service_uri = format!("https://opes.dev/ns/service/{}", naming.service);
@@ -100,7 +118,8 @@ pub(crate) async fn run(parts: Parts) {
         pulse: Pulse::default(),
         idle_timeout: parts.idle_timeout,
     };
-    task.drive(&mut asks, &frames, &mut inbound).await;
+    let stream = Stream { frames, inbound };
+    task.drive(&mut asks, stream, tls).await;
     task.answer_queued(&mut asks);
 }
 
@@ -108,15 +127,20 @@ impl Task {
     async fn drive(
         &mut self,
         asks: &mut mpsc::UnboundedReceiver<Ask>,
-        frames: &mpsc::Sender<Frame>,
-        inbound: &mut Streaming<Frame>,
+        Stream {
+            frames,
+            mut inbound,
+        }: Stream,
+        tls: Option<tls::Link>,
     ) {
+        let mut over = pin!(over(tls));
+        let mut renewed = false;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut deserted = false;
         loop {
             self.take_asks(asks);
-            self.send_ready(frames);
+            self.send_ready(&frames);
             if self.core.has_ended() {
                 self.answer_queued(asks);
                 deserted = true;
@@ -139,6 +163,10 @@ impl Task {
                     permit.send(self.outgoing.next_frame());
                 }
                 _ = ticks.tick() => self.tick(),
+                () = &mut over, if !renewed => {
+                    renewed = true;
+                    self.retire(Loss::Drained);
+                }
             }
         }
     }
@@ -522,7 +550,14 @@ impl Task {
         });
         self.report_ready(Err(error.clone()));
         for orphan in self.orphans.drain(..) {
-            let _gone = orphan.reply.send(Err(Lost::Failed(error.clone())));
+            // CE 200 means that nothing was open there: what was not begun has crossed it on the way.
+            let crossed = result.is_ok() && !orphan.begun;
+            let lost = if crossed {
+                Lost::NotTaken
+            } else {
+                Lost::Failed
+            };
+            let _gone = orphan.reply.send(Err(lost(error.clone())));
         }
     }
 

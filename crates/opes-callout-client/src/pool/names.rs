@@ -27,9 +27,14 @@ pub(super) async fn look_up(pool: Weak<Pool>, wake: Arc<Notify>) {
     let mut known = Known::new();
     let mut failing = false;
     loop {
-        let Some((sources, active)) = pool.upgrade().map(|pool| {
+        let Some((sources, scheme, active)) = pool.upgrade().map(|pool| {
             let active = pool.core().is_active(pool.now());
-            (pool.sources(), active)
+            let scheme = if pool.config.tls.is_some() {
+                "https"
+            } else {
+                "http"
+            };
+            (pool.sources(), scheme, active)
         }) else {
             return;
         };
@@ -37,13 +42,14 @@ pub(super) async fn look_up(pool: Weak<Pool>, wake: Arc<Notify>) {
             wake.notified().await;
             continue;
         }
-        let errors = refresh(&sources, &mut known).await;
+        let errors = refresh(&sources, scheme, &mut known).await;
         let Some(pool) = pool.upgrade() else { return };
         pool.note_lookup(&errors, &mut failing);
         let complete = pool.use_known(&sources, &known, &errors);
         drop(pool);
         let pause = if complete { INTERVAL } else { INTERVAL_UNKNOWN };
-        tokio::time::sleep(pause).await;
+        // Other names may have been handed over.
+        let _woken = tokio::time::timeout(pause, wake.notified()).await;
     }
 }
 
@@ -52,13 +58,13 @@ fn has_names(sources: &[Source]) -> bool {
 }
 
 /// What cannot be looked up keeps its last answer.
-async fn refresh(sources: &[Source], known: &mut Known) -> Vec<String> {
+async fn refresh(sources: &[Source], scheme: &str, known: &mut Known) -> Vec<String> {
     let mut errors = Vec::new();
     for source in sources {
         let Source::Name { host, port } = source else {
             continue;
         };
-        match addresses(host, *port).await {
+        match addresses(scheme, host, *port).await {
             Ok(found) => {
                 known.insert((host.clone(), *port), found);
             }
@@ -68,7 +74,7 @@ async fn refresh(sources: &[Source], known: &mut Known) -> Vec<String> {
     errors
 }
 
-async fn addresses(host: &str, port: u16) -> Result<Vec<Address>, String> {
+async fn addresses(scheme: &str, host: &str, port: u16) -> Result<Vec<Address>, String> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let lookup = tokio::net::lookup_host((bare, port));
     let found = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await;
@@ -80,7 +86,7 @@ async fn addresses(host: &str, port: u16) -> Result<Vec<Address>, String> {
         return Err("the name has no address".to_owned());
     }
     let address = |address| Address {
-        target: format!("http://{address}"),
+        target: format!("{scheme}://{address}"),
         host: Some(host.to_owned()),
     };
     Ok(found.into_iter().map(address).collect())
