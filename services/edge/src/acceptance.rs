@@ -117,12 +117,7 @@ pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
     decision.reply
 }
 
-async fn decide(
-    origin: &Origin,
-    dialog: &Dialog,
-    merged: Merged,
-    deadline: Instant,
-) -> Decision {
+async fn decide(origin: &Origin, dialog: &Dialog, merged: Merged, deadline: Instant) -> Decision {
     let (recipients, mut groups) = merged.groups.joined();
     let policy = origin.listener.config.mixed_verdicts;
     let mixed = groups.len() > 1;
@@ -189,7 +184,9 @@ fn answer_all(placed: Result<Vec<Placed>, Reply>) -> Decision {
 
 /// Nobody gets a message that goes in circles.
 async fn check_hops(groups: &[Group]) -> Result<(), Reply> {
-    let accepted = groups.iter().find(|group| group.fate.verdict == Verdict::Accept);
+    let accepted = groups
+        .iter()
+        .find(|group| group.fate.verdict == Verdict::Accept);
     let Some(version) = accepted.and_then(|group| group.fate.version.as_ref()) else {
         return Ok(());
     };

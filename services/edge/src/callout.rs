@@ -94,7 +94,11 @@ impl Callouts for Live {
 
 impl Live {
     /// What the plans of a transaction share, with callouts over the network.
-    pub(crate) fn run_of(routing: Arc<Routing>, metrics: &Arc<Metrics>, deadline: &Deadline) -> Run {
+    pub(crate) fn run_of(
+        routing: Arc<Routing>,
+        metrics: &Arc<Metrics>,
+        deadline: &Deadline,
+    ) -> Run {
         Run {
             callouts: Arc::new(Self {
                 routing: Arc::clone(&routing),

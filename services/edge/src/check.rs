@@ -271,8 +271,7 @@ impl Connection {
         started: Instant,
     ) -> Response {
         let steps = std::mem::take(&mut merged.steps);
-        self.edge
-            .advise(dialog, std::mem::take(&mut merged.advice));
+        self.edge.advise(dialog, std::mem::take(&mut merged.advice));
         let said = merged.groups.said_of_all();
         match self.mail.started {
             Some(_) => self.mail.annotations = said,

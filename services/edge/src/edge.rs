@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Users;
+use crate::config::{Acceptance, EdgeConfig, ListenerConfig, ListenerProtocol};
 use crate::dialog::Dialog;
 use crate::engine::Advice;
-use crate::config::{Acceptance, EdgeConfig, ListenerConfig, ListenerProtocol};
 use crate::metrics::Metrics;
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;

@@ -107,7 +107,10 @@ impl Run {
         merged.refusals(plan);
         let observers = begun.take_new(&plan.observers, merged.total());
         self.observe(&observers, matter, merged);
-        self.shadow_actions(&begun.take_new(&plan.shadow_actions, merged.total()), matter);
+        self.shadow_actions(
+            &begun.take_new(&plan.shadow_actions, merged.total()),
+            matter,
+        );
     }
 
     /// The plan with what has been annotated by now; the same if no rule looks at that.
@@ -185,7 +188,11 @@ impl Merged {
             point: matter.point,
             command_line: audience.fate.command_line.clone(),
             context: self.context(matter, audience),
-            view: audience.fate.version.as_ref().map(|version| version.view.clone()),
+            view: audience
+                .fate
+                .version
+                .as_ref()
+                .map(|version| version.view.clone()),
         }
     }
 
@@ -267,10 +274,13 @@ impl Merged {
             return None;
         };
         let is_named = |member: &usize| {
-            self.groups.recipients.get(*member).is_some_and(|recipient| {
-                let mut addresses = addresses.iter();
-                addresses.any(|address| recipient.address.eq_ignore_ascii_case(address))
-            })
+            self.groups
+                .recipients
+                .get(*member)
+                .is_some_and(|recipient| {
+                    let mut addresses = addresses.iter();
+                    addresses.any(|address| recipient.address.eq_ignore_ascii_case(address))
+                })
         };
         Some(audience.members.iter().copied().filter(is_named).collect())
     }

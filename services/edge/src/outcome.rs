@@ -435,11 +435,7 @@ mod tests {
                 allowed,
                 "{point:?} {permission:?}"
             );
-            assert_eq!(
-                refused.is_empty(),
-                allowed,
-                "{point:?} {permission:?}"
-            );
+            assert_eq!(refused.is_empty(), allowed, "{point:?} {permission:?}");
         }
     }
 }

@@ -209,7 +209,11 @@ impl<'a> Placing<'a> {
     }
 
     async fn store(&self, copy: &Copy, undo: &mut Undo) -> Result<Placed, Reply> {
-        let stored = self.origin.edge.spool.store(copy.envelope.clone(), &copy.view);
+        let stored = self
+            .origin
+            .edge
+            .spool
+            .store(copy.envelope.clone(), &copy.view);
         let queued = stored.await.map_err(|error| {
             tracing::error!(%error, "message cannot be spooled");
             spool_reply(&error)
@@ -255,7 +259,10 @@ impl<'a> Placing<'a> {
         let edge = &self.origin.edge;
         // The next hop's 250 alone cannot be taken back; then it is passed on, however late.
         if Instant::now() > self.deadline && !undo.is_empty() {
-            tracing::warn!(session_id = self.dialog.id, "decisionTimeout is over, message not accepted");
+            tracing::warn!(
+                session_id = self.dialog.id,
+                "decisionTimeout is over, message not accepted"
+            );
             edge.metrics.unaccepted.inc();
             undo.take_back(edge).await;
             return Err(Reply::DECISION_TOO_LATE);
@@ -347,7 +354,11 @@ impl Undo {
         for id in self.held {
             if let Err(error) = quarantine::withdraw(&edge.quarantine, &id).await {
                 let error = format!("{error:#}");
-                tracing::error!(id, error, "message refused after all stays in the quarantine");
+                tracing::error!(
+                    id,
+                    error,
+                    "message refused after all stays in the quarantine"
+                );
             }
         }
     }

@@ -95,16 +95,32 @@ mod tests {
         let table = [
             (vec![Accept, Discard], Split, Ruling::Each),
             (vec![no(), no()], Split, refuse(Reply::REFUSED)),
-            (vec![no(), later()], QuarantineRejected, refuse(Reply::TRY_LATER)),
+            (
+                vec![no(), later()],
+                QuarantineRejected,
+                refuse(Reply::TRY_LATER),
+            ),
             (vec![Accept, no()], Split, Ruling::Split),
             (vec![Accept, no()], RejectAll, refuse(Reply::REFUSED)),
             (vec![Accept, no()], QuarantineRejected, Ruling::HoldRefused),
             (vec![Accept, later()], Split, Ruling::Split),
-            (vec![Accept, later(), no()], RejectAll, refuse(Reply::TRY_LATER)),
-            (vec![Accept, later()], QuarantineRejected, refuse(Reply::TRY_LATER)),
+            (
+                vec![Accept, later(), no()],
+                RejectAll,
+                refuse(Reply::TRY_LATER),
+            ),
+            (
+                vec![Accept, later()],
+                QuarantineRejected,
+                refuse(Reply::TRY_LATER),
+            ),
         ];
         for (verdicts, policy, ruling) in table {
-            assert_eq!(rule(&groups(&verdicts), false, policy), ruling, "{verdicts:?} {policy:?}");
+            assert_eq!(
+                rule(&groups(&verdicts), false, policy),
+                ruling,
+                "{verdicts:?} {policy:?}"
+            );
             assert_eq!(rule(&groups(&verdicts), true, policy), Ruling::Each);
         }
     }

@@ -18,13 +18,16 @@ impl Merged {
             };
             let verdict = match action {
                 LocalAction::Reject(reply) => Verdict::Refuse(local_reply(reply, Reply::REFUSED)),
-                LocalAction::Tempfail(reply) => Verdict::Refuse(local_reply(reply, Reply::TRY_LATER)),
+                LocalAction::Tempfail(reply) => {
+                    Verdict::Refuse(local_reply(reply, Reply::TRY_LATER))
+                }
                 _ => continue,
             };
             let members: Vec<usize> = step.recipients.iter(self.total()).collect();
             let open = self.groups.audiences(&step.recipients);
             if !open.is_empty() {
-                self.groups.change(&members, |fate| fate.verdict = verdict.clone());
+                self.groups
+                    .change(&members, |fate| fate.verdict = verdict.clone());
                 self.steps.push(local_report(&step.rule, action.name()));
             }
         }

@@ -201,11 +201,7 @@ impl Groups {
     /// Does `change` to the fate of `members`, as far as it is still open; parts groups as far as need be.
     pub(crate) fn change(&mut self, members: &[usize], change: impl Fn(&mut Fate)) {
         let mut parted = Vec::new();
-        for group in self
-            .groups
-            .iter_mut()
-            .filter(|group| !group.fate.is_over())
-        {
+        for group in self.groups.iter_mut().filter(|group| !group.fate.is_over()) {
             let (inside, outside): (Vec<usize>, Vec<usize>) = group
                 .members
                 .iter()

@@ -92,4 +92,3 @@ impl Run {
         self.metrics.shadows.get_or_create(&label).inc();
     }
 }
-

@@ -89,7 +89,12 @@ fn drop_idle(slots: &mut [Slot<'_>], audiences: &[Audience], merged: &Merged) {
         .collect();
     for (slot, audience) in slots.iter_mut().zip(audiences) {
         match slot {
-            Slot::Running(_) if audience.members.iter().all(|member| decided.contains(member)) => {
+            Slot::Running(_)
+                if audience
+                    .members
+                    .iter()
+                    .all(|member| decided.contains(member)) =>
+            {
                 *slot = Slot::Over;
             }
             Slot::Answered(result) if refuses_all(result) => decided.extend(&audience.members),

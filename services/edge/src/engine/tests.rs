@@ -7,7 +7,7 @@ use std::time::Duration;
 use opes_callout_client::{Answer, AnswerCopy};
 use opes_content::{Budget, Limits};
 use opes_proto::smtp::verdict::Action;
-use opes_rules::{Facts, PermissionSet, Permission, Point};
+use opes_rules::{Facts, Permission, PermissionSet, Point};
 use opes_smtp::reply::Reply;
 use tokio::time::{Instant, sleep};
 
@@ -48,7 +48,9 @@ impl Callouts for Stage {
             self.finished.lock().unwrap().push(name.clone());
             let all: PermissionSet = Permission::ALL.into_iter().collect();
             let parts = if script.fails {
-                vec![Part::for_all(Permitted::refusing(Reply::SERVICE_UNAVAILABLE))]
+                vec![Part::for_all(Permitted::refusing(
+                    Reply::SERVICE_UNAVAILABLE,
+                ))]
             } else {
                 permit(script.answer, all, subject.point).0
             };
@@ -112,9 +114,13 @@ impl World {
     }
 
     async fn run(self, to: &[&str]) -> Played {
-        let table = opes_rules::load([("test.yaml", self.rules.as_str())]).unwrap_or_else(|wrong| {
-            panic!("{}", wrong.iter().map(ToString::to_string).collect::<String>())
-        });
+        let table =
+            opes_rules::load([("test.yaml", self.rules.as_str())]).unwrap_or_else(|wrong| {
+                panic!(
+                    "{}",
+                    wrong.iter().map(ToString::to_string).collect::<String>()
+                )
+            });
         let routing = Routing::new(table, &crate::Endpoints::new(), "").unwrap();
         let mut registry = prometheus_client::registry::Registry::default();
         let stage = Arc::new(self.stage);
@@ -126,7 +132,10 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let limits = Arc::new(Limits::in_dir(dir.path()));
         let (mut writer, content) = opes_content::create(&Budget::new(1 << 20), &limits);
-        writer.append("Subject: a\r\n\r\nbody\r\n".into()).await.unwrap();
+        writer
+            .append("Subject: a\r\n\r\nbody\r\n".into())
+            .await
+            .unwrap();
         writer.finish();
         let recipients: Vec<Recipient> = to.iter().map(|to| recipient(to)).collect();
         let context = smtp::Context {
@@ -206,7 +215,9 @@ impl Played {
     fn calls(&self, rule: &str) -> Vec<(Vec<String>, String)> {
         let calls = self.stage.calls.lock().unwrap();
         let of_rule = calls.iter().filter(|(name, ..)| name == rule);
-        of_rule.map(|(_, to, top)| (to.clone(), top.clone())).collect()
+        of_rule
+            .map(|(_, to, top)| (to.clone(), top.clone()))
+            .collect()
     }
 }
 
@@ -303,15 +314,32 @@ async fn three_analysers_take_as_long_as_the_slowest() {
 #[tokio::test(start_paused = true)]
 async fn adapters_take_the_sum_and_see_each_others_work() {
     let world = World::new()
-        .rule("second", "adapt", ", priority: 2", saying(150, heading("X-Second")))
-        .rule("first", "adapt", ", priority: 1", saying(200, heading("X-First")))
+        .rule(
+            "second",
+            "adapt",
+            ", priority: 2",
+            saying(150, heading("X-Second")),
+        )
+        .rule(
+            "first",
+            "adapt",
+            ", priority: 1",
+            saying(200, heading("X-First")),
+        )
         .rule("signer", "sign", "", saying(50, heading("X-Signed")));
     let played = world.run(&TO).await;
     assert_eq!(played.elapsed, Duration::from_millis(400));
     assert!(played.calls("second")[0].1.starts_with("X-First: yes\r\n"));
-    assert!(played.calls("signer")[0].1.starts_with("X-Second: yes\r\nX-First"));
+    assert!(
+        played.calls("signer")[0]
+            .1
+            .starts_with("X-Second: yes\r\nX-First")
+    );
     let text = &played.fates[3].text;
-    assert!(text.starts_with("X-Signed: yes\r\nX-Second: yes\r\nX-First: yes\r\nSubject"), "{text}");
+    assert!(
+        text.starts_with("X-Signed: yes\r\nX-Second: yes\r\nX-First: yes\r\nSubject"),
+        "{text}"
+    );
     assert_eq!(played.groups, 1);
 }
 
@@ -324,7 +352,12 @@ async fn observers_are_not_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn the_first_refusal_in_rule_order_counts_not_the_fastest() {
     let world = World::new()
-        .rule("early", "analyze", ", priority: 1", saying(200, refusal(550)))
+        .rule(
+            "early",
+            "analyze",
+            ", priority: 1",
+            saying(200, refusal(550)),
+        )
         .rule("late", "analyze", ", priority: 2", saying(1, refusal(554)))
         .rule("idle", "analyze", ", priority: 3", after(60_000));
     let played = world.run(&TO).await;
@@ -334,16 +367,25 @@ async fn the_first_refusal_in_rule_order_counts_not_the_fastest() {
     };
     assert_eq!(reply.code(), 550);
     let finished = played.stage.finished.lock().unwrap();
-    assert!(!finished.contains(&"idle".to_owned()), "it could change nothing and was dropped");
+    assert!(
+        !finished.contains(&"idle".to_owned()),
+        "it could change nothing and was dropped"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn four_recipients_four_fates() {
     let verdicts = saying_apart(
         smtp::Outcome::default(),
-        &[("b@example.com", refusal(550)), ("C@Example.com", holding())],
+        &[
+            ("b@example.com", refusal(550)),
+            ("C@Example.com", holding()),
+        ],
     );
-    let adapted = saying_apart(smtp::Outcome::default(), &[("d@example.com", heading("X-D"))]);
+    let adapted = saying_apart(
+        smtp::Outcome::default(),
+        &[("d@example.com", heading("X-D"))],
+    );
     let world = World::new()
         .rule("judge", "analyze", "", verdicts)
         .rule("editor", "adapt", "", adapted);
@@ -359,7 +401,10 @@ async fn four_recipients_four_fates() {
     assert_eq!(played.groups, 4);
     let asked = played.calls("editor");
     assert_eq!(asked.len(), 1, "one callout for all who see the same");
-    assert_eq!(asked[0].0, ["a@example.com", "c@example.com", "d@example.com"]);
+    assert_eq!(
+        asked[0].0,
+        ["a@example.com", "c@example.com", "d@example.com"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -367,29 +412,41 @@ async fn a_rule_for_some_touches_nobody_else() {
     let com = ", match: { recipientDomains: [example.com] }";
     let world = World::new()
         .rule("com", "adapt", com, saying(10, heading("X-Com")))
-        .action("org", "reject: {}", ", match: { recipientDomains: [example.org] }")
+        .action(
+            "org",
+            "reject: {}",
+            ", match: { recipientDomains: [example.org] }",
+        )
         .rule("after", "adapt", ", priority: 200", after(10));
-    let played = world.run(&["a@example.com", "b@example.org", "c@example.net"]).await;
+    let played = world
+        .run(&["a@example.com", "b@example.org", "c@example.net"])
+        .await;
     assert!(played.fates[0].text.starts_with("X-Com"));
     assert!(matches!(played.fates[1].verdict, Verdict::Refuse(_)));
     assert!(played.fates[2].text.starts_with("Subject"));
     let after = played.calls("after");
     let to: Vec<_> = after.iter().map(|(to, _)| to.concat()).collect();
-    assert_eq!(to, ["a@example.com", "c@example.net"], "two messages, two callouts");
+    assert_eq!(
+        to,
+        ["a@example.com", "c@example.net"],
+        "two messages, two callouts"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_annotation_about_one_recipient_concerns_that_one() {
     let score = saying_apart(said("score", "1"), &[("b@example.com", said("score", "9"))]);
-    let world = World::new()
-        .rule("score", "analyze", "", score)
-        .action(
-            "mark",
-            "markSubject: { text: '[SPAM]' }",
-            ", match: { cel: 'annotation(\"score\") > 5' }",
-        );
+    let world = World::new().rule("score", "analyze", "", score).action(
+        "mark",
+        "markSubject: { text: '[SPAM]' }",
+        ", match: { cel: 'annotation(\"score\") > 5' }",
+    );
     let played = world.run(&TO).await;
-    let marked: Vec<bool> = played.fates.iter().map(|fate| fate.text.contains("[SPAM]")).collect();
+    let marked: Vec<bool> = played
+        .fates
+        .iter()
+        .map(|fate| fate.text.contains("[SPAM]"))
+        .collect();
     assert_eq!(marked, [false, true, false, false]);
 }
 
@@ -406,13 +463,21 @@ async fn a_recipient_that_a_service_adds_is_there_once() {
         ..Default::default()
     };
     let world = World::new()
-        .rule("split", "adapt", ", priority: 1", saying_apart(
-            smtp::Outcome::default(),
-            &[("a@example.com", heading("X-A"))],
-        ))
+        .rule(
+            "split",
+            "adapt",
+            ", priority: 1",
+            saying_apart(
+                smtp::Outcome::default(),
+                &[("a@example.com", heading("X-A"))],
+            ),
+        )
         .rule("add", "adapt", ", priority: 2", saying(10, add));
     let played = world.run(&TO).await;
-    let archive = played.fates.iter().filter(|fate| fate.address == "archive@example.com");
+    let archive = played
+        .fates
+        .iter()
+        .filter(|fate| fate.address == "archive@example.com");
     assert_eq!(archive.count(), 1);
     assert_eq!(played.calls("add").len(), 2);
 }
@@ -429,10 +494,12 @@ async fn an_outcome_that_does_not_fit_applies_to_nobody() {
         }],
         ..Default::default()
     };
-    let world = World::new().rule("broken", "adapt", "", saying_apart(
-        heading("X-Fine"),
-        &[("d@example.com", splice)],
-    ));
+    let world = World::new().rule(
+        "broken",
+        "adapt",
+        "",
+        saying_apart(heading("X-Fine"), &[("d@example.com", splice)]),
+    );
     let played = world.run(&TO).await;
     for fate in &played.fates {
         assert_eq!(fate.verdict, Verdict::Refuse(Reply::SERVICE_UNAVAILABLE));
@@ -445,12 +512,22 @@ async fn a_failure_is_the_policy_of_its_own_rule() {
     let mut broken = after(5);
     broken.fails = true;
     let com = ", match: { cel: 'rcpt == \"a@example.com\"' }";
-    let world = World::new()
-        .rule("broken", "analyze", com, broken)
-        .rule("fine", "adapt", "", saying(10, heading("X-Fine")));
+    let world = World::new().rule("broken", "analyze", com, broken).rule(
+        "fine",
+        "adapt",
+        "",
+        saying(10, heading("X-Fine")),
+    );
     let played = world.run(&TO).await;
-    assert_eq!(played.fates[0].verdict, Verdict::Refuse(Reply::SERVICE_UNAVAILABLE));
-    assert!(played.fates[1..].iter().all(|fate| fate.text.starts_with("X-Fine")));
+    assert_eq!(
+        played.fates[0].verdict,
+        Verdict::Refuse(Reply::SERVICE_UNAVAILABLE)
+    );
+    assert!(
+        played.fates[1..]
+            .iter()
+            .all(|fate| fate.text.starts_with("X-Fine"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -462,6 +539,11 @@ async fn shadow_changes_nothing_and_is_not_waited_for() {
         .action("would", "reject: {}", shadow);
     let played = world.run(&TO).await;
     assert_eq!(played.elapsed, Duration::ZERO);
-    assert!(played.fates.iter().all(|fate| fate.verdict == Verdict::Accept));
+    assert!(
+        played
+            .fates
+            .iter()
+            .all(|fate| fate.verdict == Verdict::Accept)
+    );
     assert!(played.fates[0].text.starts_with("Subject"));
 }

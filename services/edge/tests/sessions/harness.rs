@@ -7,9 +7,9 @@ use std::time::Duration;
 use opes_callout_server::{
     Answer, Command, CommandAnswer, Description, Listener, Message, ServerConfig, Service, serve,
 };
-use opes_proto::smtp::RecipientChange;
 use opes_edge::config::{DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol};
 use opes_edge::{EdgeHandle, Endpoints, Hooks, Metrics, Routing};
+use opes_proto::smtp::RecipientChange;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -73,8 +73,14 @@ impl Service for Probe {
             }
             Some("apart") => Answer::accept()
                 .for_recipients(["reject@example.org"], Answer::reject(550, "5.7.1", "no"))
-                .for_recipients(["quarantine@example.org"], Answer::accept().quarantine("look"))
-                .for_recipients(["adapt@example.org"], Answer::accept().add_header("X-Probe", "seen")),
+                .for_recipients(
+                    ["quarantine@example.org"],
+                    Answer::accept().quarantine("look"),
+                )
+                .for_recipients(
+                    ["adapt@example.org"],
+                    Answer::accept().add_header("X-Probe", "seen"),
+                ),
             _ => Answer::accept(),
         })
     }

@@ -17,7 +17,10 @@ async fn bench(change: impl FnOnce(&mut EdgeConfig)) -> Bench {
 }
 
 async fn offer(client: &mut Client, to: &[&str]) -> Vec<String> {
-    let rcpt: Vec<String> = to.iter().map(|to| format!("RCPT TO:<{to}@example.org>")).collect();
+    let rcpt: Vec<String> = to
+        .iter()
+        .map(|to| format!("RCPT TO:<{to}@example.org>"))
+        .collect();
     let mut commands = vec!["MAIL FROM:<a@example.net>"];
     commands.extend(rcpt.iter().map(String::as_str));
     commands.push("DATA");
@@ -28,9 +31,15 @@ async fn check_places(bench: &Bench) {
     let accepted = bench.delivered("example.org", "accept").await;
     assert!(!accepted.contains("X-Probe"), "{accepted}");
     let adapted = bench.delivered("example.org", "adapt").await;
-    assert!(adapted.contains("X-Probe: seen\r\nSubject: a\r\n"), "{adapted}");
+    assert!(
+        adapted.contains("X-Probe: seen\r\nSubject: a\r\n"),
+        "{adapted}"
+    );
     let mail = bench.dir.path().join("mail/example.org");
-    let boxes: Vec<_> = files(&mail).into_iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+    let boxes: Vec<_> = files(&mail)
+        .into_iter()
+        .map(|path| path.file_name().unwrap().to_owned())
+        .collect();
     assert_eq!(boxes.len(), 2, "{boxes:?}");
 }
 
@@ -57,17 +66,27 @@ async fn smtp_splits_when_the_client_comes_again() {
     offer(&mut client, &TO).await;
     let reply = client.command("Subject: a\r\n\r\nx\r\n.").await;
     assert!(reply.starts_with("451 4.5.3"), "{reply}");
-    assert_eq!(bench.held().await, 0, "nothing is kept of what was not accepted");
+    assert_eq!(
+        bench.held().await,
+        0,
+        "nothing is kept of what was not accepted"
+    );
     let mut left: Vec<&str> = TO.to_vec();
     let mut said = Vec::new();
     while !left.is_empty() {
         let codes = offer(&mut client, &left).await;
         assert_eq!(codes[1], "250");
-        assert!(codes[2..=left.len()].iter().all(|code| code == "452"), "{codes:?}");
+        assert!(
+            codes[2..=left.len()].iter().all(|code| code == "452"),
+            "{codes:?}"
+        );
         let reply = client.command("Subject: a\r\n\r\nx\r\n.").await;
         said.push(format!("{} {}", left.remove(0), &reply[..3]));
     }
-    assert_eq!(said, ["accept 250", "reject 550", "quarantine 250", "adapt 250"]);
+    assert_eq!(
+        said,
+        ["accept 250", "reject 550", "quarantine 250", "adapt 250"]
+    );
     check_places(&bench).await;
     assert_eq!(bench.held().await, 1);
 }
@@ -112,7 +131,12 @@ async fn a_decision_that_comes_too_late_is_not_accepted() {
 #[tokio::test]
 async fn what_is_said_of_the_session_is_known_in_its_transactions() {
     let rules = call("score", "helo", "judge", "score", "")
-        + &crate::harness::act("refuse", "mailFrom", "reject: {}", ", match: { cel: 'annotation(\"spam.score\") > 5' }");
+        + &crate::harness::act(
+            "refuse",
+            "mailFrom",
+            "reject: {}",
+            ", match: { cel: 'annotation(\"spam.score\") > 5' }",
+        );
     let bench = Bench::start(&rules).await;
     let mut client = bench.client().await;
     for _ in 0..2 {
@@ -124,31 +148,55 @@ async fn what_is_said_of_the_session_is_known_in_its_transactions() {
 async fn a_refusal_at_data_concerns_its_recipients_only() {
     let com = ", match: { recipientDomains: [example.com] }";
     let rules = crate::harness::act("gone", "data", "reject: {}", com);
-    let bench = Bench::start_with(&rules, |config| config.listeners[0].protocol = ListenerProtocol::Lmtp).await;
+    let bench = Bench::start_with(&rules, |config| {
+        config.listeners[0].protocol = ListenerProtocol::Lmtp
+    })
+    .await;
     let mut client = bench.lmtp_client().await;
-    let commands = ["MAIL FROM:<a@example.net>", "RCPT TO:<b@example.com>", "RCPT TO:<b@example.org>", "DATA"];
+    let commands = [
+        "MAIL FROM:<a@example.net>",
+        "RCPT TO:<b@example.com>",
+        "RCPT TO:<b@example.org>",
+        "DATA",
+    ];
     assert_eq!(client.codes(&commands).await, ["250", "250", "250", "354"]);
-    assert!(client.command("Subject: a\r\n\r\nx\r\n.").await.starts_with("550"));
+    assert!(
+        client
+            .command("Subject: a\r\n\r\nx\r\n.")
+            .await
+            .starts_with("550")
+    );
     assert!(client.reply().await.starts_with("250"));
     bench.delivered("example.org", "b").await;
 }
 
 #[tokio::test]
 async fn envelope_changes_at_commands_are_carried_out() {
-    let rules = call("sender", "mailFrom", "editor", "sender", "") + &call("rcpt", "rcptTo", "editor", "address", "");
+    let rules = call("sender", "mailFrom", "editor", "sender", "")
+        + &call("rcpt", "rcptTo", "editor", "address", "");
     let rules = rules.replacen("allow: [header, body, reject]", "allow: [sender]", 1);
     let bench = Bench::start(&rules).await;
     let mut client = bench.client().await;
-    client.send("alias@example.org", "Subject: a\r\n\r\nx").await;
+    client
+        .send("alias@example.org", "Subject: a\r\n\r\nx")
+        .await;
     let message = bench.delivered("example.org", "real").await;
-    assert!(message.starts_with("Return-Path: <other@example.net>\r\n"), "{message}");
+    assert!(
+        message.starts_with("Return-Path: <other@example.net>\r\n"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
 async fn routing_rules_see_recipients_as_services_left_them() {
     let rules = call("rename", "content", "editor", "rename-content", "")
         .replace("allow: [header, body, reject]", "allow: [recipients]")
-        + &crate::harness::act("route", "routing", "addHeader: { name: X-Routed, value: 'yes' }", ", match: { recipientDomains: [fr.example.org] }");
+        + &crate::harness::act(
+            "route",
+            "routing",
+            "addHeader: { name: X-Routed, value: 'yes' }",
+            ", match: { recipientDomains: [fr.example.org] }",
+        );
     let bench = Bench::start(&rules).await;
     let mut client = bench.client().await;
     client.send("joe@example.org", "Subject: a\r\n\r\nx").await;
