@@ -34,6 +34,9 @@ pub struct EdgeConfig {
     /// Folder with `OpesRule` and `CalloutService` objects. None: no rules.
     #[serde(default)]
     pub rules: Option<PathBuf>,
+    /// What we show to callout services that want TLS, and whom we believe. None: such services are refused.
+    #[serde(default)]
+    pub callouts: Option<CalloutsConfig>,
     /// Octets of mail data that all sessions together may hold in memory.
     #[serde(default = "default_memory_budget", deserialize_with = "octets")]
     pub memory_budget: u64,
@@ -76,7 +79,7 @@ pub struct ListenerConfig {
     /// What 250 after the end of data stands for.
     #[serde(default)]
     pub delivery: Acceptance,
-    /// Certificate for STARTTLS. None: STARTTLS is not offered.
+    /// Certificate for STARTTLS or implicit TLS. None: no TLS.
     #[serde(default)]
     pub tls: Option<TlsConfig>,
     /// File of `name:argon2-hash` lines for AUTH. None: AUTH is not offered.
@@ -160,6 +163,21 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// Private key.
     pub key: PathBuf,
+    /// TLS from the first octet on (RFC 8314 §3), in place of STARTTLS.
+    #[serde(default)]
+    pub implicit: bool,
+}
+
+/// Mutual TLS with callout services: PEM files, read again when they change.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CalloutsConfig {
+    /// Certificate chain that services are shown, leaf first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Authorities that the certificates of services must come from.
+    pub ca: PathBuf,
 }
 
 /// Where accepted mail goes. Exactly one of the two.
@@ -227,6 +245,7 @@ impl EdgeConfig {
             spool,
             delivery: DeliveryConfig::default(),
             rules: None,
+            callouts: None,
             memory_budget: default_memory_budget(),
             memory_per_message: default_memory_per_message(),
             admin: None,

@@ -63,7 +63,6 @@ pub(crate) struct Listener {
 pub struct EdgeHandle {
     edge: Arc<Edge>,
     addresses: Vec<(String, SocketAddr)>,
-    closing: CancellationToken,
 }
 
 /// Hooks of the program that embeds an edge.
@@ -82,13 +81,9 @@ pub async fn start(
     metrics: Arc<Metrics>,
     hooks: Hooks,
 ) -> Result<EdgeHandle> {
-    let closing = CancellationToken::new();
     let mut bound = Vec::new();
     for listener in &config.listeners {
-        bound.push((
-            bind(listener).await?,
-            Arc::new(shared(&config, listener, &closing)?),
-        ));
+        bound.push((bind(listener).await?, Arc::new(shared(&config, listener)?)));
     }
     let (spool, recovered) = Spool::open(&config.spool, SpoolConfig::default()).context("spool")?;
     if !recovered.is_empty() {
@@ -124,11 +119,7 @@ pub async fn start(
         addresses.push((shared.config.name.clone(), socket.local_addr()?));
         tokio::spawn(listener::accept(Arc::clone(&edge), shared, socket));
     }
-    Ok(EdgeHandle {
-        edge,
-        addresses,
-        closing,
-    })
+    Ok(EdgeHandle { edge, addresses })
 }
 
 impl EdgeHandle {
@@ -159,7 +150,6 @@ impl EdgeHandle {
             tracing::warn!("sessions still open at the end of drainTimeout are cut");
         }
         self.edge.relay.shutdown(deadline).await;
-        self.closing.cancel();
     }
 }
 
@@ -236,14 +226,10 @@ async fn bind(listener: &ListenerConfig) -> Result<TcpListener> {
     })
 }
 
-fn shared(
-    config: &EdgeConfig,
-    listener: &ListenerConfig,
-    closing: &CancellationToken,
-) -> Result<Listener> {
+fn shared(config: &EdgeConfig, listener: &ListenerConfig) -> Result<Listener> {
     let context = || format!("listener `{}`", listener.name);
     let tls = match &listener.tls {
-        Some(files) => Some(tls::acceptor(files, closing.clone()).with_context(context)?),
+        Some(files) => Some(tls::acceptor(files).with_context(context)?),
         None => None,
     };
     let users = match &listener.users {

@@ -38,6 +38,7 @@ pub(crate) enum CalloutLabel {
     Answered,
     Timeout,
     Unavailable,
+    Untrusted,
     Failed,
     Protocol,
     Content,
