@@ -274,12 +274,19 @@ fn smtp_config(
             listener.recipients_max
         },
         tls_available: tls,
+        tls_required: listener.require_tls,
         auth: if users {
             server::AuthMode::TlsOnly
         } else {
             server::AuthMode::Off
         },
         auth_required: submission,
+        prdr: listener.prdr,
+        smtputf8: listener.smtputf8,
+        chunking: listener.chunking,
+        dsn: listener.dsn,
+        errors_max: listener.errors_max,
+        idle_commands_max: listener.idle_commands_max,
         ..server::Config::new(&config.hostname, protocol)
     }
 }

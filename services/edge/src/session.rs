@@ -259,12 +259,12 @@ impl Connection {
         else {
             return Err(SessionEnd::Closed);
         };
+        // What was learnt in the clear counts no more (RFC 3207 §4.2).
+        self.annotations.clear();
         let stream = Prefixed::new(BytesMut::new(), stream);
         let handshake = tls::handshake(acceptor, stream, self.listener.client_timeout);
         let (stream, info) = handshake.await.map_err(SessionEnd::Tls)?;
         self.stream = Some(stream);
-        // What was learnt in the clear counts no more (RFC 3207 §4.2).
-        self.annotations.clear();
         self.core.tls_established(info);
         Ok(())
     }

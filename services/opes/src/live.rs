@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    const RULE: &str = "apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: { name: no }\nspec: { at: [mailFrom], action: { reject: { text: no } } }\n";
+    const RULE: &str = "apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: { name: closed }\nspec: { at: [mailFrom], action: { reject: { text: not now } } }\n";
 
     async fn next(rules: &mut LiveRules) -> Result<RoutingTable> {
         tokio::time::timeout(Duration::from_secs(20), rules.changed())
