@@ -44,10 +44,8 @@ pub(crate) enum Condition {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// Closed in good order.
+    /// Closed in good order, or it takes nothing new: drains, is full, or is to be replaced.
     Drained,
-    /// The service takes no transactions on it: drains, or is full.
-    Refused(CalloutError),
     /// A fault of transport or protocol.
     Broken(CalloutError),
 }

@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 
 use crate::ask::Ask;
 use crate::availability::Availability;
+use crate::balance::{Condition, Loss};
 use crate::config::{ServiceClientConfig, Target};
 use crate::error::CalloutError;
 use crate::naming::Naming;
@@ -41,14 +42,23 @@ const FRAMES_QUEUED: usize = 4;
 pub(crate) struct Handle {
     asks: mpsc::UnboundedSender<Ask>,
     availability: Arc<Availability>,
+    tls: Option<tls::Link>,
     capacity: u32,
     pub(crate) naming: Arc<Naming>,
     pub(crate) negotiated: Negotiated,
 }
 
 impl Handle {
-    pub(crate) fn availability(&self) -> &Availability {
-        &self.availability
+    /// Replaced certificates count at once, not when the connection's task has heard of it.
+    pub(crate) fn condition(&self) -> Condition {
+        match &self.tls {
+            Some(link) if link.is_replaced() => Condition::Closed,
+            _ => self.availability.condition(),
+        }
+    }
+
+    pub(crate) fn loss(&self) -> Loss {
+        self.availability.loss()
     }
 
     /// Transactions open at once.
@@ -97,7 +107,7 @@ pub(crate) async fn open(
         idle_timeout: config.idle_timeout,
         inserted_octets_max: config.inserted_octets_max,
         epoch,
-        tls,
+        tls: tls.clone(),
     };
     tokio::spawn(task::run(parts));
     let negotiated = negotiated
@@ -115,6 +125,7 @@ pub(crate) async fn open(
     Ok(Arc::new(Handle {
         asks,
         availability,
+        tls,
         capacity,
         naming: Arc::clone(naming),
         negotiated,

@@ -307,11 +307,11 @@ impl Drop for Waiting<'_> {
 }
 
 impl Connected for Arc<Handle> {
-    fn condition(&self) -> crate::balance::Condition {
-        self.availability().condition()
+    fn condition(&self) -> Condition {
+        Handle::condition(self)
     }
 
-    fn loss(&self) -> crate::balance::Loss {
-        self.availability().loss()
+    fn loss(&self) -> Loss {
+        Handle::loss(self)
     }
 }

@@ -521,7 +521,7 @@ impl Task {
         let error = self
             .naming
             .unavailable(format!("it takes no transactions: {reason}"));
-        self.retire(Loss::Refused(error.clone()));
+        self.retire(Loss::Drained);
         Lost::NotTaken(error)
     }
 

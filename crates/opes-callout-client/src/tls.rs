@@ -111,6 +111,11 @@ fn inside(error: &io::Error) -> Option<&rustls::Error> {
 // === impl Link ===
 
 impl Link {
+    /// Other certificates are in force than when this connection was opened.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
     /// Waits until new transactions should go to another connection: other certificates are in force, or this one is old.
     pub(crate) async fn over(&self) {
         tokio::select! {

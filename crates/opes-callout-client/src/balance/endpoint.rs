@@ -27,7 +27,7 @@ pub(crate) struct Endpoint<H> {
     pub(super) wants_more: bool,
     pub(super) health: Health,
     pub(super) ejections: u64,
-    /// When a dial failed last, or the endpoint refused.
+    /// When a dial failed last.
     pub(super) failed_at: Option<Duration>,
     pub(super) down: Option<Down>,
     up_since: Duration,
@@ -161,13 +161,10 @@ impl<H: Connected> Endpoint<H> {
     /// Forgets a connection that takes nothing new.
     pub(super) fn lost(&mut self, loss: Loss, now: Duration, random: u64) -> Option<Note> {
         self.hold_off(now, random);
-        if let Loss::Refused(_) = &loss {
-            self.failed_at = Some(now);
-        }
         let last = !self.is_connected();
         match loss {
-            Loss::Broken(error) | Loss::Refused(error) if last => self.goes_down(error, now),
-            Loss::Drained | Loss::Broken(_) | Loss::Refused(_) => None,
+            Loss::Broken(error) if last => self.goes_down(error, now),
+            Loss::Drained | Loss::Broken(_) => None,
         }
     }
 
