@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::balance::{
-    Attempt, Balancer, Bounds, Connected, Ended, Pick, Refusal, Snapshot, Ticket,
+    Attempt, Balancer, Bounds, Condition, Connected, Ended, Loss, Pick, Refusal, Snapshot, Ticket,
 };
 use crate::config::{ServiceClientConfig, Source};
 use crate::connection::Handle;

@@ -277,22 +277,25 @@ pub enum RolloutMode {
 pub struct CalloutServiceSpec {
     /// What the service may do; decides the stage it runs in.
     pub class: Class,
-    /// A service that comes with OPES. Exactly one of `builtin`, `image`, `endpoint`.
+    /// A service that comes with OPES. Exactly one of `builtin`, `image`, `endpoint`, `endpoints`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builtin: Option<Builtin>,
     /// A container image for the operator to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,
-    /// Something that already runs: `http://127.0.0.1:9000` or `unix:/run/opes/x.sock`.
+    /// Something that already runs: `http://127.0.0.1:9000`, `unix:/run/opes/x.sock` or `dns://filter.example.com:9000`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// Several instances of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Vec<String>>,
     /// Size of the pool, for the operator.
     #[serde(default)]
     pub pool: Pool,
     /// How the processor talks to it.
     #[serde(default)]
     pub transport: Transport,
-    /// Time limits.
+    /// Time limits, and how much is asked at once.
     #[serde(default)]
     pub limits: ServiceLimits,
     /// A transaction may be repeated on another instance.
@@ -384,7 +387,7 @@ pub enum TlsMode {
     Mutual,
 }
 
-/// Time limits of a service.
+/// Limits of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServiceLimits {
@@ -392,6 +395,10 @@ pub struct ServiceLimits {
     pub connect_timeout: HumanDuration,
     /// Without progress in a transaction.
     pub idle_timeout: HumanDuration,
+    /// Transactions open at once, per edge.
+    pub max_in_flight: u32,
+    /// Transactions that wait for others to end, per edge.
+    pub max_queued: u32,
 }
 
 fn default_namespace() -> String {
@@ -482,7 +489,9 @@ impl Default for ServiceLimits {
     fn default() -> Self {
         Self {
             connect_timeout: HumanDuration::from_secs(2),
-            idle_timeout: HumanDuration::from_secs(10),
+            idle_timeout: HumanDuration::from_secs(60),
+            max_in_flight: 1000,
+            max_queued: 1000,
         }
     }
 }

@@ -148,6 +148,10 @@ pub struct Service {
     pub connect_timeout: Duration,
     /// Without progress in a transaction.
     pub idle_timeout: Duration,
+    /// Transactions open at once, per edge.
+    pub max_in_flight: u32,
+    /// Transactions that wait for others to end, per edge.
+    pub max_queued: u32,
     /// Most transactions at once on one connection.
     pub max_transactions_per_connection: u32,
     /// How the connection is protected.
@@ -169,7 +173,7 @@ pub enum Target {
         config: serde_json::Value,
     },
     /// Already runs: `http://…`, `https://…` or `unix:/…`.
-    Endpoint(String),
+    Endpoints(Vec<String>),
     /// To be run by the operator.
     Image(Image),
 }

@@ -94,6 +94,7 @@ pub async fn start(
         spool.clone(),
         recovered,
     );
+    metrics.pools.show(routing.clients());
     let edge = Arc::new(Edge {
         routing: ArcSwap::from_pointee(routing),
         metrics,
@@ -128,8 +129,11 @@ impl EdgeHandle {
         &self.addresses
     }
 
-    /// Puts another revision in force for transactions that begin from now on.
+    /// Puts another revision in force for transactions that begin from now on. Services that have not changed keep their
+    /// connections.
     pub fn replace_routing(&self, routing: Routing) {
+        let routing = routing.with_clients_of(&self.edge.routing.load());
+        self.edge.metrics.pools.show(routing.clients());
         self.edge.routing.store(Arc::new(routing));
     }
 

@@ -10,6 +10,10 @@ use prometheus_client::registry::Registry;
 
 use crate::report::MessageOutcome;
 
+mod pool;
+
+pub(crate) use pool::Pools;
+
 /// How a message, or a command that a rule refused, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum OutcomeLabel {
@@ -103,6 +107,7 @@ pub struct Metrics {
     pub(crate) shadows: Family<ByShadow, Counter>,
     pub(crate) unaccepted: Counter,
     pub(crate) mixed: Family<ByRuling, Counter>,
+    pub(crate) pools: Pools,
 }
 
 impl Metrics {
@@ -124,6 +129,7 @@ impl Metrics {
             shadows: Family::default(),
             unaccepted: Counter::default(),
             mixed: Family::default(),
+            pools: Pools::default(),
         };
         metrics.declare(registry);
         metrics
@@ -138,6 +144,7 @@ impl Metrics {
     }
 
     fn declare(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(self.pools.clone()));
         registry.register(
             "opes_sessions",
             "SMTP sessions open now",

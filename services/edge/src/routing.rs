@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use opes_callout_client::{ClientTls, Group, ServiceClient, ServiceClientConfig};
 use opes_proto::smtp;
+use opes_rules::table::Service;
 use opes_rules::{CalloutSpec, Permission, RoutingTable, Rule, Target, TlsMode};
 
 /// Where services that are not named by an endpoint are to be found: name of the `CalloutService` → target.
@@ -13,7 +14,16 @@ pub type Endpoints = BTreeMap<String, String>;
 /// A table that can be run.
 pub struct Routing {
     pub(crate) table: RoutingTable,
+    /// By the name of the rule.
     bindings: HashMap<String, Binding>,
+    /// By the name of the `CalloutService`.
+    services: HashMap<String, Pooled>,
+}
+
+/// The client of one service, and all that it was made of.
+struct Pooled {
+    client: ServiceClient,
+    made_of: (Arc<Service>, Vec<String>, String, bool),
 }
 
 /// A rule's way to its service.
@@ -72,23 +82,57 @@ impl Routing {
         system: &str,
         tls: Option<&ClientTls>,
     ) -> Result<Self, RoutingError> {
-        let mut clients = HashMap::new();
+        let mut services = HashMap::new();
         let mut bindings = HashMap::new();
         for rule in &table.rules {
             let Some(callout) = &rule.callout else {
                 continue;
             };
-            let client = if let Some(client) = clients.get(&callout.service) {
-                ServiceClient::clone(client)
-            } else {
-                let client = client(&table, &callout.service, endpoints, system, tls)?;
-                clients.insert(callout.service.clone(), client.clone());
-                client
+            if !services.contains_key(&callout.service) {
+                let pooled = pooled(&table, &callout.service, endpoints, system, tls)?;
+                services.insert(callout.service.clone(), pooled);
+            }
+            let Some(Pooled { client, .. }) = services.get(&callout.service) else {
+                continue;
             };
-            let group = Arc::new(group(rule, callout, &table.revision));
+            let (client, group) = (client.clone(), group(rule, callout, &table.revision));
+            let group = Arc::new(group);
             bindings.insert(rule.name.clone(), Binding { client, group });
         }
-        Ok(Self { table, bindings })
+        Ok(Self {
+            table,
+            bindings,
+            services,
+        })
+    }
+
+    /// Goes on with the connections of `previous` where nothing about a service is different.
+    #[must_use]
+    pub(crate) fn with_clients_of(mut self, previous: &Self) -> Self {
+        for (name, pooled) in &mut self.services {
+            match previous.services.get(name) {
+                Some(earlier) if earlier.made_of == pooled.made_of => {
+                    pooled.client = earlier.client.clone();
+                }
+                _ => {}
+            }
+        }
+        for rule in &self.table.rules {
+            let service = rule.callout.as_ref().map(|callout| &callout.service);
+            let pooled = service.and_then(|service| self.services.get(service));
+            if let (Some(pooled), Some(binding)) = (pooled, self.bindings.get_mut(&rule.name)) {
+                binding.client = pooled.client.clone();
+            }
+        }
+        self
+    }
+
+    /// Services with their clients.
+    pub(crate) fn clients(&self) -> Vec<(String, ServiceClient)> {
+        let services = self.services.iter();
+        services
+            .map(|(name, pooled)| (name.clone(), pooled.client.clone()))
+            .collect()
     }
 
     /// The way to the rule's service; none for rules that act by themselves.
@@ -97,13 +141,13 @@ impl Routing {
     }
 }
 
-fn client(
+fn pooled(
     table: &RoutingTable,
     name: &str,
-    endpoints: &Endpoints,
+    known: &Endpoints,
     system: &str,
     tls: Option<&ClientTls>,
-) -> Result<ServiceClient, RoutingError> {
+) -> Result<Pooled, RoutingError> {
     let no_endpoint = |kind| RoutingError::NoEndpoint {
         service: name.to_owned(),
         kind,
@@ -112,22 +156,36 @@ fn client(
         .services
         .get(name)
         .ok_or_else(|| no_endpoint("nothing"))?;
-    let target = match (&service.target, endpoints.get(name)) {
-        (Target::Endpoint(target), _) | (_, Some(target)) => target.clone(),
+    let endpoints = match (&service.target, known.get(name)) {
+        (Target::Endpoints(endpoints), _) => endpoints.clone(),
+        (_, Some(endpoint)) => vec![endpoint.clone()],
         (Target::Builtin { .. }, None) => return Err(no_endpoint("builtin")),
         (Target::Image(_), None) => return Err(no_endpoint("image")),
     };
-    check_transport(name, service.tls, &target, tls)?;
+    for endpoint in &endpoints {
+        check_transport(name, service.tls, endpoint, tls)?;
+    }
+    let made_of = (
+        Arc::clone(service),
+        endpoints.clone(),
+        system.to_owned(),
+        tls.is_some(),
+    );
     let config = ServiceClientConfig {
-        tls: tls.cloned(),
+        endpoints,
+        tls: tls.filter(|_| service.tls == TlsMode::Mutual).cloned(),
         server_name: service.server_name.clone(),
         connect_timeout: service.connect_timeout,
         idle_timeout: service.idle_timeout,
+        max_in_flight: service.max_in_flight,
+        max_queued: service.max_queued,
         max_transactions_per_connection: service.max_transactions_per_connection,
+        idempotent: service.idempotent,
         system: system.to_owned(),
-        ..ServiceClientConfig::new(name, target)
+        ..ServiceClientConfig::new(name, "")
     };
-    Ok(ServiceClient::new(config))
+    let client = ServiceClient::new(config);
+    Ok(Pooled { client, made_of })
 }
 
 /// Mail leaves this machine under TLS, or because somebody wrote that it may leave in the clear.
@@ -138,7 +196,8 @@ fn check_transport(
     tls: Option<&ClientTls>,
 ) -> Result<(), RoutingError> {
     let service = name.to_owned();
-    if target.starts_with("https://") {
+    let named = target.starts_with("dns://") && mode == TlsMode::Mutual;
+    if target.starts_with("https://") || named {
         return tls.map_or(Err(RoutingError::NoCertificate { service }), |_| Ok(()));
     }
     let local = ["unix:", "http://127.", "http://[::1]:", "http://localhost:"];
@@ -162,3 +221,6 @@ fn group(rule: &Rule, callout: &CalloutSpec, revision: &str) -> Group {
 fn permission(permission: Permission) -> smtp::Permission {
     smtp::Permission::try_from(i32::from(permission.number())).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! One `CalloutService`.
 
 use super::Report;
-use crate::object::{CalloutService, CalloutServiceSpec, HumanDuration, TlsMode};
+use crate::object::{CalloutService, CalloutServiceSpec, HumanDuration, ServiceLimits, TlsMode};
 use crate::table::{Service, Target};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -14,6 +14,10 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 const TRANSACTIONS_MAX: u32 = 65_536;
 /// Most instances of a service.
 const INSTANCES_MAX: u32 = 10_000;
+/// Most endpoints written out; more are better found by a name.
+const ENDPOINTS_MAX: usize = 256;
+/// Most transactions open or waiting per service and edge.
+const IN_FLIGHT_MAX: u32 = 1_000_000;
 
 pub(super) fn compile(service: &CalloutService, report: &mut Report<'_>) -> Service {
     let spec = &service.spec;
@@ -31,11 +35,31 @@ pub(super) fn compile(service: &CalloutService, report: &mut Report<'_>) -> Serv
         target: target(spec, report),
         connect_timeout: timeout("spec.limits.connectTimeout", limits.connect_timeout, report),
         idle_timeout: timeout("spec.limits.idleTimeout", limits.idle_timeout, report),
+        max_in_flight: in_flight(limits, report),
+        max_queued: queued(limits, report),
         max_transactions_per_connection: transactions,
         tls,
         server_name: server_name(spec, tls, report),
         idempotent: spec.idempotent,
     }
+}
+
+fn in_flight(limits: &ServiceLimits, report: &mut Report<'_>) -> u32 {
+    let most = limits.max_in_flight;
+    if !(1..=IN_FLIGHT_MAX).contains(&most) {
+        let message = format!("{most} is not between 1 and {IN_FLIGHT_MAX}");
+        report.error("spec.limits.maxInFlight", message, "");
+    }
+    most
+}
+
+fn queued(limits: &ServiceLimits, report: &mut Report<'_>) -> u32 {
+    let most = limits.max_queued;
+    if most > IN_FLIGHT_MAX {
+        let message = format!("{most} is not between 0 and {IN_FLIGHT_MAX}");
+        report.error("spec.limits.maxQueued", message, "");
+    }
+    most
 }
 
 /// Checks a timeout's bounds.
@@ -85,6 +109,7 @@ fn target(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> Target {
         ("builtin", spec.builtin.is_some()),
         ("image", spec.image.is_some()),
         ("endpoint", spec.endpoint.is_some()),
+        ("endpoints", spec.endpoints.is_some()),
     ];
     let given: Vec<&str> = given
         .iter()
@@ -97,8 +122,9 @@ fn target(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> Target {
         } else {
             given.join(" and ")
         };
-        let message =
-            format!("exactly one of builtin, image and endpoint is needed, found {found}");
+        let message = format!(
+            "exactly one of builtin, image, endpoint and endpoints is needed, found {found}"
+        );
         report.error("spec", message, "say where the service is");
     }
     if let Some(builtin) = &spec.builtin {
@@ -122,30 +148,68 @@ fn target(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> Target {
         }
         return Target::Image(image.clone());
     }
-    let endpoint = spec.endpoint.clone().unwrap_or_default();
-    if !endpoint.is_empty() || given.contains(&"endpoint") {
-        check_endpoint(&endpoint, report);
-    }
-    Target::Endpoint(endpoint)
+    endpoints(spec, report);
+    Target::Endpoints(
+        written(spec)
+            .map(|(_, endpoint)| endpoint.clone())
+            .collect(),
+    )
 }
 
-fn check_endpoint(endpoint: &str, report: &mut Report<'_>) {
-    let remedy = "write http://HOST:PORT, https://HOST:PORT or unix:/absolute/path";
+/// The endpoints with the fields that they stand in.
+fn written(spec: &CalloutServiceSpec) -> impl Iterator<Item = (String, &String)> {
+    let one = spec
+        .endpoint
+        .iter()
+        .map(|e| ("spec.endpoint".to_owned(), e));
+    let list = spec.endpoints.iter().flatten().enumerate();
+    one.chain(list.map(|(at, e)| (format!("spec.endpoints[{at}]"), e)))
+}
+
+fn endpoints(spec: &CalloutServiceSpec, report: &mut Report<'_>) {
+    for (field, endpoint) in written(spec) {
+        check_endpoint(&field, endpoint, report);
+    }
+    let Some(list) = &spec.endpoints else { return };
+    if list.is_empty() || list.len() > ENDPOINTS_MAX {
+        let message = format!(
+            "{} endpoints are not between 1 and {ENDPOINTS_MAX}",
+            list.len()
+        );
+        let remedy = "write one address per instance, or dns://NAME:PORT for all of a name";
+        report.error("spec.endpoints", message, remedy);
+    }
+    for (at, endpoint) in list.iter().enumerate() {
+        if list.iter().take(at).any(|earlier| earlier == endpoint) {
+            let message = format!("`{endpoint}` stands there twice");
+            report.error(
+                &format!("spec.endpoints[{at}]"),
+                message,
+                "remove one of them",
+            );
+        }
+    }
+}
+
+fn check_endpoint(field: &str, endpoint: &str, report: &mut Report<'_>) {
+    let remedy =
+        "write http://HOST:PORT, https://HOST:PORT, dns://NAME:PORT or unix:/absolute/path";
     let why = match (endpoint.strip_prefix("unix:"), host_and_port(endpoint)) {
         (Some(path), _) if !path.starts_with('/') => "the path of the socket is not absolute",
         (Some(path), _) if path.contains('\0') => "the path of the socket is not a path",
         (Some(_), _) | (None, Ok(_)) => return,
         (None, Err(why)) => why,
     };
-    report.error("spec.endpoint", format!("`{endpoint}`: {why}"), remedy);
+    report.error(field, format!("`{endpoint}`: {why}"), remedy);
 }
 
-/// Host and port of an `http://` or `https://` endpoint.
+/// Host and port of an `http://`, `https://` or `dns://` endpoint.
 fn host_and_port(endpoint: &str) -> Result<(&str, u16), &'static str> {
     let rest = endpoint
         .strip_prefix("http://")
         .or_else(|| endpoint.strip_prefix("https://"))
-        .ok_or("the scheme is not http, https or unix")?;
+        .or_else(|| endpoint.strip_prefix("dns://"))
+        .ok_or("the scheme is not http, https, dns or unix")?;
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = authority.rsplit_once(':').ok_or("the port is missing")?;
     let port: u16 = port
@@ -188,25 +252,37 @@ pub(super) fn is_host_name(host: &str) -> bool {
 
 /// TLS unless the octets stay on this machine or somebody has said that they may be read.
 fn tls(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> TlsMode {
-    let Some(endpoint) = &spec.endpoint else {
-        return spec.transport.tls.unwrap_or(TlsMode::Mutual);
+    let mut all_local = true;
+    for (field, endpoint) in written(spec) {
+        check_tls(spec.transport.tls, &field, endpoint, report);
+        all_local &= stays_here(endpoint);
+    }
+    let default = if all_local && written(spec).next().is_some() {
+        TlsMode::None
+    } else {
+        TlsMode::Mutual
     };
-    let local = endpoint.starts_with("unix:")
-        || host_and_port(endpoint).is_ok_and(|(host, _)| is_loopback(host));
+    spec.transport.tls.unwrap_or(default)
+}
+
+/// In the clear, and on this machine only. Nobody knows what a name is found to be later on.
+fn stays_here(endpoint: &str) -> bool {
+    let tcp = endpoint.starts_with("http://");
+    let loopback = host_and_port(endpoint).is_ok_and(|(host, _)| is_loopback(host));
+    endpoint.starts_with("unix:") || (tcp && loopback)
+}
+
+fn check_tls(mode: Option<TlsMode>, field: &str, endpoint: &str, report: &mut Report<'_>) {
     let clear = endpoint.starts_with("http://") && host_and_port(endpoint).is_ok();
-    match spec.transport.tls {
+    match mode {
         Some(TlsMode::Mutual) if clear => {
             let remedy = "write https://, or transport: { tls: none }";
-            report.error(
-                "spec.endpoint",
-                "http:// cannot be used with tls: mutual",
-                remedy,
-            );
+            report.error(field, "http:// cannot be used with tls: mutual", remedy);
         }
-        None if clear && !local => {
+        None if clear && !stays_here(endpoint) => {
             let message = "mail would leave this machine in the clear";
             let remedy = "write https://, or transport: { tls: none } if the network is trusted";
-            report.error("spec.endpoint", message, remedy);
+            report.error(field, message, remedy);
         }
         Some(TlsMode::Mutual) if endpoint.starts_with("unix:") => {
             let remedy = "leave it out: the socket's file mode says who may call";
@@ -221,12 +297,6 @@ fn tls(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> TlsMode {
         }
         _ => {}
     }
-    let default = if local && !endpoint.starts_with("https://") {
-        TlsMode::None
-    } else {
-        TlsMode::Mutual
-    };
-    spec.transport.tls.unwrap_or(default)
 }
 
 /// The name to check in place of the endpoint's host.
