@@ -1,7 +1,7 @@
 //! [`ServiceClient`]: one callout from request to answer.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use opes_content::View;
@@ -9,6 +9,7 @@ use opes_mime::Rope;
 use opes_proto::smtp::{self, MessageStart, Outcome, Part, Point, ProfileSelection};
 use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::ask::{Ask, Data, Link, Lost, Open, OriginalEnd, Raw};
 use crate::config::ServiceClientConfig;
@@ -143,7 +144,7 @@ impl ServiceClient {
                 () = &mut over => {
                     let waited = sender.as_ref().map_or(Duration::ZERO, Sender::waited);
                     let deadline = clock.deadline(waited);
-                    if tokio::time::Instant::now() >= deadline {
+                    if Instant::now() >= deadline {
                         return Err(Lost::Failed(self.naming.timeout(clock.timeout)));
                     }
                     over.as_mut().reset(deadline);
@@ -219,8 +220,8 @@ struct Clock {
 }
 
 impl Clock {
-    fn deadline(&self, waited: Duration) -> tokio::time::Instant {
-        (self.started + self.timeout + waited).into()
+    fn deadline(&self, waited: Duration) -> Instant {
+        self.started + self.timeout + waited
     }
 }
 

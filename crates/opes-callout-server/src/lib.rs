@@ -10,6 +10,7 @@ mod command;
 mod config;
 mod connection;
 mod handler;
+mod host;
 mod link;
 mod listener;
 mod message;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -14,6 +15,8 @@ pub enum Listener {
     Tcp(TcpListener),
     /// A Unix socket.
     Unix(UnixListener),
+    /// One of another network than the system's.
+    Host(opes_host::Listener),
 }
 
 impl Listener {
@@ -28,10 +31,8 @@ impl Listener {
     /// As [`bind`](Self::bind) takes it, with the real port; processors reach it as `http://host:port` or `unix:/path`.
     pub fn address(&self) -> String {
         match self {
-            Self::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => address.to_string(),
-                Err(error) => format!("(address unknown: {error})"),
-            },
+            Self::Tcp(listener) => text(listener.local_addr()),
+            Self::Host(listener) => text(listener.local_addr()),
             Self::Unix(listener) => format!("unix:{}", unix_path(listener).display()),
         }
     }
@@ -40,6 +41,13 @@ impl Listener {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.address())
+    }
+}
+
+fn text(address: io::Result<SocketAddr>) -> String {
+    match address {
+        Ok(address) => address.to_string(),
+        Err(error) => format!("(address unknown: {error})"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use opes_host::Host;
 use opes_smtp::client::DATA_TERMINATION_TIMEOUT;
 
 use crate::event::OnEvent;
@@ -83,6 +84,8 @@ pub struct RelayConfig {
     pub backlog_max: usize,
     /// Called for every recipient of every attempt, on the delivering task: it must not block.
     pub on_event: OnEvent,
+    /// Network, clock and randomness to work with.
+    pub host: Host,
 }
 
 impl RelayConfig {
@@ -98,6 +101,7 @@ impl RelayConfig {
             timeouts: Timeouts::default(),
             backlog_max: 100_000,
             on_event,
+            host: Host::default(),
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use opes_content::{Content, ContentError, View};
@@ -285,7 +284,7 @@ fn with_received(
             [only] => Some(&only.address),
             _ => None,
         },
-        at: SystemTime::now(),
+        at: origin.edge.host.clock.now(),
     }
     .field();
     let rest = Piece::Original {
@@ -323,7 +322,7 @@ fn envelope(
         reverse_path: merged.sender.clone().unwrap_or(sender.address),
         mail_params: sender.parameters,
         recipients,
-        received_at_ms: unix_ms(),
+        received_at_ms: origin.edge.host.clock.epoch_ms(),
         session_id: dialog.id.clone(),
         body_8bit: origin.body_8bit,
         smtputf8: origin.smtputf8,
@@ -371,13 +370,6 @@ pub(crate) fn next_hop(hop: &smtp::NextHop) -> Option<NextHop> {
         port,
         lmtp: hop.lmtp,
     })
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn content_reply(error: &ContentError) -> Reply {

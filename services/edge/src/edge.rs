@@ -4,16 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use opes_content::{Budget, Limits};
+use opes_host::Host;
 use opes_relay::{DeliveryEvent, OnEvent, Relay, RelayConfig, Route, Tls};
 use opes_smtp::reply::Reply;
 use opes_smtp::server;
 use opes_spool::{Spool, SpoolConfig};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +28,7 @@ use crate::{listener, tls};
 /// What the sessions of one edge share.
 pub(crate) struct Edge {
     pub(crate) config: EdgeConfig,
+    pub(crate) host: Host,
     pub(crate) routing: ArcSwap<Routing>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Budget,
@@ -69,6 +70,8 @@ pub struct Hooks {
     pub reporter: Option<Reporter>,
     /// Called for each delivery attempt's result.
     pub deliveries: Option<OnEvent>,
+    /// Network, clock and randomness to work with; the system's by default.
+    pub host: Host,
 }
 
 /// Starts an edge: spool recovered, listeners bound, mail flowing.
@@ -82,7 +85,7 @@ pub async fn start(
     let mut bound = Vec::new();
     for listener in &config.listeners {
         bound.push((
-            bind(listener).await?,
+            bind(&hooks.host, listener).await?,
             Arc::new(shared(&config, listener, &closing)?),
         ));
     }
@@ -91,7 +94,7 @@ pub async fn start(
         tracing::info!(messages = recovered.len(), "recovered from the spool");
     }
     let relay = Relay::start(
-        relay_config(&config, hooks.deliveries)?,
+        relay_config(&config, hooks.deliveries, &hooks.host)?,
         spool.clone(),
         recovered,
     );
@@ -107,11 +110,9 @@ pub async fn start(
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
         reporter: hooks.reporter,
-        started: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_micros(),
+        started: hooks.host.clock.since_epoch().as_micros(),
         session_count: AtomicU64::new(0),
+        host: hooks.host,
         config,
     });
     let mut addresses = Vec::new();
@@ -207,8 +208,8 @@ impl Edge {
     }
 }
 
-async fn bind(listener: &ListenerConfig) -> Result<TcpListener> {
-    TcpListener::bind(listener.address).await.with_context(|| {
+async fn bind(host: &Host, listener: &ListenerConfig) -> Result<opes_host::Listener> {
+    host.network.bind(listener.address).await.with_context(|| {
         format!(
             "listener `{}` cannot listen on {}\n  help: another program has this port, or the address is not this machine's; choose another `address`",
             listener.name, listener.address
@@ -295,7 +296,11 @@ fn content_limits(config: &EdgeConfig) -> Result<Limits> {
     })
 }
 
-fn relay_config(config: &EdgeConfig, deliveries: Option<OnEvent>) -> Result<RelayConfig> {
+fn relay_config(
+    config: &EdgeConfig,
+    deliveries: Option<OnEvent>,
+    host: &Host,
+) -> Result<RelayConfig> {
     let route = match (&config.delivery.maildir, &config.delivery.next_hop) {
         (Some(dir), _) => {
             // The relay would wait for it, as for a volume that is mounted late; at the start it is more likely a typing error.
@@ -313,6 +318,7 @@ fn relay_config(config: &EdgeConfig, deliveries: Option<OnEvent>) -> Result<Rela
     let connections_max = config.delivery.connections_max;
     Ok(RelayConfig {
         connections_max,
+        host: host.clone(),
         ..RelayConfig::new(route, &config.hostname, on_event)
     })
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use opes_callout_client::{Group, ServiceClient, ServiceClientConfig};
+use opes_host::Host;
 use opes_proto::smtp;
 use opes_rules::{CalloutSpec, Permission, RoutingTable, Rule, Target};
 
@@ -44,6 +45,16 @@ impl Routing {
         endpoints: &Endpoints,
         system: &str,
     ) -> Result<Self, RoutingError> {
+        Self::on(&Host::default(), table, endpoints, system)
+    }
+
+    /// As [`Routing::new`], with services that are reached over the network of `host`.
+    pub fn on(
+        host: &Host,
+        table: RoutingTable,
+        endpoints: &Endpoints,
+        system: &str,
+    ) -> Result<Self, RoutingError> {
         let mut clients = HashMap::new();
         let mut bindings = HashMap::new();
         for rule in &table.rules {
@@ -53,7 +64,7 @@ impl Routing {
             let client = if let Some(client) = clients.get(&callout.service) {
                 ServiceClient::clone(client)
             } else {
-                let client = client(&table, &callout.service, endpoints, system)?;
+                let client = client(host, &table, &callout.service, endpoints, system)?;
                 clients.insert(callout.service.clone(), client.clone());
                 client
             };
@@ -70,6 +81,7 @@ impl Routing {
 }
 
 fn client(
+    host: &Host,
     table: &RoutingTable,
     name: &str,
     endpoints: &Endpoints,
@@ -93,6 +105,7 @@ fn client(
         idle_timeout: service.idle_timeout,
         max_transactions_per_connection: service.max_transactions_per_connection,
         system: system.to_owned(),
+        host: host.clone(),
         ..ServiceClientConfig::new(name, target)
     };
     Ok(ServiceClient::new(config))
