@@ -72,6 +72,10 @@ pub struct Hooks {
     pub deliveries: Option<OnEvent>,
     /// Network, clock and randomness to work with; the system's by default.
     pub host: Host,
+    /// How the spool uses its disk.
+    pub spool: SpoolConfig,
+    /// The last word on settings of the relay that the configuration has no keys for.
+    pub relay: Option<Box<dyn FnOnce(&mut RelayConfig) + Send>>,
 }
 
 /// Starts an edge: spool recovered, listeners bound, mail flowing.
@@ -89,15 +93,15 @@ pub async fn start(
             Arc::new(shared(&config, listener, &closing)?),
         ));
     }
-    let (spool, recovered) = Spool::open(&config.spool, SpoolConfig::default()).context("spool")?;
+    let (spool, recovered) = Spool::open(&config.spool, hooks.spool).context("spool")?;
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
     }
-    let relay = Relay::start(
-        relay_config(&config, hooks.deliveries, &hooks.host)?,
-        spool.clone(),
-        recovered,
-    );
+    let mut relay = relay_config(&config, hooks.deliveries, &hooks.host)?;
+    if let Some(change) = hooks.relay {
+        change(&mut relay);
+    }
+    let relay = Relay::start(relay, spool.clone(), recovered);
     let edge = Arc::new(Edge {
         routing: ArcSwap::from_pointee(routing),
         metrics,
