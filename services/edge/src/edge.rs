@@ -63,6 +63,19 @@ pub struct EdgeHandle {
     closing: CancellationToken,
 }
 
+/// What an edge holds at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Client sessions.
+    pub sessions: usize,
+    /// Octets of mail data in memory.
+    pub memory_octets: u64,
+    /// Messages in the spool with recipients that are not settled.
+    pub messages: u64,
+    /// Messages, or parts of them that go separate ways, in the hands of the relay.
+    pub deliveries: usize,
+}
+
 /// Hooks of the program that embeds an edge.
 #[derive(Default)]
 pub struct Hooks {
@@ -140,6 +153,17 @@ impl EdgeHandle {
     /// Puts another revision in force for transactions that begin from now on.
     pub fn replace_routing(&self, routing: Routing) {
         self.edge.routing.store(Arc::new(routing));
+    }
+
+    /// What the edge holds at this moment. All zero when nothing is under way.
+    pub fn load(&self) -> Load {
+        let edge = &self.edge;
+        Load {
+            sessions: edge.sessions.len(),
+            memory_octets: edge.budget.used(),
+            messages: edge.spool.stats().live_messages,
+            deliveries: edge.relay.backlog(),
+        }
     }
 
     /// Why no mail can be accepted just now, if so.

@@ -27,7 +27,7 @@ mod stream;
 mod tls;
 
 pub use auth::hash as password_hash;
-pub use edge::{EdgeHandle, Hooks, start};
+pub use edge::{EdgeHandle, Hooks, Load, start};
 pub use header::HeaderFields;
 pub use metrics::Metrics;
 pub use routing::{Endpoints, Routing, RoutingError};

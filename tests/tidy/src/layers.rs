@@ -46,6 +46,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes", Layer::Bundle),
     ("opes-examples", Layer::Support),
     ("opes-e2e", Layer::Support),
+    ("opes-simulation", Layer::Support),
     ("opes-tidy", Layer::Support),
     ("xtask", Layer::Support),
 ];
