@@ -94,7 +94,9 @@ impl Check<'_> {
             .refusals
             .iter()
             .any(|(of, to)| *of == attempt && to == recipient);
-        let fates = [held > 0, !deliveries.is_empty(), refused];
+        // In cut-through mode it was the client that was told.
+        let bounced = refused && !self.plan.cut_through;
+        let fates = [held > 0, !deliveries.is_empty(), bounced];
         let fates = fates.into_iter().filter(|fate| *fate).count();
         let told = format!(
             "{attempt:?} {recipient}: seen {seen:?}, held {held}, delivered {}, refused {refused}",
@@ -149,15 +151,23 @@ impl Check<'_> {
         })
     }
 
-    /// `docs/spool.md`, *When the disk fails*: a commit that failed may be found after a crash.
-    fn may_reappear(&self, _deliveries: &[Delivery]) -> bool {
+    /// `docs/spool.md`, *When the disk fails*: a commit that failed may be found after a crash. In cut-through mode, the next hop's 250 may be
+    /// lost on its way.
+    fn may_reappear(&self, deliveries: &[Delivery]) -> bool {
         let has = |what: &[What]| {
-            self.facts
-                .outages
-                .iter()
-                .any(|outage| what.contains(&outage.what))
+            let mut outages = self.facts.outages.iter();
+            outages.any(|outage| what.contains(&outage.what))
         };
-        has(&[What::Disk]) && has(&[What::EdgeKilled, What::EdgePowerCut])
+        let failed_commit = has(&[What::Disk]) && has(&[What::EdgeKilled, What::EdgePowerCut]);
+        let lost_reply = |delivery: &Delivery| {
+            let hop = [What::HopKilled, What::HopLink];
+            self.facts.outages.iter().any(|outage| {
+                hop.contains(&outage.what)
+                    && outage.from_ms <= delivery.at_ms + RETRIED_MS
+                    && delivery.at_ms <= outage.to_ms
+            })
+        };
+        failed_commit || (self.plan.cut_through && deliveries.iter().all(lost_reply))
     }
 
     /// Nobody gets half a change, and nobody the original where the rule forbids it.

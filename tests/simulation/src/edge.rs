@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -29,6 +30,8 @@ pub(crate) struct Site {
     acceptance: Acceptance,
     /// The process that runs.
     pub(crate) process: Arc<Mutex<Option<Process>>>,
+    /// The process ended by itself, as it does when it cannot start.
+    pub(crate) has_ended: Arc<AtomicBool>,
 }
 
 /// A running edge.
@@ -53,6 +56,7 @@ impl Site {
                 Acceptance::Spool
             },
             process: Arc::default(),
+            has_ended: Arc::default(),
         }
     }
 
@@ -82,8 +86,13 @@ impl Site {
                 let process = Process { handle, card };
                 *self.process.lock().expect("no panics") = Some(process);
             }
-            // Its disk may have died already; whoever starts it tries again.
-            Err(error) => self.ledger.note(format!("edge does not start: {error:#}")),
+            Err(error) => {
+                // Paths are different in every run.
+                let error = format!("{error:#}");
+                let error = error.replace(&*self.folder.to_string_lossy(), "SPOOL");
+                self.ledger.note(format!("edge does not start: {error}"));
+                self.has_ended.store(true, Ordering::Relaxed);
+            }
         }
         std::future::pending().await
     }

@@ -1,6 +1,7 @@
 //! One run: hosts, faults on time, healing, and the wait until everything is settled.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
@@ -24,6 +25,9 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// Virtual time after which what is not settled is stuck.
 const STUCK_MS: u64 = 600_000;
+
+/// After which a process that ended by itself is started again.
+const RESTART_MS: u64 = 500;
 
 /// How long the edge has to have been idle at the end.
 const IDLE_MS: u64 = 3_000;
@@ -166,6 +170,7 @@ impl<'a> World<'a> {
         loop {
             let now = self.now_ms();
             self.spring_ambush(now);
+            self.restart_edge(now);
             self.do_what_is_due(now);
             if now >= HEALED_MS && self.todo.is_empty() && !is_healed {
                 self.site.medium.fail_syncs(0);
@@ -340,6 +345,13 @@ impl<'a> World<'a> {
         }
     }
 
+    /// As the container's supervisor would.
+    fn restart_edge(&mut self, now: u64) {
+        if self.site.has_ended.swap(false, Ordering::Relaxed) {
+            self.kill_edge(now, false, RESTART_MS);
+        }
+    }
+
     fn kill_edge(&mut self, now: u64, power: bool, down_ms: u64) {
         if self.edge_is_down {
             return;
@@ -359,10 +371,7 @@ impl<'a> World<'a> {
         self.site.medium.cut(power);
         let process = self.site.process.lock().expect("no panics").take();
         if let Some(process) = &process {
-            process
-                .card
-                .dead
-                .store(true, std::sync::atomic::Ordering::Relaxed);
+            process.card.dead.store(true, Ordering::Relaxed);
         }
         self.sim.crash("edge");
         drop(process);
