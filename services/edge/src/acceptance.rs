@@ -8,7 +8,6 @@ mod place;
 mod ruling;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use opes_content::{Content, ContentError, View};
@@ -248,7 +247,7 @@ fn with_received(
         ),
         id: &dialog.id,
         recipient: only,
-        at: SystemTime::now(),
+        at: origin.edge.host.clock.now(),
     }
     .field();
     let rest = Piece::Original {

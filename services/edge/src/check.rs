@@ -148,7 +148,9 @@ impl Connection {
 
     /// Each recipient gets a reply of its own to the mail data.
     pub(crate) fn replies_per_recipient(&self) -> bool {
+        let transaction = self.core.transaction();
         self.listener.config.protocol == ListenerProtocol::Lmtp
+            || transaction.is_some_and(|transaction| transaction.prdr)
     }
 
     /// Not a relay for strangers.

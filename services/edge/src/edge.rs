@@ -4,16 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use opes_content::{Budget, Limits};
+use opes_host::Host;
 use opes_relay::{DeliveryEvent, OnEvent, Relay, RelayConfig, Route, Tls};
 use opes_smtp::reply::Reply;
 use opes_smtp::server;
 use opes_spool::{Spool, SpoolConfig};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +31,7 @@ use crate::{listener, tls};
 /// What the sessions of one edge share.
 pub(crate) struct Edge {
     pub(crate) config: EdgeConfig,
+    pub(crate) host: Host,
     pub(crate) routing: ArcSwap<Routing>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Budget,
@@ -65,6 +66,19 @@ pub struct EdgeHandle {
     addresses: Vec<(String, SocketAddr)>,
 }
 
+/// What an edge holds at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Client sessions.
+    pub sessions: usize,
+    /// Octets of mail data in memory.
+    pub memory_octets: u64,
+    /// Messages in the spool with recipients that are not settled.
+    pub messages: u64,
+    /// Messages, or parts of them that go separate ways, in the hands of the relay.
+    pub deliveries: usize,
+}
+
 /// Hooks of the program that embeds an edge.
 #[derive(Default)]
 pub struct Hooks {
@@ -72,6 +86,12 @@ pub struct Hooks {
     pub reporter: Option<Reporter>,
     /// Called for each delivery attempt's result.
     pub deliveries: Option<OnEvent>,
+    /// Network, clock and randomness to work with; the system's by default.
+    pub host: Host,
+    /// How the spool uses its disk.
+    pub spool: SpoolConfig,
+    /// The last word on settings of the relay that the configuration has no keys for.
+    pub relay: Option<Box<dyn FnOnce(&mut RelayConfig) + Send>>,
 }
 
 /// Starts an edge: spool recovered, listeners bound, mail flowing.
@@ -83,17 +103,20 @@ pub async fn start(
 ) -> Result<EdgeHandle> {
     let mut bound = Vec::new();
     for listener in &config.listeners {
-        bound.push((bind(listener).await?, Arc::new(shared(&config, listener)?)));
+        bound.push((
+            bind(&hooks.host, listener).await?,
+            Arc::new(shared(&config, listener)?),
+        ));
     }
-    let (spool, recovered) = Spool::open(&config.spool, SpoolConfig::default()).context("spool")?;
+    let (spool, recovered) = Spool::open(&config.spool, hooks.spool).context("spool")?;
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
     }
-    let relay = Relay::start(
-        relay_config(&config, hooks.deliveries)?,
-        spool.clone(),
-        recovered,
-    );
+    let mut relay = relay_config(&config, hooks.deliveries, &hooks.host)?;
+    if let Some(change) = hooks.relay {
+        change(&mut relay);
+    }
+    let relay = Relay::start(relay, spool.clone(), recovered);
     let edge = Arc::new(Edge {
         routing: ArcSwap::from_pointee(routing),
         metrics,
@@ -107,11 +130,9 @@ pub async fn start(
         sessions: TaskTracker::new(),
         splits: Splits::default(),
         reporter: hooks.reporter,
-        started: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_micros(),
+        started: hooks.host.clock.since_epoch().as_micros(),
         session_count: AtomicU64::new(0),
+        host: hooks.host,
         config,
     });
     let mut addresses = Vec::new();
@@ -131,6 +152,17 @@ impl EdgeHandle {
     /// Puts another revision in force for transactions that begin from now on.
     pub fn replace_routing(&self, routing: Routing) {
         self.edge.routing.store(Arc::new(routing));
+    }
+
+    /// What the edge holds at this moment. All zero when nothing is under way.
+    pub fn load(&self) -> Load {
+        let edge = &self.edge;
+        Load {
+            sessions: edge.sessions.len(),
+            memory_octets: edge.budget.used(),
+            messages: edge.spool.stats().live_messages,
+            deliveries: edge.relay.backlog(),
+        }
     }
 
     /// Why no mail can be accepted just now, if so.
@@ -217,8 +249,8 @@ impl Edge {
     }
 }
 
-async fn bind(listener: &ListenerConfig) -> Result<TcpListener> {
-    TcpListener::bind(listener.address).await.with_context(|| {
+async fn bind(host: &Host, listener: &ListenerConfig) -> Result<opes_host::Listener> {
+    host.network.bind(listener.address).await.with_context(|| {
         format!(
             "listener `{}` cannot listen on {}\n  help: another program has this port, or the address is not this machine's; choose another `address`",
             listener.name, listener.address
@@ -308,7 +340,11 @@ fn content_limits(config: &EdgeConfig) -> Result<Limits> {
     })
 }
 
-fn relay_config(config: &EdgeConfig, deliveries: Option<OnEvent>) -> Result<RelayConfig> {
+fn relay_config(
+    config: &EdgeConfig,
+    deliveries: Option<OnEvent>,
+    host: &Host,
+) -> Result<RelayConfig> {
     let route = match (&config.delivery.maildir, &config.delivery.next_hop) {
         (Some(dir), _) => {
             // The relay would wait for it, as for a volume that is mounted late; at the start it is more likely a typing error.
@@ -326,6 +362,7 @@ fn relay_config(config: &EdgeConfig, deliveries: Option<OnEvent>) -> Result<Rela
     let connections_max = config.delivery.connections_max;
     Ok(RelayConfig {
         connections_max,
+        host: host.clone(),
         ..RelayConfig::new(route, &config.hostname, on_event)
     })
 }
