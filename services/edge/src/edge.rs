@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use opes_content::{Budget, Limits};
-use opes_relay::{DeliveryEvent, OnEvent, Relay, RelayConfig, Route, Tls};
+use opes_relay::{
+    DeliveryEvent, OnEvent, Relay, RelayConfig, ReportResult, Reports, Route, Senders, Tls,
+};
 use opes_smtp::reply::Reply;
 use opes_smtp::server;
 use opes_spool::{Spool, SpoolConfig};
@@ -19,8 +21,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Users;
-use crate::config::{Acceptance, EdgeConfig, ListenerConfig, ListenerProtocol};
-use crate::metrics::Metrics;
+use crate::config::{Acceptance, BounceSenders, EdgeConfig, ListenerConfig, ListenerProtocol};
+use crate::incidents::Incidents;
+use crate::metrics::{ByBounce, Metrics};
+use crate::notify::Notifier;
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
 use crate::{listener, tls};
@@ -39,6 +43,8 @@ pub(crate) struct Edge {
     pub(crate) draining: CancellationToken,
     pub(crate) session_permits: Arc<Semaphore>,
     pub(crate) sessions: TaskTracker,
+    pub(crate) notifier: Notifier,
+    pub(crate) incidents: Incidents,
     reporter: Option<Reporter>,
     /// Microseconds since 1970: with the second alone, a quick restart would give ids again, and quarantine files are named after them.
     started: u128,
@@ -86,12 +92,13 @@ pub async fn start(
             Arc::new(shared(&config, listener, &closing)?),
         ));
     }
+    let incidents = Incidents::start(config.incidents.file.as_deref()).await?;
     let (spool, recovered) = Spool::open(&config.spool, SpoolConfig::default()).context("spool")?;
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
     }
     let relay = Relay::start(
-        relay_config(&config, hooks.deliveries)?,
+        relay_config(&config, hooks.deliveries, &metrics)?,
         spool.clone(),
         recovered,
     );
@@ -106,6 +113,8 @@ pub async fn start(
         draining: CancellationToken::new(),
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
+        notifier: Notifier::new(&config.notifications),
+        incidents,
         reporter: hooks.reporter,
         started: SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -154,6 +163,14 @@ impl EdgeHandle {
             tracing::warn!("sessions still open at the end of drainTimeout are cut");
         }
         self.edge.relay.shutdown(deadline).await;
+        if tokio::time::timeout(deadline, self.edge.incidents.finish())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "incidents still waiting for their file at the end of drainTimeout are in the log only"
+            );
+        }
         self.closing.cancel();
     }
 }
@@ -274,6 +291,8 @@ fn smtp_config(
             server::AuthMode::Off
         },
         auth_required: submission,
+        // Cut-through keeps nothing, so it could not report what the next hop does not (RFC 3461 §5.2.2).
+        dsn: listener.delivery == Acceptance::Spool,
         ..server::Config::new(&config.hostname, protocol)
     }
 }
@@ -295,7 +314,11 @@ fn content_limits(config: &EdgeConfig) -> Result<Limits> {
     })
 }
 
-fn relay_config(config: &EdgeConfig, deliveries: Option<OnEvent>) -> Result<RelayConfig> {
+fn relay_config(
+    config: &EdgeConfig,
+    deliveries: Option<OnEvent>,
+    metrics: &Arc<Metrics>,
+) -> Result<RelayConfig> {
     let route = match (&config.delivery.maildir, &config.delivery.next_hop) {
         (Some(dir), _) => {
             // The relay would wait for it, as for a volume that is mounted late; at the start it is more likely a typing error.
@@ -313,8 +336,28 @@ fn relay_config(config: &EdgeConfig, deliveries: Option<OnEvent>) -> Result<Rela
     let connections_max = config.delivery.connections_max;
     Ok(RelayConfig {
         connections_max,
+        reports: reports(config, metrics),
         ..RelayConfig::new(route, &config.hostname, on_event)
     })
+}
+
+fn reports(config: &EdgeConfig, metrics: &Arc<Metrics>) -> Reports {
+    let metrics = Arc::clone(metrics);
+    Reports {
+        senders: match config.bounces.senders {
+            BounceSenders::All => Senders::All,
+            BounceSenders::Known => Senders::Known {
+                domains: config.domains.clone(),
+            },
+            BounceSenders::None => Senders::Nobody,
+        },
+        postmaster: config.bounces.postmaster.clone(),
+        system: config.system.clone(),
+        on_result: Arc::new(move |result: ReportResult| {
+            let result = result.into();
+            metrics.bounces.get_or_create(&ByBounce { result }).inc();
+        }),
+    }
 }
 
 fn next_hop(text: &str, lmtp: bool) -> Result<Route> {
