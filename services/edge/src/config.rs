@@ -34,6 +34,9 @@ pub struct EdgeConfig {
     /// Folder with `OpesRule` and `CalloutService` objects. None: no rules.
     #[serde(default)]
     pub rules: Option<PathBuf>,
+    /// What we show to callout services that want TLS, and whom we believe. None: such services are refused.
+    #[serde(default)]
+    pub callouts: Option<CalloutsConfig>,
     /// Octets of mail data that all sessions together may hold in memory.
     #[serde(default = "default_memory_budget", deserialize_with = "octets")]
     pub memory_budget: u64,
@@ -46,6 +49,10 @@ pub struct EdgeConfig {
     /// Sessions open at once; one more is answered 421.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: usize,
+    /// From the last octet of a message to our reply: what callouts get at most, all together. A message that is not stored by then is
+    /// not accepted. Clients wait ten minutes (RFC 5321 §4.5.3.2.6), and those that give up send again what we have.
+    #[serde(default = "default_decision", deserialize_with = "duration")]
+    pub decision_timeout: Duration,
     /// How long running sessions and deliveries get at shutdown.
     #[serde(default = "default_drain", deserialize_with = "duration")]
     pub drain_timeout: Duration,
@@ -66,10 +73,13 @@ pub struct ListenerConfig {
     /// Dialect.
     #[serde(default)]
     pub protocol: ListenerProtocol,
+    /// What happens where some recipients are to get a message and others not, and one reply is owed for all.
+    #[serde(default)]
+    pub mixed_verdicts: MixedVerdicts,
     /// What 250 after the end of data stands for.
     #[serde(default)]
     pub delivery: Acceptance,
-    /// Certificate for STARTTLS. None: STARTTLS is not offered.
+    /// Certificate for STARTTLS or implicit TLS. None: no TLS.
     #[serde(default)]
     pub tls: Option<TlsConfig>,
     /// File of `name:argon2-hash` lines for AUTH. None: AUTH is not offered.
@@ -153,6 +163,21 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// Private key.
     pub key: PathBuf,
+    /// TLS from the first octet on (RFC 8314 §3), in place of STARTTLS.
+    #[serde(default)]
+    pub implicit: bool,
+}
+
+/// Mutual TLS with callout services: PEM files, read again when they change.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CalloutsConfig {
+    /// Certificate chain that services are shown, leaf first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Authorities that the certificates of services must come from.
+    pub ca: PathBuf,
 }
 
 /// Where accepted mail goes. Exactly one of the two.
@@ -220,10 +245,12 @@ impl EdgeConfig {
             spool,
             delivery: DeliveryConfig::default(),
             rules: None,
+            callouts: None,
             memory_budget: default_memory_budget(),
             memory_per_message: default_memory_per_message(),
             admin: None,
             sessions_max: default_sessions_max(),
+            decision_timeout: default_decision(),
             drain_timeout: default_drain(),
         }
     }
@@ -317,6 +344,7 @@ impl ListenerConfig {
             name: name.into(),
             address,
             protocol,
+            mixed_verdicts: MixedVerdicts::Split,
             delivery: Acceptance::Spool,
             tls: None,
             users: None,
@@ -333,6 +361,20 @@ impl ListenerConfig {
             client_timeout: default_client_timeout(),
         }
     }
+}
+
+/// Some recipients are to get a message, others not, and the client takes one reply for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MixedVerdicts {
+    /// Ask the client for transactions of their own: 452 at RCPT where the rules tell them apart before the data, else 451 after it and
+    /// 452 when it comes again.
+    #[default]
+    Split,
+    /// Nobody gets it; the refusal is the reply.
+    RejectAll,
+    /// Everybody is answered 250, and those who were refused are held in the quarantine.
+    QuarantineRejected,
 }
 
 /// Octets of `64Ki`, `30Mi`, `1Gi` or a plain number.
@@ -399,6 +441,10 @@ fn default_memory_per_message() -> u64 {
 
 fn default_sessions_max() -> usize {
     1000
+}
+
+fn default_decision() -> Duration {
+    Duration::from_mins(4)
 }
 
 fn default_drain() -> Duration {

@@ -20,9 +20,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::Users;
 use crate::config::{Acceptance, EdgeConfig, ListenerConfig, ListenerProtocol};
+use crate::dialog::Dialog;
+use crate::engine::Advice;
 use crate::metrics::Metrics;
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
+use crate::splits::Splits;
 use crate::{listener, tls};
 
 /// What the sessions of one edge share.
@@ -39,6 +42,7 @@ pub(crate) struct Edge {
     pub(crate) draining: CancellationToken,
     pub(crate) session_permits: Arc<Semaphore>,
     pub(crate) sessions: TaskTracker,
+    pub(crate) splits: Splits,
     reporter: Option<Reporter>,
     /// Microseconds since 1970: with the second alone, a quick restart would give ids again, and quarantine files are named after them.
     started: u128,
@@ -59,7 +63,6 @@ pub(crate) struct Listener {
 pub struct EdgeHandle {
     edge: Arc<Edge>,
     addresses: Vec<(String, SocketAddr)>,
-    closing: CancellationToken,
 }
 
 /// Hooks of the program that embeds an edge.
@@ -78,13 +81,9 @@ pub async fn start(
     metrics: Arc<Metrics>,
     hooks: Hooks,
 ) -> Result<EdgeHandle> {
-    let closing = CancellationToken::new();
     let mut bound = Vec::new();
     for listener in &config.listeners {
-        bound.push((
-            bind(listener).await?,
-            Arc::new(shared(&config, listener, &closing)?),
-        ));
+        bound.push((bind(listener).await?, Arc::new(shared(&config, listener)?)));
     }
     let (spool, recovered) = Spool::open(&config.spool, SpoolConfig::default()).context("spool")?;
     if !recovered.is_empty() {
@@ -106,6 +105,7 @@ pub async fn start(
         draining: CancellationToken::new(),
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
+        splits: Splits::default(),
         reporter: hooks.reporter,
         started: SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -119,11 +119,7 @@ pub async fn start(
         addresses.push((shared.config.name.clone(), socket.local_addr()?));
         tokio::spawn(listener::accept(Arc::clone(&edge), shared, socket));
     }
-    Ok(EdgeHandle {
-        edge,
-        addresses,
-        closing,
-    })
+    Ok(EdgeHandle { edge, addresses })
 }
 
 impl EdgeHandle {
@@ -154,7 +150,6 @@ impl EdgeHandle {
             tracing::warn!("sessions still open at the end of drainTimeout are cut");
         }
         self.edge.relay.shutdown(deadline).await;
-        self.closing.cancel();
     }
 }
 
@@ -179,6 +174,21 @@ impl Edge {
         let reason = self.unhealthy_reason()?;
         tracing::warn!(listener = %listener.name, reason, "no mail is taken for now");
         Some(Reply::INSUFFICIENT_STORAGE)
+    }
+
+    /// Passes on what services want people to be told.
+    pub(crate) fn advise(&self, dialog: &Dialog, advice: Vec<Advice>) {
+        for advice in advice {
+            tracing::info!(
+                session_id = dialog.id,
+                rule = advice.rule,
+                service = advice.service,
+                notifications = advice.notifications.len(),
+                recipients = advice.recipients.len(),
+                incident = advice.incident,
+                "advice"
+            );
+        }
     }
 
     pub(crate) fn report(&self, report: &MessageReport) {
@@ -216,14 +226,10 @@ async fn bind(listener: &ListenerConfig) -> Result<TcpListener> {
     })
 }
 
-fn shared(
-    config: &EdgeConfig,
-    listener: &ListenerConfig,
-    closing: &CancellationToken,
-) -> Result<Listener> {
+fn shared(config: &EdgeConfig, listener: &ListenerConfig) -> Result<Listener> {
     let context = || format!("listener `{}`", listener.name);
     let tls = match &listener.tls {
-        Some(files) => Some(tls::acceptor(files, closing.clone()).with_context(context)?),
+        Some(files) => Some(tls::acceptor(files).with_context(context)?),
         None => None,
     };
     let users = match &listener.users {

@@ -95,7 +95,7 @@ impl Draft<'_> {
         let field = render::field(name, value)?;
         match self.message.named(name).get(index as usize) {
             Some(old) => {
-                let (start, end) = old.value.clone();
+                let (start, end) = old.value;
                 let new = &field[name.len() + 1..field.len() - 2];
                 self.change(start, end, new, Place::Octets);
             }
@@ -148,7 +148,8 @@ impl Draft<'_> {
         if end > self.message.octets.len() as u64 {
             return Err(Refusal::Outside);
         }
-        let (start, end) = (splice.offset as usize, end as usize);
+        let at = |offset: u64| usize::try_from(offset).unwrap();
+        let (start, end) = (at(splice.offset), at(end));
         self.change(start, end, splice.replacement.to_vec(), Place::Octets);
         Ok(())
     }
@@ -267,15 +268,12 @@ fn build<C: std::borrow::Borrow<Change>>(octets: &[u8], changes: &[C]) -> Vec<u8
                 made.extend_from_slice(&change.octets);
             }
         }
-        match changes.iter().filter(here).find(|c| c.end > at) {
-            Some(change) => {
-                made.extend_from_slice(&change.octets);
-                at = change.end;
-            }
-            None => {
-                made.extend(octets.get(at));
-                at += 1;
-            }
+        if let Some(change) = changes.iter().filter(here).find(|c| c.end > at) {
+            made.extend_from_slice(&change.octets);
+            at = change.end;
+        } else {
+            made.extend(octets.get(at));
+            at += 1;
         }
     }
     made
