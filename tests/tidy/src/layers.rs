@@ -31,6 +31,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes-mime", Layer::Core),
     ("opes-ocp", Layer::Core),
     ("opes-rules", Layer::Core),
+    ("opes-trace", Layer::Core),
     ("opes-content", Layer::Shell),
     ("opes-spool", Layer::Shell),
     ("opes-relay", Layer::Shell),
