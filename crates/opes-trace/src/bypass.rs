@@ -117,7 +117,7 @@ impl BypassRequest {
     /// unknown means all of them (R3897-18, -22).
     pub fn resolve<'a>(
         &self,
-        services: impl Iterator<Item = (&'a str, &'a AgentUri)> + Clone,
+        services: &(impl Iterator<Item = (&'a str, &'a AgentUri)> + Clone),
     ) -> Bypass {
         let Self::Named(uris) = self else {
             return Bypass::All;

@@ -67,7 +67,9 @@ impl HeaderTrace {
             let length = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
             let line = rest.get(..length).unwrap_or_default();
             if !line.starts_with(b" ") && !line.starts_with(b"\t") {
-                found.close(open.take(), start);
+                if let Some(open) = open.take() {
+                    found.close(open, start);
+                }
                 if matches!(line, b"\r\n" | b"\n") {
                     found.complete = true;
                     return found;
@@ -76,14 +78,14 @@ impl HeaderTrace {
             }
             start += length;
         }
-        found.close(open, start);
+        if let Some(open) = open {
+            found.close(open, start);
+        }
         found
     }
 
-    fn close(&mut self, open: Option<Open>, end: usize) {
-        let Some(Open { name, start, value }) = open else {
-            return;
-        };
+    fn close(&mut self, open: Open, end: usize) {
+        let Open { name, start, value } = open;
         match name {
             Name::Trace(kind) => self.fields.push(TraceField {
                 kind,

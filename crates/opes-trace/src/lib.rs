@@ -30,5 +30,3 @@ pub const SYSTEM_FIELD: &str = "OPES-System";
 pub const VIA_FIELD: &str = "OPES-Via";
 /// Field that asks for a bypass (RFC 4236 §5, R4902-22).
 pub const BYPASS_FIELD: &str = "OPES-Bypass";
-/// EHLO keyword and MAIL parameter that ask for a bypass (R4902-23).
-pub const BYPASS_KEYWORD: &str = "OPESBYPASS";

@@ -48,6 +48,7 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"LHLO client.example.org\r\n",
         b"MAIL FROM:<a@example.org>\r\n",
         b"MAIL FROM:<a@example.org> SIZE=70\r\n",
+        b"MAIL FROM:<a@example.org> OPESBYPASS=*\r\n",
         b"RCPT TO:<b@example.com>\r\n",
         b"RCPT TO:<\r\n",
         b"DATA\r\n",

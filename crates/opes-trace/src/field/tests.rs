@@ -76,7 +76,7 @@ fn a_crowd_of_services_is_counted() {
         services: vec![ran; VIA_SERVICES_MAX + 3],
     };
     let field = via.field();
-    let entries = Entry::parse_list(&unfolded(field["OPES-Via:".len()..].as_bytes())).unwrap();
+    let entries = Entry::parse_list(&unfolded(&field.as_bytes()["OPES-Via:".len()..])).unwrap();
     assert_eq!(entries.len(), 1 + VIA_SERVICES_MAX);
     assert_eq!(entries[0].parameter("more"), Some("3"));
 }
@@ -105,7 +105,7 @@ proptest! {
             let words = line.trim_start().split(' ').count();
             prop_assert!(line.len() <= LINE_OCTETS_PREFERRED || words <= 2 || id.contains(' '));
         }
-        let entries = Entry::parse_list(&unfolded(field["OPES-Via:".len()..].as_bytes())).unwrap();
+        let entries = Entry::parse_list(&unfolded(&field.as_bytes()["OPES-Via:".len()..])).unwrap();
         prop_assert_eq!(entries.len(), 1 + services.len());
         for (entry, ran) in entries.iter().skip(1).zip(&services) {
             prop_assert_eq!(&entry.uri, ran.service);
