@@ -120,6 +120,7 @@ impl Connection {
             }),
             recipients: Vec::new(),
             annotations: self.mail.annotations.clone(),
+            bypass: None,
         }
     }
 

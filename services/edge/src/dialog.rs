@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use opes_proto::smtp;
 use opes_rules::{Facts, Headers, Point, Recipient, Sender};
+use opes_trace::Bypass;
 
 use crate::stages::Annotations;
 
@@ -31,6 +32,8 @@ pub(crate) struct Dialog {
     pub(crate) mail_from: Option<Path>,
     pub(crate) recipients: Vec<Path>,
     pub(crate) annotations: BTreeMap<String, String>,
+    /// What an authenticated sender asked to have left out.
+    pub(crate) bypass: Option<Arc<Bypass>>,
 }
 
 impl Dialog {
@@ -101,6 +104,7 @@ impl Dialog {
             size: content.size,
             headers: content.headers,
             annotations: Some(&self.annotations),
+            bypass: self.bypass.as_deref(),
         })
     }
 }

@@ -23,6 +23,7 @@ use crate::config::{Acceptance, EdgeConfig, ListenerConfig, ListenerProtocol};
 use crate::metrics::Metrics;
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
+use crate::trace::Tracer;
 use crate::{listener, tls};
 
 /// What the sessions of one edge share.
@@ -30,6 +31,7 @@ pub(crate) struct Edge {
     pub(crate) config: EdgeConfig,
     pub(crate) routing: ArcSwap<Routing>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tracer: Tracer,
     pub(crate) budget: Budget,
     pub(crate) content_limits: Arc<Limits>,
     pub(crate) spool: Spool,
@@ -98,6 +100,7 @@ pub async fn start(
     let edge = Arc::new(Edge {
         routing: ArcSwap::from_pointee(routing),
         metrics,
+        tracer: Tracer::new(&config).with_context(|| format!("system `{}`", config.system))?,
         budget: Budget::new(config.memory_budget),
         content_limits: Arc::new(content_limits(&config)?),
         spool,
@@ -274,6 +277,7 @@ fn smtp_config(
             server::AuthMode::Off
         },
         auth_required: submission,
+        opes_bypass: config.bypass.is_some(),
         ..server::Config::new(&config.hostname, protocol)
     }
 }

@@ -25,6 +25,7 @@ mod session;
 mod stages;
 mod stream;
 mod tls;
+mod trace;
 
 pub use auth::hash as password_hash;
 pub use edge::{EdgeHandle, Hooks, start};
