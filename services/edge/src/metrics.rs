@@ -9,6 +9,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::report::MessageOutcome;
+use crate::trace::TraceMetrics;
 
 /// How a message, or a command that a rule refused, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -78,6 +79,7 @@ pub struct Metrics {
     pub(crate) permissions_refused: Family<ByRule, Counter>,
     pub(crate) rules_skipped: Family<ByRule, Counter>,
     pub(crate) observers_dropped: Counter,
+    pub(crate) trace: TraceMetrics,
 }
 
 impl Metrics {
@@ -96,6 +98,7 @@ impl Metrics {
             permissions_refused: Family::default(),
             rules_skipped: Family::default(),
             observers_dropped: Counter::default(),
+            trace: TraceMetrics::default(),
         };
         metrics.declare(registry);
         metrics
@@ -110,6 +113,7 @@ impl Metrics {
     }
 
     fn declare(&self, registry: &mut Registry) {
+        self.trace.declare(registry);
         registry.register(
             "opes_sessions",
             "SMTP sessions open now",

@@ -3,6 +3,7 @@
 //! The edge alone writes trace: `OPES-System` goes in front of the mail data before any service sees it, `OPES-Via` on top when all have
 //! returned (`seal`). Services have no say in either. Decisions: docs/adr/0008-trace-and-bypass.md.
 
+mod metrics;
 mod seal;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,8 @@ use opes_trace::{
 
 use crate::config::{BypassConfig, EdgeConfig};
 
-pub(crate) use seal::{Pass, SealError, seal};
+pub(crate) use metrics::TraceMetrics;
+pub(crate) use seal::{Pass, SealError, Sealed, seal};
 
 /// Reason in the trace: whoever asked may not.
 const REASON_UNAUTHORIZED: &str = "unauthorized";

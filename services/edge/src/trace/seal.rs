@@ -7,7 +7,7 @@ use opes_content::{ContentError, View};
 use opes_mime::{Rope, RopeError, Splice};
 use opes_trace::{Guard, HeaderTrace};
 
-use super::{Agents, Tracer};
+use super::{Agents, Asked, Tracer};
 
 /// Trace fields from which on a message is in a loop; RFC 5321 §6.3 wants the limit at 100 at least.
 const HOPS_MAX: usize = 100;
@@ -50,8 +50,8 @@ pub(crate) struct Sealed {
     pub(crate) forged: usize,
     /// Fields with our name that the message came with.
     pub(crate) inherited: usize,
-    /// Somebody asked for a bypass who may not, or unreadably.
-    pub(crate) bypass_refused: bool,
+    /// What its sender asked to have left out.
+    pub(crate) asked: Asked,
 }
 
 /// Why a copy cannot leave.
@@ -105,7 +105,7 @@ pub(crate) async fn seal(view: &View, pass: &Pass<'_>) -> Result<Sealed, SealErr
         restored: findings.restore,
         forged: findings.forged,
         inherited: findings.inherited,
-        bypass_refused: asked.refused.is_some(),
+        asked,
     })
 }
 
