@@ -49,6 +49,10 @@ pub struct EdgeConfig {
     /// Sessions open at once; one more is answered 421.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: usize,
+    /// From the last octet of a message to our reply: what callouts get at most, all together. A message that is not stored by then is
+    /// not accepted. Clients wait ten minutes (RFC 5321 §4.5.3.2.6), and those that give up send again what we have.
+    #[serde(default = "default_decision", deserialize_with = "duration")]
+    pub decision_timeout: Duration,
     /// How long running sessions and deliveries get at shutdown.
     #[serde(default = "default_drain", deserialize_with = "duration")]
     pub drain_timeout: Duration,
@@ -65,6 +69,9 @@ pub struct ListenerConfig {
     /// Dialect.
     #[serde(default)]
     pub protocol: ListenerProtocol,
+    /// What happens where some recipients are to get a message and others not, and one reply is owed for all.
+    #[serde(default)]
+    pub mixed_verdicts: MixedVerdicts,
     /// What 250 after the end of data stands for.
     #[serde(default)]
     pub delivery: Acceptance,
@@ -215,6 +222,7 @@ impl EdgeConfig {
             memory_per_message: default_memory_per_message(),
             admin: None,
             sessions_max: default_sessions_max(),
+            decision_timeout: default_decision(),
             drain_timeout: default_drain(),
         }
     }
@@ -329,6 +337,7 @@ impl ListenerConfig {
             name: name.into(),
             address,
             protocol,
+            mixed_verdicts: MixedVerdicts::Split,
             delivery: Acceptance::Spool,
             tls: None,
             users: None,
@@ -338,6 +347,20 @@ impl ListenerConfig {
             client_timeout: default_client_timeout(),
         }
     }
+}
+
+/// Some recipients are to get a message, others not, and the client takes one reply for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MixedVerdicts {
+    /// Ask the client for transactions of their own: 452 at RCPT where the rules tell them apart before the data, else 451 after it and
+    /// 452 when it comes again.
+    #[default]
+    Split,
+    /// Nobody gets it; the refusal is the reply.
+    RejectAll,
+    /// Everybody is answered 250, and those who were refused are held in the quarantine.
+    QuarantineRejected,
 }
 
 /// Octets of `64Ki`, `30Mi`, `1Gi` or a plain number.
@@ -409,6 +432,10 @@ fn default_memory_per_message() -> u64 {
 
 fn default_sessions_max() -> usize {
     1000
+}
+
+fn default_decision() -> Duration {
+    Duration::from_mins(4)
 }
 
 fn default_drain() -> Duration {

@@ -20,9 +20,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::Users;
 use crate::config::{Acceptance, EdgeConfig, ListenerConfig, ListenerProtocol};
+use crate::dialog::Dialog;
+use crate::engine::Advice;
 use crate::metrics::Metrics;
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
+use crate::splits::Splits;
 use crate::trace::Tracer;
 use crate::{listener, tls};
 
@@ -31,7 +34,7 @@ pub(crate) struct Edge {
     pub(crate) config: EdgeConfig,
     pub(crate) routing: ArcSwap<Routing>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) tracer: Tracer,
+    pub(crate) tracer: Arc<Tracer>,
     pub(crate) budget: Budget,
     pub(crate) content_limits: Arc<Limits>,
     pub(crate) spool: Spool,
@@ -41,6 +44,7 @@ pub(crate) struct Edge {
     pub(crate) draining: CancellationToken,
     pub(crate) session_permits: Arc<Semaphore>,
     pub(crate) sessions: TaskTracker,
+    pub(crate) splits: Splits,
     reporter: Option<Reporter>,
     /// Microseconds since 1970: with the second alone, a quick restart would give ids again, and quarantine files are named after them.
     started: u128,
@@ -100,7 +104,9 @@ pub async fn start(
     let edge = Arc::new(Edge {
         routing: ArcSwap::from_pointee(routing),
         metrics,
-        tracer: Tracer::new(&config).with_context(|| format!("system `{}`", config.system))?,
+        tracer: Arc::new(
+            Tracer::new(&config).with_context(|| format!("system `{}`", config.system))?,
+        ),
         budget: Budget::new(config.memory_budget),
         content_limits: Arc::new(content_limits(&config)?),
         spool,
@@ -109,6 +115,7 @@ pub async fn start(
         draining: CancellationToken::new(),
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
+        splits: Splits::default(),
         reporter: hooks.reporter,
         started: SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -182,6 +189,21 @@ impl Edge {
         let reason = self.unhealthy_reason()?;
         tracing::warn!(listener = %listener.name, reason, "no mail is taken for now");
         Some(Reply::INSUFFICIENT_STORAGE)
+    }
+
+    /// Passes on what services want people to be told.
+    pub(crate) fn advise(&self, dialog: &Dialog, advice: Vec<Advice>) {
+        for advice in advice {
+            tracing::info!(
+                session_id = dialog.id,
+                rule = advice.rule,
+                service = advice.service,
+                notifications = advice.notifications.len(),
+                recipients = advice.recipients.len(),
+                incident = advice.incident,
+                "advice"
+            );
+        }
     }
 
     pub(crate) fn report(&self, report: &MessageReport) {

@@ -19,8 +19,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::acceptance::{self, Origin};
 use crate::content::Incoming;
 use crate::edge::{Edge, Listener};
+use crate::engine::Annotations;
 use crate::mail::Mail;
 use crate::stream::ClientStream;
+use crate::trace::Calls;
 
 /// Octets that one read may bring. Replies and small messages fit; large mail data comes in slices of this size.
 const READ_OCTETS: usize = 32 << 10;
@@ -43,6 +45,10 @@ pub(crate) struct Connection {
     /// On log lines, in `Received`, in the context of callouts.
     pub(crate) id: String,
     pub(crate) core: Session,
+    /// What services said of the session before its first transaction.
+    pub(crate) annotations: Annotations,
+    /// Services that were called before it.
+    pub(crate) calls: Calls,
     /// The transaction's state outside the core.
     pub(crate) mail: Mail,
     /// MAIL commands so far; numbers the transactions of the session.
@@ -83,6 +89,8 @@ impl Connection {
             client,
             id,
             core,
+            annotations: Annotations::new(),
+            calls: Calls::default(),
             mail: Mail::default(),
             transactions: 0,
             stream: Some(stream),
@@ -190,7 +198,7 @@ impl Connection {
                 Response::Content(ContentReply::One(Reply::LOCAL_ERROR))
             }
             // Fits every question, the one about the content too.
-            _ => Response::Refuse(Reply::SERVICE_UNAVAILABLE),
+            _ => Response::Refuse(self.refusal(&Reply::SERVICE_UNAVAILABLE)),
         };
         if let Err(error) = self.core.respond(fallback) {
             opes_telemetry::bug!("the core took neither an answer nor its fallback", %error);
@@ -238,7 +246,8 @@ impl Connection {
     fn begin_content(&mut self) {
         let dialog = Arc::new(self.dialog());
         let routing = self.routing();
-        self.mail.incoming = Some(Incoming::begin(&self.edge, routing, dialog));
+        let envelope = std::mem::take(&mut self.mail.envelope);
+        self.mail.incoming = Some(Incoming::begin(&self.edge, routing, dialog, envelope));
     }
 
     async fn finish_content(&mut self) -> ContentReply {
@@ -274,6 +283,8 @@ impl Connection {
             server_name: tls.server_name().map(str::to_owned),
         };
         self.stream = Some(ClientStream::Tls(Box::new(stream)));
+        // What was learnt in the clear counts no more (RFC 3207 §4.2).
+        self.annotations.clear();
         self.core.tls_established(info);
         Ok(())
     }

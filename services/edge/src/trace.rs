@@ -3,6 +3,7 @@
 //! The edge alone writes trace: `OPES-System` goes in front of the mail data before any service sees it, `OPES-Via` on top when all have
 //! returned (`seal`). Services have no say in either. Decisions: docs/adr/0008-trace-and-bypass.md.
 
+mod calls;
 mod metrics;
 mod seal;
 
@@ -11,16 +12,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use opes_content::{ContentError, View};
 use opes_rules::RoutingTable;
 use opes_smtp::limits::{BYPASS_KEYWORD, REPLY_LINES_MAX};
 use opes_smtp::reply::Reply;
 use opes_trace::{
-    AgentUri, Bypass, BypassMark, BypassRequest, BypassSyntax, Identity, Ran, SystemTrace,
-    UriError, Via,
+    AgentUri, Bypass, BypassMark, BypassRequest, BypassSyntax, HeaderTrace, Identity, Ran,
+    SystemTrace, UriError, Via,
 };
 
 use crate::config::{BypassConfig, EdgeConfig};
+use crate::dialog::Dialog;
 
+use seal::read_header;
+
+pub(crate) use calls::Calls;
 pub(crate) use metrics::TraceMetrics;
 pub(crate) use seal::{Pass, SealError, Sealed, seal};
 
@@ -93,6 +99,34 @@ impl Tracer {
             named.any(|named| named == "*" || named == identity)
         };
         identity.is_some_and(named) || contains(&config.networks, client)
+    }
+
+    /// As [`Tracer::may_bypass`], for the client of `dialog`.
+    pub(crate) fn may_bypass_in(&self, dialog: &Dialog) -> bool {
+        let identity = dialog.auth.as_ref().map(|auth| auth.identity.as_str());
+        self.may_bypass(dialog.client.ip(), identity)
+    }
+
+    /// What MAIL asked to have left out, if its client may ask.
+    pub(crate) fn granted(&self, dialog: &Dialog, agents: &Agents) -> Option<Arc<Bypass>> {
+        if self.bypass.is_none() || !self.may_bypass_in(dialog) {
+            return None;
+        }
+        self.asked(agents, true, dialog.mail_parameters(), None)
+            .granted
+    }
+
+    /// The same with what the header section of `view`, which is complete, asks for.
+    pub(crate) async fn granted_with_header(
+        &self,
+        dialog: &Dialog,
+        agents: &Agents,
+        view: &View,
+    ) -> Result<Option<Arc<Bypass>>, ContentError> {
+        let header = read_header(view, 0).await?;
+        let request = HeaderTrace::scan(&header).bypass_request(&header);
+        let asked = self.asked(agents, true, dialog.mail_parameters(), request);
+        Ok(asked.granted)
     }
 
     /// What the parameters of MAIL and the header section ask for, as far as they are known.

@@ -177,6 +177,14 @@ impl Reply {
     /// This recipient must be sent in a transaction of its own: 452 as for too many recipients, so that clients retry it.
     pub const SEPARATE_TRANSACTION: Self =
         reply(452, (4, 5, 3), "Send this recipient in another transaction");
+    /// What the rules decided differs between recipients, and the client takes one reply for all.
+    pub const SEPARATE_TRANSACTIONS: Self = reply(
+        451,
+        (4, 5, 3),
+        "Recipients need transactions of their own; try again",
+    );
+    /// The client may have given up waiting by now.
+    pub const DECISION_TOO_LATE: Self = reply(451, (4, 3, 2), "Decision took too long; try again");
     /// A service that must decide is away (RFC 3463 §3.4).
     pub const SERVICE_UNAVAILABLE: Self = reply(
         451,
