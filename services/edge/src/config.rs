@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use opes_smtp::limits::{ERRORS_MAX_DEFAULT, IDLE_COMMANDS_MAX_DEFAULT};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// Everything an edge is started with.
@@ -30,6 +31,15 @@ pub struct EdgeConfig {
     pub spool: PathBuf,
     /// Where accepted mail goes.
     pub delivery: DeliveryConfig,
+    /// Who is told of mail that cannot be delivered.
+    #[serde(default)]
+    pub bounces: BouncesConfig,
+    /// What services may have us write to people.
+    #[serde(default)]
+    pub notifications: NotificationsConfig,
+    /// Where services' reports of incidents go besides the log.
+    #[serde(default)]
+    pub incidents: IncidentsConfig,
     /// Folder with `OpesRule` and `CalloutService` objects. None: no rules.
     #[serde(default)]
     pub rules: Option<PathBuf>,
@@ -48,6 +58,10 @@ pub struct EdgeConfig {
     /// Sessions open at once; one more is answered 421.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: usize,
+    /// From the last octet of a message to our reply: what callouts get at most, all together. A message that is not stored by then is
+    /// not accepted. Clients wait ten minutes (RFC 5321 §4.5.3.2.6), and those that give up send again what we have.
+    #[serde(default = "default_decision", deserialize_with = "duration")]
+    pub decision_timeout: Duration,
     /// How long running sessions and deliveries get at shutdown.
     #[serde(default = "default_drain", deserialize_with = "duration")]
     pub drain_timeout: Duration,
@@ -56,6 +70,10 @@ pub struct EdgeConfig {
 /// One listener.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent keys, each on or off"
+)]
 pub struct ListenerConfig {
     /// Name that rules match on.
     pub name: String,
@@ -64,6 +82,9 @@ pub struct ListenerConfig {
     /// Dialect.
     #[serde(default)]
     pub protocol: ListenerProtocol,
+    /// What happens where some recipients are to get a message and others not, and one reply is owed for all.
+    #[serde(default)]
+    pub mixed_verdicts: MixedVerdicts,
     /// What 250 after the end of data stands for.
     #[serde(default)]
     pub delivery: Acceptance,
@@ -82,6 +103,27 @@ pub struct ListenerConfig {
     /// Most recipients of a transaction (RFC 5321 §4.5.3.1.8 asks for 100 at least).
     #[serde(default = "default_recipients_max")]
     pub recipients_max: usize,
+    /// No mail without TLS (RFC 3207 §4); needs `tls`.
+    #[serde(default)]
+    pub require_tls: bool,
+    /// Offer PRDR (draft-hall-prdr-00). Without effect with `lmtp`.
+    #[serde(default = "yes")]
+    pub prdr: bool,
+    /// Offer SMTPUTF8 (RFC 6531).
+    #[serde(default = "yes")]
+    pub smtputf8: bool,
+    /// Offer CHUNKING (RFC 3030).
+    #[serde(default = "yes")]
+    pub chunking: bool,
+    /// Offer DSN (RFC 3461).
+    #[serde(default)]
+    pub dsn: bool,
+    /// Protocol errors of one session before 421 (RFC 5321 §4.3.2).
+    #[serde(default = "default_errors_max")]
+    pub errors_max: u32,
+    /// Commands between two messages that bring no mail forward, before 421.
+    #[serde(default = "default_idle_commands_max")]
+    pub idle_commands_max: u32,
     /// How long a client may be silent (RFC 5321 §4.5.3.2.7: at least 5 minutes).
     #[serde(default = "default_client_timeout", deserialize_with = "duration")]
     pub client_timeout: Duration,
@@ -165,6 +207,59 @@ pub struct DeliveryConfig {
     pub connections_max: usize,
 }
 
+/// Who is told of mail that cannot be delivered (RFC 5321 §6.1).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct BouncesConfig {
+    /// Which senders get delivery reports.
+    pub senders: BounceSenders,
+    /// Gets our own reports that cannot be delivered. None: they are logged and counted.
+    pub postmaster: Option<String>,
+}
+
+/// Which senders get delivery reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BounceSenders {
+    /// All.
+    #[default]
+    All,
+    /// Who sent with AUTH, and addresses of `domains`.
+    Known,
+    /// None.
+    None,
+}
+
+/// Notifications that services ask for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct NotificationsConfig {
+    /// Gets those for the administrator. None: they are dropped and counted.
+    pub administrator: Option<String>,
+    /// Most to one address in an hour; 0 = none.
+    pub per_recipient_per_hour: u32,
+    /// Most that one rule may cause in an hour; 0 = none.
+    pub per_rule_per_hour: u32,
+}
+
+/// Reports of incidents.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct IncidentsConfig {
+    /// A file that gets a line of JSON for each. None: they are in the log only.
+    pub file: Option<PathBuf>,
+}
+
+impl Default for NotificationsConfig {
+    fn default() -> Self {
+        Self {
+            administrator: None,
+            per_recipient_per_hour: 6,
+            per_rule_per_hour: 100,
+        }
+    }
+}
+
 /// Why a configuration cannot be used. Names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -211,12 +306,16 @@ impl EdgeConfig {
             relay_networks: Vec::new(),
             spool,
             delivery: DeliveryConfig::default(),
+            bounces: BouncesConfig::default(),
+            notifications: NotificationsConfig::default(),
+            incidents: IncidentsConfig::default(),
             rules: None,
             callouts: None,
             memory_budget: default_memory_budget(),
             memory_per_message: default_memory_per_message(),
             admin: None,
             sessions_max: default_sessions_max(),
+            decision_timeout: default_decision(),
             drain_timeout: default_drain(),
         }
     }
@@ -257,6 +356,21 @@ impl EdgeConfig {
                 "write `delivery: { nextHop: \"HOST:PORT\" }` or `delivery: { maildir: DIR }`",
             ));
         }
+        for (field, address) in [
+            ("bounces.postmaster", &self.bounces.postmaster),
+            (
+                "notifications.administrator",
+                &self.notifications.administrator,
+            ),
+        ] {
+            if address.as_deref().is_some_and(|text| !is_mailbox(text)) {
+                return Err(value(
+                    field,
+                    "is not an address",
+                    "write LOCAL-PART@DOMAIN, for example postmaster@example.com",
+                ));
+            }
+        }
         for (index, listener) in self.listeners.iter().enumerate() {
             if self
                 .listeners
@@ -275,6 +389,20 @@ impl EdgeConfig {
                     &format!("listeners[{index}].delivery"),
                     "cutThrough needs a next hop",
                     "set `delivery.nextHop`, or leave this listener at `delivery: spool`",
+                ));
+            }
+            if listener.require_tls && listener.tls.is_none() {
+                return Err(value(
+                    &format!("listeners[{index}].requireTls"),
+                    "nobody could ever send mail: the listener has no certificate",
+                    "set `tls: { certificate: FILE, key: FILE }`, or leave `requireTls` out",
+                ));
+            }
+            if listener.errors_max == 0 || listener.idle_commands_max == 0 {
+                return Err(value(
+                    &format!("listeners[{index}]"),
+                    "`errorsMax` and `idleCommandsMax` must be at least 1",
+                    "leave them out for the defaults, 20 and 100",
                 ));
             }
             if listener.protocol == ListenerProtocol::Submission && listener.users.is_none() {
@@ -296,15 +424,41 @@ impl ListenerConfig {
             name: name.into(),
             address,
             protocol,
+            mixed_verdicts: MixedVerdicts::Split,
             delivery: Acceptance::Spool,
             tls: None,
             users: None,
             proxy_from: Vec::new(),
             size_max: default_size_max(),
             recipients_max: default_recipients_max(),
+            require_tls: false,
+            prdr: yes(),
+            smtputf8: yes(),
+            chunking: yes(),
+            dsn: false,
+            errors_max: default_errors_max(),
+            idle_commands_max: default_idle_commands_max(),
             client_timeout: default_client_timeout(),
         }
     }
+}
+
+/// Some recipients are to get a message, others not, and the client takes one reply for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MixedVerdicts {
+    /// Ask the client for transactions of their own: 452 at RCPT where the rules tell them apart before the data, else 451 after it and
+    /// 452 when it comes again.
+    #[default]
+    Split,
+    /// Nobody gets it; the refusal is the reply.
+    RejectAll,
+    /// Everybody is answered 250, and those who were refused are held in the quarantine.
+    QuarantineRejected,
+}
+
+fn is_mailbox(text: &str) -> bool {
+    text.is_ascii() && opes_smtp::grammar::Mailbox::parse(text).is_some()
 }
 
 /// Octets of `64Ki`, `30Mi`, `1Gi` or a plain number.
@@ -373,6 +527,10 @@ fn default_sessions_max() -> usize {
     1000
 }
 
+fn default_decision() -> Duration {
+    Duration::from_mins(4)
+}
+
 fn default_drain() -> Duration {
     Duration::from_secs(30)
 }
@@ -391,6 +549,18 @@ fn default_client_timeout() -> Duration {
 
 fn default_connections_max() -> usize {
     20
+}
+
+fn default_errors_max() -> u32 {
+    ERRORS_MAX_DEFAULT
+}
+
+fn default_idle_commands_max() -> u32 {
+    IDLE_COMMANDS_MAX_DEFAULT
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[cfg(test)]
@@ -432,6 +602,28 @@ mod tests {
     fn submission_without_users_is_refused() {
         let message = error(&SMALLEST.replace("name: mx,", "name: mx, protocol: submission,"));
         assert!(message.contains("listeners[0].users"), "{message}");
+    }
+
+    #[test]
+    fn tls_that_nobody_can_start_is_not_required() {
+        let message = error(&SMALLEST.replace("name: mx,", "name: mx, requireTls: true,"));
+        assert!(message.contains("listeners[0].requireTls"), "{message}");
+        let message = error(&SMALLEST.replace("name: mx,", "name: mx, errorsMax: 0,"));
+        assert!(message.contains("errorsMax"), "{message}");
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused() {
+        for (key, field) in [
+            ("bounces: { postmaster", "bounces.postmaster"),
+            (
+                "notifications: { administrator",
+                "notifications.administrator",
+            ),
+        ] {
+            let message = error(&format!("{key}: nobody }}\n{SMALLEST}"));
+            assert!(message.contains(field), "{message}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use opes_smtp::auth::Credentials;
@@ -15,10 +15,12 @@ use opes_smtp::server::{
     Action, ConnectionInfo, ContentReply, RespondError, Response, Session, TlsInfo,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use crate::acceptance::{self, Origin};
 use crate::content::Incoming;
 use crate::edge::{Edge, Listener};
+use crate::engine::Annotations;
 use crate::mail::Mail;
 use crate::stream::{ClientStream, Prefixed};
 use crate::tls;
@@ -44,6 +46,8 @@ pub(crate) struct Connection {
     /// On log lines, in `Received`, in the context of callouts.
     pub(crate) id: String,
     pub(crate) core: Session,
+    /// What services said of the session before its first transaction.
+    pub(crate) annotations: Annotations,
     /// The transaction's state outside the core.
     pub(crate) mail: Mail,
     /// MAIL commands so far; numbers the transactions of the session.
@@ -81,6 +85,7 @@ impl Connection {
             client,
             id,
             core,
+            annotations: Annotations::new(),
             mail: Mail::default(),
             transactions: 0,
             stream: Some(stream),
@@ -236,7 +241,8 @@ impl Connection {
     fn begin_content(&mut self) {
         let dialog = Arc::new(self.dialog());
         let routing = self.routing();
-        self.mail.incoming = Some(Incoming::begin(&self.edge, routing, dialog));
+        let envelope = std::mem::take(&mut self.mail.envelope);
+        self.mail.incoming = Some(Incoming::begin(&self.edge, routing, dialog, envelope));
     }
 
     async fn finish_content(&mut self) -> ContentReply {
@@ -254,6 +260,8 @@ impl Connection {
         else {
             return Err(SessionEnd::Closed);
         };
+        // What was learnt in the clear counts no more (RFC 3207 §4.2).
+        self.annotations.clear();
         let stream = Prefixed::new(BytesMut::new(), stream);
         let handshake = tls::handshake(acceptor, stream, self.listener.client_timeout);
         let (stream, info) = handshake.await.map_err(SessionEnd::Tls)?;
