@@ -1,12 +1,13 @@
 //! [`ServiceClient`]: one callout from request to answer.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use opes_proto::smtp::{self, MessageStart, Part, ProfileSelection};
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::answer::answer;
 use crate::ask::{Ask, Data, Link, Lost, Open, OriginalEnd, Raw};
@@ -185,7 +186,7 @@ async fn wait(
             () = &mut over => {
                 clock.excuse(sender.as_ref());
                 let deadline = clock.deadline();
-                if tokio::time::Instant::now() >= deadline {
+                if Instant::now() >= deadline {
                     return Err(Lost::Failed(naming.timeout(clock.timeout)));
                 }
                 over.as_mut().reset(deadline);
@@ -233,8 +234,8 @@ impl Clock {
         answer
     }
 
-    fn deadline(&self) -> tokio::time::Instant {
-        (self.started + self.timeout + self.waited_before + self.waited).into()
+    fn deadline(&self) -> Instant {
+        self.started + self.timeout + self.waited_before + self.waited
     }
 }
 
@@ -309,9 +310,7 @@ fn budget_ms(request: &Request, clock: &Clock) -> u32 {
     if request.mail_data().is_some_and(|view| view.len().is_none()) {
         return 0;
     }
-    let left = clock
-        .deadline()
-        .saturating_duration_since(tokio::time::Instant::now());
+    let left = clock.deadline().saturating_duration_since(Instant::now());
     u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 

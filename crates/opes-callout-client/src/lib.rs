@@ -23,7 +23,6 @@ mod naming;
 mod negotiated;
 mod pool;
 mod pulse;
-mod random;
 mod reassembly;
 mod request;
 mod sender;

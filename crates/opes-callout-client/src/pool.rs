@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use opes_host::Random;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -18,7 +19,6 @@ use crate::config::{ServiceClientConfig, Source};
 use crate::connection::Handle;
 use crate::error::CalloutError;
 use crate::naming::Naming;
-use crate::random::Random;
 
 mod keeper;
 mod names;
@@ -66,6 +66,8 @@ impl Pool {
             host: None,
         };
         let sources = sources(&config.endpoints);
+        // A sequence of its own: asking the system each time would cost more than the choice.
+        let random = Random::seeded(config.host.random.next_u64());
         let pool = Self {
             config,
             naming,
@@ -75,7 +77,7 @@ impl Pool {
             keeper: Arc::new(Notify::new()),
             names: Arc::new(Notify::new()),
             started: AtomicBool::new(false),
-            random: Random::new(),
+            random,
             epoch: Instant::now(),
         };
         pool.use_sources(&sources);
@@ -188,7 +190,7 @@ impl Pool {
     }
 
     fn decide<T>(&self, decide: impl FnOnce(&mut Core, Duration, u64) -> T) -> T {
-        let (now, random) = (self.now(), self.random.next());
+        let (now, random) = (self.now(), self.random.next_u64());
         let mut core = self.core();
         let decided = decide(&mut core, now, random);
         let wake = core.take_wake();

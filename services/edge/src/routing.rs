@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use opes_callout_client::{ClientTls, Group, ServiceClient, ServiceClientConfig};
+use opes_host::Host;
 use opes_proto::smtp;
 use opes_rules::table::Service;
 use opes_rules::{CalloutSpec, Permission, RoutingTable, Rule, Target, TlsMode};
+use opes_trace::{AgentUri, UriError};
+
+use crate::trace::Agents;
 
 /// Where services that are not named by an endpoint are to be found: name of the `CalloutService` → target.
 pub type Endpoints = BTreeMap<String, String>;
@@ -16,6 +20,7 @@ pub struct Routing {
     pub(crate) table: RoutingTable,
     /// By the name of the rule.
     bindings: HashMap<String, Binding>,
+    pub(crate) agents: Agents,
     /// By the name of the `CalloutService`.
     services: HashMap<String, Pooled>,
 }
@@ -63,25 +68,40 @@ pub enum RoutingError {
         /// Where it was to be reached.
         target: String,
     },
+    /// Services are named after the system.
+    #[error("system: `{system}` {error}")]
+    System {
+        /// As configured.
+        system: String,
+        /// What is wrong with it.
+        error: UriError,
+    },
 }
 
 impl Routing {
-    /// Makes the clients. Connections are opened when first needed. Services that want TLS are refused.
+    /// Makes the clients and names the services after `system`, an absolute URI. Connections are opened when first needed. Services that
+    /// want TLS are refused.
     pub fn new(
         table: RoutingTable,
         endpoints: &Endpoints,
         system: &str,
     ) -> Result<Self, RoutingError> {
-        Self::with_tls(table, endpoints, system, None)
+        Self::with(&Host::default(), None, table, endpoints, system)
     }
 
-    /// The same with certificates for services that want TLS.
-    pub fn with_tls(
+    /// As [`Routing::new`], with services that are reached over the network of `host`, and certificates for those that want TLS.
+    pub fn with(
+        host: &Host,
+        tls: Option<&ClientTls>,
         table: RoutingTable,
         endpoints: &Endpoints,
         system: &str,
-        tls: Option<&ClientTls>,
     ) -> Result<Self, RoutingError> {
+        let own = AgentUri::system(system).map_err(|error| RoutingError::System {
+            system: system.to_owned(),
+            error,
+        })?;
+        let agents = Agents::new(&table, &own);
         let mut services = HashMap::new();
         let mut bindings = HashMap::new();
         for rule in &table.rules {
@@ -89,7 +109,7 @@ impl Routing {
                 continue;
             };
             if !services.contains_key(&callout.service) {
-                let pooled = pooled(&table, &callout.service, endpoints, system, tls)?;
+                let pooled = pooled(host, tls, &table, &callout.service, endpoints, system)?;
                 services.insert(callout.service.clone(), pooled);
             }
             let Some(Pooled { client, .. }) = services.get(&callout.service) else {
@@ -102,6 +122,7 @@ impl Routing {
         Ok(Self {
             table,
             bindings,
+            agents,
             services,
         })
     }
@@ -142,11 +163,12 @@ impl Routing {
 }
 
 fn pooled(
+    host: &Host,
+    tls: Option<&ClientTls>,
     table: &RoutingTable,
     name: &str,
     known: &Endpoints,
     system: &str,
-    tls: Option<&ClientTls>,
 ) -> Result<Pooled, RoutingError> {
     let no_endpoint = |kind| RoutingError::NoEndpoint {
         service: name.to_owned(),
@@ -182,6 +204,7 @@ fn pooled(
         max_transactions_per_connection: service.max_transactions_per_connection,
         idempotent: service.idempotent,
         system: system.to_owned(),
+        host: host.clone(),
         ..ServiceClientConfig::new(name, "")
     };
     let client = ServiceClient::new(config);

@@ -42,6 +42,7 @@ fn draw(candidates: &[Candidate], random: u64, not: Option<usize>) -> Option<Can
 
 #[cfg(test)]
 mod tests {
+    use opes_host::Random;
     use proptest::prelude::*;
 
     use super::*;
@@ -82,12 +83,11 @@ mod tests {
             in_flight,
             weight,
         };
-        let mut state = 7_u64;
-        let mut share = |candidates: &[Candidate], of: usize| {
+        let random = Random::seeded(7);
+        let share = |candidates: &[Candidate], of: usize| {
             let mut hits = 0_u32;
             for _ in 0..10_000 {
-                state = crate::random::mix(state);
-                hits += u32::from(pick(candidates, state) == Some(of));
+                hits += u32::from(pick(candidates, random.next_u64()) == Some(of));
             }
             hits
         };

@@ -27,7 +27,7 @@ impl Pool {
 
     /// Gives back when to look again.
     fn look_after(self: &Arc<Self>) -> Option<Duration> {
-        let upkeep = self.core().upkeep(self.now(), self.random.next());
+        let upkeep = self.core().upkeep(self.now(), self.random.next_u64());
         self.on_change();
         for (id, address) in upkeep.dials {
             tokio::spawn(dial(Arc::downgrade(self), id, address));
@@ -87,7 +87,7 @@ async fn dial(pool: Weak<Pool>, id: u64, address: Address) {
 
 impl Pool {
     fn dialled(&self, id: u64, result: Result<Arc<Handle>, CalloutError>) {
-        let (now, random) = (self.now(), self.random.next());
+        let (now, random) = (self.now(), self.random.next_u64());
         let mut core = self.core();
         match result {
             Ok(handle) => {
