@@ -40,6 +40,9 @@ pub struct Envelope {
     /// W3C trace id, hexadecimal.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trace_id: String,
+    /// The release from the quarantine that put it here.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub release: String,
 }
 
 /// One recipient.

@@ -231,7 +231,7 @@ async fn hold(
     view: &View,
     advice: &smtp::Quarantine,
 ) -> Decision {
-    match quarantine::hold(&edge.quarantine, id, envelope, view, advice).await {
+    match quarantine::hold(&edge.quarantine, id, envelope, view, advice, ("", "")).await {
         Ok(()) => Decision::new(Reply::QUEUED, MessageOutcome::Quarantined(id.to_owned())),
         Err(error) => {
             tracing::error!(
@@ -373,7 +373,7 @@ pub(crate) fn next_hop(hop: &smtp::NextHop) -> Option<NextHop> {
     })
 }
 
-fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -2,12 +2,16 @@
 //!
 //! Unknown keys are refused. Durations are `30s`, `5m`; sizes `64Ki`, `30Mi` or plain octets.
 
+mod quarantine;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error as _};
+
+pub use quarantine::{ApiConfig, PostgresConfig, QuarantineConfig, S3Config};
 
 /// Everything an edge is started with.
 #[derive(Debug, Clone, Deserialize)]
@@ -45,6 +49,9 @@ pub struct EdgeConfig {
     /// Sessions open at once; one more is answered 421.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: usize,
+    /// Held messages.
+    #[serde(default)]
+    pub quarantine: QuarantineConfig,
     /// How long running sessions and deliveries get at shutdown.
     #[serde(default = "default_drain", deserialize_with = "duration")]
     pub drain_timeout: Duration,
@@ -198,6 +205,7 @@ impl EdgeConfig {
             memory_per_message: default_memory_per_message(),
             admin: None,
             sessions_max: default_sessions_max(),
+            quarantine: QuarantineConfig::default(),
             drain_timeout: default_drain(),
         }
     }
@@ -266,7 +274,7 @@ impl EdgeConfig {
                 ));
             }
         }
-        Ok(())
+        self.quarantine.check(path)
     }
 }
 
@@ -303,7 +311,7 @@ pub fn parse_octets(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is not a size; write 1000000, 64Ki, 30Mi or 1Gi"))
 }
 
-/// Duration of `500ms`, `30s`, `5m`, `2h`.
+/// Duration of `500ms`, `30s`, `5m`, `2h`, `30d`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let split = text
@@ -316,13 +324,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "s" => Some(1_000),
         "m" => Some(60_000),
         "h" => Some(3_600_000),
+        "d" => Some(24 * 3_600_000),
         _ => None,
     };
     number
         .zip(milliseconds)
         .and_then(|(n, unit)| n.checked_mul(unit))
         .map(Duration::from_millis)
-        .ok_or_else(|| format!("`{text}` is not a duration; write 500ms, 30s, 5m or 2h"))
+        .ok_or_else(|| format!("`{text}` is not a duration; write 500ms, 30s, 5m, 2h or 30d"))
 }
 
 fn octets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {

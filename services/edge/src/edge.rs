@@ -1,7 +1,6 @@
 //! One edge: what its sessions share, its listeners, start and drain.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +11,7 @@ use opes_content::{Budget, Limits};
 use opes_relay::{DeliveryEvent, OnEvent, Relay, RelayConfig, Route, Tls};
 use opes_smtp::reply::Reply;
 use opes_smtp::server;
-use opes_spool::{Spool, SpoolConfig};
+use opes_spool::{Queued, Spool, SpoolConfig};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +20,8 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Users;
 use crate::config::{Acceptance, EdgeConfig, ListenerConfig, ListenerProtocol};
 use crate::metrics::Metrics;
+use crate::quarantine::release::Parts;
+use crate::quarantine::{self, Handover, Quarantine, Releases};
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
 use crate::{listener, tls};
@@ -34,7 +35,7 @@ pub(crate) struct Edge {
     pub(crate) content_limits: Arc<Limits>,
     pub(crate) spool: Spool,
     pub(crate) relay: Relay,
-    pub(crate) quarantine: PathBuf,
+    pub(crate) quarantine: Arc<Handover>,
     /// Set when no new work is to be taken.
     pub(crate) draining: CancellationToken,
     pub(crate) session_permits: Arc<Semaphore>,
@@ -60,6 +61,7 @@ pub struct EdgeHandle {
     edge: Arc<Edge>,
     addresses: Vec<(String, SocketAddr)>,
     closing: CancellationToken,
+    releases: Option<Releases>,
 }
 
 /// Hooks of the program that embeds an edge.
@@ -69,6 +71,8 @@ pub struct Hooks {
     pub reporter: Option<Reporter>,
     /// Called for each delivery attempt's result.
     pub deliveries: Option<OnEvent>,
+    /// The store of held messages. None: they stay in `quarantine` in the spool folder.
+    pub quarantine: Option<Arc<dyn Quarantine>>,
 }
 
 /// Starts an edge: spool recovered, listeners bound, mail flowing.
@@ -90,6 +94,11 @@ pub async fn start(
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
     }
+    let handover = Handover::open(config.spool.join("quarantine"), metrics.quarantine.clone())?;
+    // Released messages wait until the store has confirmed them.
+    let (withheld, recovered): (Vec<_>, Vec<_>) = recovered
+        .into_iter()
+        .partition(|queued| hooks.quarantine.is_some() && !queued.envelope.release.is_empty());
     let relay = Relay::start(
         relay_config(&config, hooks.deliveries)?,
         spool.clone(),
@@ -102,7 +111,7 @@ pub async fn start(
         content_limits: Arc::new(content_limits(&config)?),
         spool,
         relay,
-        quarantine: config.spool.join("quarantine"),
+        quarantine: Arc::new(handover),
         draining: CancellationToken::new(),
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
@@ -114,6 +123,10 @@ pub async fn start(
         session_count: AtomicU64::new(0),
         config,
     });
+    let releases = match hooks.quarantine {
+        Some(store) => Some(start_quarantine(&edge, store, withheld)?),
+        None => None,
+    };
     let mut addresses = Vec::new();
     for (socket, shared) in bound {
         addresses.push((shared.config.name.clone(), socket.local_addr()?));
@@ -123,13 +136,50 @@ pub async fn start(
         edge,
         addresses,
         closing,
+        releases,
     })
+}
+
+/// Hand-over and releases, until the edge drains.
+fn start_quarantine(
+    edge: &Arc<Edge>,
+    store: Arc<dyn Quarantine>,
+    withheld: Vec<Queued>,
+) -> Result<Releases> {
+    let id = quarantine::edge_id(&edge.config.spool)?;
+    let relay = Arc::downgrade(edge);
+    let parts = Parts {
+        edge: id.clone(),
+        store: Arc::clone(&store),
+        spool: edge.spool.clone(),
+        budget: edge.budget.clone(),
+        limits: Arc::clone(&edge.content_limits),
+        // An edge that is gone leaves the message in its spool.
+        deliver: Box::new(move |queued| {
+            if let Some(edge) = relay.upgrade() {
+                edge.relay.enqueue(queued);
+            }
+        }),
+        metrics: edge.metrics.quarantine.clone(),
+    };
+    let releases = Releases::new(parts, withheld);
+    let handover = Arc::clone(&edge.quarantine).run(id, store);
+    let retries = releases.clone().run();
+    let draining = edge.draining.clone();
+    tokio::spawn(draining.clone().run_until_cancelled_owned(handover));
+    tokio::spawn(draining.run_until_cancelled_owned(retries));
+    Ok(releases)
 }
 
 impl EdgeHandle {
     /// Listener names with the addresses they are bound to.
     pub fn addresses(&self) -> &[(String, SocketAddr)] {
         &self.addresses
+    }
+
+    /// What releases held messages, if there is a store of them.
+    pub fn releases(&self) -> Option<&Releases> {
+        self.releases.as_ref()
     }
 
     /// Puts another revision in force for transactions that begin from now on.

@@ -30,4 +30,5 @@ pub use auth::hash as password_hash;
 pub use edge::{EdgeHandle, Hooks, start};
 pub use header::HeaderFields;
 pub use metrics::Metrics;
+pub use quarantine::{Fate, Held, Outcome, Quarantine, ReadContent, Release, Releases};
 pub use routing::{Endpoints, Routing, RoutingError};

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::DevArgs;
-use crate::{builtin, demo, edge, line, rulesets};
+use crate::{builtin, demo, edge, line, quarantine, rulesets};
 
 const RULES: &str = include_str!("../dev/rules.yaml");
 
@@ -47,7 +47,15 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
     let registry = Registry::new();
     let metrics = Arc::new(registry.with(Metrics::register));
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);
-    let edge = opes_edge::start(config, routing, metrics, hooks(sender)).await?;
+    let quarantine = quarantine::open(&config, &registry)?;
+    let hooks = Hooks {
+        quarantine: Some(quarantine.hook()),
+        ..hooks(sender)
+    };
+    let edge = opes_edge::start(config, routing, metrics, hooks).await?;
+    if let Some(releases) = edge.releases() {
+        quarantine.serve(releases, &stop).await?;
+    }
     banner(&args, &edge, rule_count, &revision);
     edge::serve_admin(args.admin, registry, Health::new()).await?;
     println!("ready");
@@ -182,6 +190,7 @@ fn hooks(events: mpsc::Sender<Event>) -> Hooks {
         deliveries: Some(Arc::new(move |event| {
             let _ = events.try_send(Event::Delivered(event.clone()));
         })),
+        quarantine: None,
     }
 }
 

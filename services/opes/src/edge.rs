@@ -12,7 +12,7 @@ use opes_telemetry::{Health, Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::rulesets;
+use crate::{quarantine, rulesets};
 
 /// How often rule files and the spool's health are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -28,13 +28,23 @@ pub(crate) async fn run(path: &Path) -> Result<ExitCode> {
     let metrics = Arc::new(registry.with(Metrics::register));
     let health = Health::new();
     let admin = config.admin;
-    let edge = opes_edge::start(config, routing, metrics, Hooks::default()).await?;
+    let quarantine = quarantine::open(&config, &registry)?;
+    let hooks = Hooks {
+        quarantine: Some(quarantine.hook()),
+        ..Hooks::default()
+    };
+    let edge = opes_edge::start(config, routing, metrics, hooks).await?;
+    let stop = CancellationToken::new();
+    if let Some(releases) = edge.releases() {
+        quarantine.serve(releases, &stop).await?;
+    }
     if let Some(address) = admin {
         serve_admin(address, registry, health.clone()).await?;
     }
     announce(&edge);
     watch(&edge, rules.as_deref(), &system, &health, &gone).await;
     health.not_ready("edge", "draining");
+    stop.cancel();
     edge.drain().await;
     Ok(ExitCode::SUCCESS)
 }

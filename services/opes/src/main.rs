@@ -6,6 +6,7 @@ mod demo;
 mod dev;
 mod edge;
 mod line;
+mod quarantine;
 mod rules;
 mod rulesets;
 mod runtime;
@@ -45,6 +46,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::User(UserCommand::Hash { name }) => user::hash(&name),
         Command::Dev(args) => runtime::start()?.block_on(dev::run(args)),
         Command::Edge { config } => runtime::start()?.block_on(edge::run(&config)),
+        Command::Quarantine(args) => runtime::start()?.block_on(quarantine::run(args)),
         Command::Service(args) => runtime::start()?.block_on(builtin::run(args)),
     }
 }

@@ -38,6 +38,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes-callout-server", Layer::Shell),
     ("opes-telemetry", Layer::Shell),
     ("opes-reload", Layer::Shell),
+    ("opes-quarantine", Layer::Shell),
     ("opes-edge", Layer::Service),
     ("opes-access-control", Layer::Service),
     ("opes-rerouting", Layer::Service),
