@@ -30,3 +30,6 @@ pub use list::{Filter, PAGE_MAX, Page};
 pub use metrics::Metrics;
 pub use release::{Fate, Release, ReleaseRequest};
 pub use store::{Backend, Store, StoreConfig};
+
+#[cfg(test)]
+mod tests;
