@@ -25,18 +25,22 @@ const NEEDED: &[(&str, &str)] = &[
 /// says 101, package scripts start nothing, and PostgreSQL makes no cluster. Postfix gets no configuration; the tests write their own.
 const SCRIPT: &str = r#"
 set -e
+ours=
+trap 'rm -f $ours' EXIT
 if [ ! -e /usr/sbin/policy-rc.d ]; then
+    ours=/usr/sbin/policy-rc.d
     printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
     chmod 755 /usr/sbin/policy-rc.d
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
 fi
 export DEBIAN_FRONTEND=noninteractive
 case " $* " in *" postfix "*)
     echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections ;;
 esac
 case " $* " in *" postgresql "*)
+    cluster=/etc/postgresql-common/createcluster.d/opes.conf
     mkdir -p /etc/postgresql-common/createcluster.d
-    echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.d/opes.conf ;;
+    echo 'create_main_cluster = false' > $cluster
+    ours="$ours $cluster" ;;
 esac
 apt-get install -q -y --no-install-recommends "$@" || {
     apt-get update -q

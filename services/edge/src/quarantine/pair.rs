@@ -68,10 +68,10 @@ impl Pair {
 
     /// Whatever a failed [`Pair::write`] left.
     pub(super) async fn clear(&self, folder: &Path, id: &str) {
-        // A file that cannot be removed is found at the next start.
-        let _ = self.remove().await;
-        for extension in [CONTENT, ENVELOPE] {
-            let _ = remove_if_there(&aside(folder, id, extension)).await;
+        let asides = [CONTENT, ENVELOPE].map(|extension| aside(folder, id, extension));
+        for path in [&self.envelope, &self.content].into_iter().chain(&asides) {
+            // A file that cannot be removed is found at the next start.
+            let _ = remove_if_there(path).await;
         }
     }
 
