@@ -13,6 +13,7 @@ use sqlx::{AnyPool, Executor as _};
 use tokio::sync::OnceCell;
 
 use crate::StoreError;
+use crate::store::{now_ms, signed};
 
 /// Connections to PostgreSQL from one process.
 const POSTGRES_CONNECTIONS_MAX: u32 = 8;
@@ -21,12 +22,12 @@ const POSTGRES_CONNECTIONS_MAX: u32 = 8;
 const SQLITE_CONNECTIONS_MAX: u32 = 4;
 
 /// How long a statement waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Edges that start at the same time migrate one after another; any number that nobody else uses.
 const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(4496003) IS NULL";
 
-const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS quarantine_schema (version BIGINT NOT NULL)";
+const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS quarantine_schema (version BIGINT NOT NULL, made_at BIGINT NOT NULL)";
 
 /// Version n is made by the first n.
 const MIGRATIONS: &[&[&str]] = &[&[
@@ -175,12 +176,13 @@ async fn migrate(pool: &AnyPool, is_postgres: bool) -> Result<(), StoreError> {
         sqlx::query(statement).execute(&mut *transaction).await?;
     }
     let note = if found.is_some() {
-        "UPDATE quarantine_schema SET version = $1"
+        "UPDATE quarantine_schema SET version = $1 WHERE $2 > 0"
     } else {
-        "INSERT INTO quarantine_schema (version) VALUES ($1)"
+        "INSERT INTO quarantine_schema (version, made_at) VALUES ($1, $2)"
     };
     sqlx::query(note)
         .bind(known)
+        .bind(signed(now_ms()))
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await?;

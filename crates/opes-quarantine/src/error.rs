@@ -98,6 +98,12 @@ impl StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        if matches!(error, sqlx::Error::PoolTimedOut) {
+            let waited = crate::database::ACQUIRE_TIMEOUT;
+            return Self::Database(format!(
+                "no connection within {waited:?}; is the database up, and are address, user and password those of `quarantine.postgres`?"
+            ));
+        }
         Self::Database(error.to_string())
     }
 }

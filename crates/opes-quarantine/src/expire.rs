@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Operation;
-use crate::store::{now_ms, signed};
+use crate::store::{now_ms, signed, unsigned, written_at};
 use crate::{Store, StoreError};
 
 /// Entries that one round removes; the rest waits for the next.
@@ -89,17 +89,24 @@ impl Store {
         Ok(forgotten)
     }
 
-    /// Removes contents written before `before` that no entry names, and gives their number.
+    /// Removes contents written before `before` that no entry names, and gives their number. Those that are older than the index stay: it may
+    /// have been replaced, and they are all that is left of the entries of the old one.
     pub async fn remove_orphans(&self, before: SystemTime) -> Result<u64, StoreError> {
         let removed = self.try_remove_orphans(before).await;
         self.counted(Operation::Sweep, removed)
     }
 
     async fn try_remove_orphans(&self, before: SystemTime) -> Result<u64, StoreError> {
+        let made_at: i64 = sqlx::query_scalar("SELECT MIN(made_at) FROM quarantine_schema")
+            .fetch_one(self.pool().await?)
+            .await?;
+        let made_at = unsigned(made_at);
         let mut removed = 0;
         let mut batches = self.contents().older_than(before);
         while let Some(keys) = batches.recv().await {
-            for key in self.orphans(keys?).await? {
+            let mut keys = keys?;
+            keys.retain(|key| written_at(key).is_some_and(|written| written >= made_at));
+            for key in self.orphans(keys).await? {
                 self.contents().delete(&key).await?;
                 self.metrics().orphans.inc();
                 removed += 1;

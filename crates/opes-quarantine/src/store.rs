@@ -109,11 +109,12 @@ impl Store {
         // Ids are unique within an edge; another edge may have had the same one.
         let candidates = [held.id.clone(), format!("{}-{}", held.id, held.edge)];
         for id in &candidates {
-            match self.owner(id).await? {
-                Some(edge) if edge == held.edge => return Ok(()),
-                Some(_) => {}
-                None if self.insert(id, held, content).await? => return Ok(()),
-                None => {}
+            let is_ours = match self.owner(id).await? {
+                Some(edge) => edge == held.edge,
+                None => self.insert(id, held, content).await?,
+            };
+            if is_ours {
+                return Ok(());
             }
         }
         Err(StoreError::Database(format!(
@@ -437,13 +438,16 @@ fn content_key(edge: &str, id: &str, now_ms: u64) -> String {
     format!("{edge}/{id}.{now_ms:x}")
 }
 
+/// When a content was stored, milliseconds since 1970; none if the key is not ours.
+pub(crate) fn written_at(key: &str) -> Option<u64> {
+    let (_, attempt) = key.rsplit_once('.')?;
+    u64::from_str_radix(attempt, 16).ok()
+}
+
 /// Keys that are not ours are never old.
 pub(crate) fn written_before(key: &str, before: SystemTime) -> bool {
     let before = before.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let written = key
-        .rsplit_once('.')
-        .and_then(|(_, attempt)| u64::from_str_radix(attempt, 16).ok());
-    written.is_some_and(|written| u128::from(written) < before.as_millis())
+    written_at(key).is_some_and(|written| u128::from(written) < before.as_millis())
 }
 
 /// Milliseconds since 1970.

@@ -29,9 +29,13 @@ fn first_cells(page: &str) -> BTreeSet<&str> {
 
 /// `pub name:` of the structs that are read from YAML, as YAML has them.
 fn keys() -> BTreeSet<String> {
-    let source = include_str!("../src/config.rs");
-    let fields = source
-        .lines()
+    let sources = [
+        include_str!("../src/config.rs"),
+        include_str!("../src/config/quarantine.rs"),
+    ];
+    let fields = sources
+        .iter()
+        .flat_map(|source| source.lines())
         .filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "));
     let is_name = |name: &str| {
         name.bytes()
@@ -94,9 +98,10 @@ fn every_key_is_in_the_example_and_explained() {
             .any(|example| example.contains(&format!("{key}:")));
         assert!(written || key == "maildir", "`{key}` is in no example");
         let in_table = explained.contains(key.as_str());
-        // These two are explained in the row of `tls`.
+        // These are explained in the row of another.
+        let elsewhere = ["certificate", "key", "secretAccessKeyFile"];
         assert!(
-            in_table || key == "certificate" || key == "key",
+            in_table || elsewhere.contains(&key.as_str()),
             "`{key}` has no row"
         );
     }
@@ -136,6 +141,10 @@ fn the_defaults_are_those_of_the_page() {
         (
             "connectionsMax",
             defaults.delivery.connections_max.to_string(),
+        ),
+        (
+            "keep",
+            format!("`{}d`", defaults.quarantine.keep.as_secs() / 86_400),
         ),
         ("sizeMax", format!("`{}Mi`", listener.size_max >> 20)),
         ("recipientsMax", listener.recipients_max.to_string()),

@@ -55,7 +55,7 @@ pub(crate) async fn run(
             table.push_str(&format!("    got              {got}\n"));
         }
     }
-    table.push_str("\nNot in this build yet: a spam filter (GTUBE passes), quarantine commands, notifications.\n");
+    table.push_str("\nNot in this build yet: a spam filter (GTUBE passes), notifications.\n");
     Ok(table)
 }
 

@@ -195,7 +195,7 @@ impl Releaser for ForOperators {
         by: &'a str,
     ) -> BoxFuture<'a, Result<Released, StoreError>> {
         Box::pin(async move {
-            let (told, begun) = tokio::sync::oneshot::channel();
+            let (tell, told) = tokio::sync::oneshot::channel();
             let (store, edge) = (self.store.clone(), self.releases.edge().to_owned());
             let (id, request, by) = (id.to_owned(), request.clone(), by.to_owned());
             let begin = async move {
@@ -208,11 +208,11 @@ impl Releaser for ForOperators {
                         .collect(),
                 };
                 // Nobody waits for it when the operator has gone.
-                let _ = told.send(released);
+                let _ = tell.send(released);
                 Ok::<_, StoreError>(for_edge(&store, release))
             };
             match self.releases.release(begin).await? {
-                Outcome::Released => begun.await.map_err(|_| {
+                Outcome::Released => told.await.map_err(|_| {
                     StoreError::Pending("its end was not told; `opes quarantine show` does".into())
                 }),
                 Outcome::Cancelled => Err(StoreError::Request(

@@ -84,7 +84,7 @@ impl Objects {
 
     fn key(&self, key: &str) -> Key {
         let parts = self.prefix.parts().map(|part| part.as_ref().to_owned());
-        Key::from_iter(parts.chain(key.split('/').map(str::to_owned)))
+        parts.chain(key.split('/').map(str::to_owned)).collect()
     }
 
     pub(super) async fn put(&self, key: &str, from: &Path) -> Result<u64, StoreError> {

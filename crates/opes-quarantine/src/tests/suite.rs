@@ -117,6 +117,14 @@ async fn lists(bench: &Bench) {
     let expected: Vec<_> = (0..23).rev().map(|n| format!("list{n:02}")).collect();
     assert_eq!(found, expected);
 
+    filters(bench).await;
+    for id in expected {
+        bench.store.delete(&id, "test").await.unwrap();
+    }
+}
+
+/// Of the 23 entries of [`lists`].
+async fn filters(bench: &Bench) {
     let text = |text: &str| Some(text.to_owned());
     for filter in [
         Filter {
@@ -176,9 +184,6 @@ async fn lists(bench: &Bench) {
             bench.store.list(&filter).await,
             Err(StoreError::Request(_))
         ));
-    }
-    for id in expected {
-        bench.store.delete(&id, "test").await.unwrap();
     }
 }
 
@@ -254,7 +259,7 @@ async fn unfinished_releases(bench: &Bench) {
     assert!(matches!(busy, Err(StoreError::UnderWay { edge, .. }) if edge == "gone"));
     assert_eq!(
         store.unfinished_releases("gone").await.unwrap(),
-        [first.clone()]
+        std::slice::from_ref(&first)
     );
     assert!(store.unfinished_releases("edge1").await.unwrap().is_empty());
 
@@ -393,7 +398,10 @@ async fn orphans(bench: &Bench) {
     let store = &bench.store;
     bench.hold(&held("kept", &[PAUL])).await;
     let file = bench.file(MESSAGE);
-    for key in ["edge1/left.1", "edge1/new.7fffffffffff"] {
+    let left = format!("edge1/left.{:x}", now_ms());
+    let new = "edge1/new.7fffffffffff";
+    let older_than_the_index = "edge1/old.1";
+    for key in [&left, new, older_than_the_index] {
         store.contents().put(key, &file).await.unwrap();
     }
     let before = SystemTime::now() + Duration::from_mins(1);
@@ -401,12 +409,8 @@ async fn orphans(bench: &Bench) {
     assert_eq!(store.remove_orphans(before).await.unwrap(), 0);
     assert_eq!(content(store, "kept").await.unwrap(), MESSAGE);
     let len = MESSAGE.len() as u64;
-    assert!(store.contents().read("edge1/left.1", 0, len).await.is_err());
-    assert!(
-        store
-            .contents()
-            .read("edge1/new.7fffffffffff", 0, len)
-            .await
-            .is_ok()
-    );
+    assert!(store.contents().read(&left, 0, len).await.is_err());
+    for key in [new, older_than_the_index] {
+        assert!(store.contents().read(key, 0, len).await.is_ok(), "{key}");
+    }
 }

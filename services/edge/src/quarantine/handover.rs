@@ -49,12 +49,9 @@ enum Round {
 impl Handover {
     /// Removes halves that a crash left. Call it before anything is held.
     pub(crate) fn open(folder: PathBuf, metrics: QuarantineMetrics) -> Result<Self> {
-        let waiting = match folder.is_dir() {
-            true => scan(&folder, usize::MAX, true)
-                .with_context(|| format!("cannot read {}", folder.display()))?
-                .len(),
-            false => 0,
-        };
+        let waiting = scan(&folder, usize::MAX, true)
+            .with_context(|| format!("cannot read {}", folder.display()))?
+            .len();
         metrics
             .waiting
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
@@ -158,11 +155,8 @@ impl Handover {
 
     async fn waiting(&self) -> Vec<String> {
         let folder = self.folder.clone();
-        let found = tokio::task::spawn_blocking(move || match folder.is_dir() {
-            true => scan(&folder, ROUND_MAX, false),
-            false => Ok(Vec::new()),
-        })
-        .await
+        let found = tokio::task::spawn_blocking(move || scan(&folder, ROUND_MAX, false))
+            .await
         .map_err(std::io::Error::other)
         .flatten();
         found.unwrap_or_else(|error| {

@@ -81,22 +81,24 @@ impl Pair {
     }
 }
 
-/// Ids of complete pairs, at most `max`, oldest first. With `tidy`, when nothing is being written, removes halves.
+/// Ids of complete pairs, at most `max`, oldest first; none if there is no folder yet. With `tidy`, when nothing is being written, removes halves.
 pub(super) fn scan(folder: &Path, max: usize, tidy: bool) -> io::Result<Vec<String>> {
     let mut ids = Vec::new();
-    for file in std::fs::read_dir(folder)? {
+    let files = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ids),
+        files => files?,
+    };
+    for file in files {
         let path = file?.path();
         let Some(id) = path.file_stem().and_then(|stem| stem.to_str()) else {
             continue;
         };
         let extension = path.extension().and_then(|extension| extension.to_str());
         match extension {
-            Some(CONTENT | ENVELOPE) if id.starts_with('.') => {
-                if tidy {
-                    std::fs::remove_file(&path)?;
-                }
+            Some(CONTENT | ENVELOPE) if id.starts_with('.') && tidy => {
+                std::fs::remove_file(&path)?;
             }
-            Some(ENVELOPE) => ids.push(id.to_owned()),
+            Some(ENVELOPE) if !id.starts_with('.') => ids.push(id.to_owned()),
             Some(CONTENT) if tidy && is_half(&path) => std::fs::remove_file(&path)?,
             _ => {}
         }

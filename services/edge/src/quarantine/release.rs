@@ -16,8 +16,9 @@ use tokio::sync::Mutex;
 use super::metrics::QuarantineMetrics;
 use super::{Fate, Quarantine, Release};
 
-/// How often what was left unfinished is tried again.
-const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// How often what was left unfinished is tried again; the pause doubles while the store is away.
+const RETRY_MIN: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// What a release needs of its edge.
 pub(crate) struct Parts {
@@ -107,22 +108,30 @@ impl Releases {
 
     /// Goes on with what was left unfinished, until dropped.
     pub(crate) async fn run(self) {
+        let mut pause = RETRY_MIN;
         loop {
-            if let Err(error) = self.retry().await {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "releases wait for the quarantine store"
-                );
+            match self.retry().await {
+                Ok(()) => pause = RETRY_MIN,
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(error, "releases wait for the quarantine store");
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
             }
-            tokio::time::sleep(RETRY_INTERVAL).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
     pub(crate) async fn retry(&self) -> Result<()> {
         let shared = &self.0;
         let mut state = shared.state.lock().await;
-        for queued in std::mem::take(&mut state.withheld) {
-            shared.decide(&mut state, queued).await;
+        let mut waiting = std::mem::take(&mut state.withheld).into_iter();
+        while let Some(queued) = waiting.next() {
+            if let Outcome::Pending(reason) = shared.decide(&mut state, queued).await {
+                // The store is away for the others too.
+                state.withheld.extend(waiting);
+                anyhow::bail!(reason);
+            }
         }
         if state.all_known {
             return Ok(());
@@ -191,11 +200,6 @@ impl Shared {
                 Outcome::Cancelled
             }
             Err(error) => {
-                tracing::warn!(
-                    release,
-                    error = format!("{error:#}"),
-                    "a released message waits for the quarantine store"
-                );
                 state.withheld.push(queued);
                 Outcome::Pending(format!("{error:#}"))
             }
