@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use opes_ocp::{AdaptedEnd, Failure, Processor, ProcessorEvent, StartTransaction};
 use opes_proto::ocp::message::Kind;
 use opes_proto::ocp::{Frame, Message};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use crate::ask::{Ask, Lost, Open, Raw};
@@ -471,7 +472,14 @@ impl Task {
         }
         self.report_ready(Err(error.clone()));
         for orphan in self.orphans.drain(..) {
-            let _gone = orphan.reply.send(Err(Lost::Failed(error.clone())));
+            // CE 200 means that nothing was open there: what was not begun has crossed it on the way.
+            let crossed = result.is_ok() && !orphan.begun;
+            let lost = if crossed {
+                Lost::NotTaken
+            } else {
+                Lost::Failed
+            };
+            let _gone = orphan.reply.send(Err(lost(error.clone())));
         }
     }
 

@@ -27,7 +27,8 @@ mod tail;
 mod tests;
 mod writer;
 
-pub use envelope::{Envelope, NextHop, Recipient};
+pub use disk::{Disk, SystemDisk};
+pub use envelope::{Envelope, NextHop, Recipient, ReportsOn};
 pub use error::SpoolError;
 pub use id::{QueueId, QueueIdError};
 pub use opes_content::Disposition;

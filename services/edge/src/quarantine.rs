@@ -12,18 +12,21 @@ mod pair;
 pub(crate) mod release;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use opes_content::View;
-use opes_proto::smtp;
-use opes_spool::Envelope;
+use opes_spool::{Envelope, Queued};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use edge_id::edge_id;
-pub(crate) use handover::Handover;
+pub(crate) use handover::{Handover, Taken};
 pub use release::{Outcome, Releases};
+
+use crate::edge::Edge;
+use crate::engine::Hold;
+use release::Parts;
 
 /// A message that is held, without its octets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,23 +91,54 @@ pub trait Quarantine: Send + Sync {
     fn finish<'a>(&'a self, release: &'a str) -> BoxFuture<'a, Result<Fate>>;
 }
 
-/// Makes a held message durable. After an error nothing is left of it.
+/// Makes a held message durable. After an error nothing is left of it. The store gets it when the [`Taken`] is dropped.
 pub(crate) async fn hold(
-    handover: &Handover,
+    handover: &Arc<Handover>,
     id: &str,
     envelope: &Envelope,
     view: &View,
-    advice: &smtp::Quarantine,
-    (rule, service): (&str, &str),
-) -> Result<()> {
+    advice: &Hold,
+) -> Result<Taken> {
     let held = Held {
         id: id.into(),
         reason: advice.reason.clone(),
         queue: advice.queue.clone(),
-        rule: rule.into(),
-        service: service.into(),
+        rule: advice.rule.clone(),
+        service: advice.service.clone(),
         held_at_ms: envelope.received_at_ms,
         envelope: envelope.clone(),
     };
     handover.take(&held, view).await
+}
+
+/// Hand-over and releases, until the edge drains. `withheld`: the released messages that the spool had.
+pub(crate) fn start(
+    edge: &Arc<Edge>,
+    store: Arc<dyn Quarantine>,
+    withheld: Vec<Queued>,
+) -> Result<Releases> {
+    let id = edge_id::edge_id(&edge.config.spool)?;
+    let relay = Arc::downgrade(edge);
+    let parts = Parts {
+        edge: id.clone(),
+        store: Arc::clone(&store),
+        spool: edge.spool.clone(),
+        budget: edge.budget.clone(),
+        limits: Arc::clone(&edge.content_limits),
+        clock: edge.host.clock.clone(),
+        // An edge that is gone leaves the message in its spool.
+        deliver: Box::new(move |queued| {
+            if let Some(edge) = relay.upgrade() {
+                edge.relay.enqueue(queued);
+            }
+        }),
+        metrics: edge.metrics.quarantine.clone(),
+    };
+    let releases = Releases::new(parts, withheld);
+    let handover = Arc::clone(&edge.quarantine).run(id, store);
+    let retries = releases.clone().run();
+    let draining = edge.draining.clone();
+    tokio::spawn(draining.clone().run_until_cancelled_owned(handover));
+    tokio::spawn(draining.run_until_cancelled_owned(retries));
+    Ok(releases)
 }

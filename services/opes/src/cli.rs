@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use opes_callout_server::ListenOptions;
 
 /// Mail filtering as a pipeline: edges speak SMTP, callout services decide, OCP over gRPC runs between.
 #[derive(Debug, Parser)]
@@ -106,9 +107,8 @@ pub(crate) struct ServiceArgs {
     #[arg(value_enum)]
     pub(crate) name: BuiltinName,
 
-    /// Where to listen: ADDRESS:PORT or unix:/PATH
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
-    pub(crate) listen: String,
+    #[command(flatten)]
+    pub(crate) listen: ListenOptions,
 
     /// YAML file with the service's configuration (docs/services/NAME.md); defaults without it
     #[arg(short, long, value_name = "FILE")]
@@ -287,6 +287,10 @@ pub(crate) struct ExplainArgs {
     /// Authenticated identity
     #[arg(long)]
     pub(crate) auth: Option<String>,
+
+    /// What an authenticated sender asked to have left out: `*`, or services as NAMESPACE/NAME
+    #[arg(long, value_name = "SERVICE", value_delimiter = ',')]
+    pub(crate) bypass: Vec<String>,
 
     /// As JSON
     #[arg(long)]

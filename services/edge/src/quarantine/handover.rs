@@ -2,9 +2,9 @@
 //!
 //! The folder is a queue with a limit: when the store is away for so long that it is full, held messages are answered 452.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -33,6 +33,15 @@ pub(crate) struct Handover {
     folder: PathBuf,
     metrics: QuarantineMetrics,
     more: Notify,
+    /// Taken, and their clients not answered yet.
+    undecided: Mutex<HashSet<String>>,
+}
+
+/// A message that was taken, until its client is answered. Dropping it lets the message go to the store.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    id: String,
+    handover: Arc<Handover>,
 }
 
 /// How a round went.
@@ -59,25 +68,37 @@ impl Handover {
             folder,
             metrics,
             more: Notify::new(),
+            undecided: Mutex::default(),
         })
     }
 
     /// Writes the pair.
-    pub(super) async fn take(&self, held: &Held, view: &View) -> Result<()> {
+    pub(super) async fn take(self: &Arc<Self>, held: &Held, view: &View) -> Result<Taken> {
         ensure!(
             self.metrics.waiting.get() < WAITING_MAX,
             "{WAITING_MAX} held messages wait for the quarantine store in {}",
             self.folder.display()
         );
         self.make_folder().await?;
+        self.undecided().insert(held.id.clone());
+        let taken = Taken {
+            id: held.id.clone(),
+            handover: Arc::clone(self),
+        };
         let pair = Pair::of(&self.folder, &held.id);
         if let Err(error) = pair.write(&self.folder, held, view).await {
             pair.clear(&self.folder, &held.id).await;
             return Err(error);
         }
         self.metrics.waiting.inc();
-        self.more.notify_one();
-        Ok(())
+        Ok(taken)
+    }
+
+    /// Held for moments.
+    fn undecided(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.undecided
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first message makes the folder, which must not vanish either.
@@ -127,10 +148,7 @@ impl Handover {
         let empty = ids.is_empty();
         for id in ids {
             match self.give(edge, &id, store).await {
-                Ok(()) => {
-                    self.metrics.waiting.dec();
-                    (progress, in_a_row) = (true, 0);
-                }
+                Ok(()) => (progress, in_a_row) = (true, 0),
                 Err(error) => {
                     self.metrics.handover_failures.inc();
                     tracing::warn!(
@@ -157,16 +175,24 @@ impl Handover {
         let folder = self.folder.clone();
         let found = tokio::task::spawn_blocking(move || scan(&folder, ROUND_MAX, false))
             .await
-        .map_err(std::io::Error::other)
-        .flatten();
-        found.unwrap_or_else(|error| {
+            .map_err(std::io::Error::other)
+            .flatten();
+        let mut ids = found.unwrap_or_else(|error| {
             tracing::error!(folder = %self.folder.display(), %error, "held messages cannot be listed");
             Vec::new()
-        })
+        });
+        // After the scan: whoever writes a pair stands here before its first file does.
+        let undecided = self.undecided();
+        ids.retain(|id| !undecided.contains(id));
+        ids
     }
 
     async fn give(&self, edge: &str, id: &str, store: &dyn Quarantine) -> Result<()> {
         let pair = Pair::of(&self.folder, id);
+        if !pair.exists().await {
+            // Taken back just now.
+            return Ok(());
+        }
         let mut held = match pair.read().await {
             Ok(held) => held,
             Err(error) => {
@@ -175,7 +201,9 @@ impl Handover {
                     error = format!("{error:#}"),
                     "the envelope of a held message is damaged; the files stay"
                 );
-                return Ok(pair.set_aside().await?);
+                pair.set_aside().await?;
+                self.metrics.waiting.dec();
+                return Ok(());
             }
         };
         // Of a version that did not write it.
@@ -186,7 +214,29 @@ impl Handover {
             held.held_at_ms = held.envelope.received_at_ms;
         }
         store.hold(edge, &held, &pair.content).await?;
-        Ok(pair.remove().await?)
+        pair.remove().await?;
+        self.metrics.waiting.dec();
+        Ok(())
+    }
+}
+
+impl Taken {
+    /// Takes the message back: its client is not told 250 after all.
+    pub(crate) async fn withdraw(self) -> Result<()> {
+        let folder = &self.handover.folder;
+        Pair::of(folder, &self.id)
+            .remove()
+            .await
+            .with_context(|| format!("cannot remove {} from {}", self.id, folder.display()))?;
+        self.handover.metrics.waiting.dec();
+        sync(folder).await
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.handover.undecided().remove(&self.id);
+        self.handover.more.notify_one();
     }
 }
 

@@ -59,6 +59,10 @@ impl Pair {
             .with_context(|| format!("{} makes no sense", self.envelope.display()))
     }
 
+    pub(super) async fn exists(&self) -> bool {
+        tokio::fs::try_exists(&self.envelope).await.unwrap_or(true)
+    }
+
     pub(super) async fn remove(&self) -> io::Result<()> {
         for path in [&self.envelope, &self.content] {
             remove_if_there(path).await?;

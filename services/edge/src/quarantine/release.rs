@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use opes_content::{Budget, Limits, View};
+use opes_host::Clock;
 use opes_spool::{Queued, Settlement, Spool};
 use tokio::sync::Mutex;
 
@@ -27,6 +28,7 @@ pub(crate) struct Parts {
     pub(crate) spool: Spool,
     pub(crate) budget: Budget,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) clock: Clock,
     pub(crate) deliver: Box<dyn Fn(Queued) + Send + Sync>,
     pub(crate) metrics: QuarantineMetrics,
 }
@@ -178,7 +180,7 @@ impl Shared {
         let mut envelope = release.envelope;
         envelope.release = release.id;
         // The time in the queue begins now; it may have been held for weeks.
-        envelope.received_at_ms = crate::acceptance::unix_ms();
+        envelope.received_at_ms = self.parts.clock.epoch_ms();
         let view = View::original(content);
         self.parts
             .spool

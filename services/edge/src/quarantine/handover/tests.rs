@@ -52,7 +52,7 @@ impl Quarantine for Store {
 
 struct Bench {
     dir: tempfile::TempDir,
-    handover: Handover,
+    handover: Arc<Handover>,
     store: Store,
     failed: HashMap<String, u32>,
 }
@@ -69,7 +69,7 @@ impl Bench {
         }
     }
 
-    async fn take(&self, id: &str) -> Result<()> {
+    async fn take(&self, id: &str) -> Result<Taken> {
         let limits = Arc::new(Limits::in_dir(self.dir.path()));
         let (mut writer, content) = opes_content::create(&Budget::new(1 << 20), &limits);
         writer.append("octets".into()).await?;
@@ -106,8 +106,8 @@ impl Bench {
     }
 }
 
-fn open(dir: &Path) -> Handover {
-    Handover::open(dir.join("quarantine"), QuarantineMetrics::default()).unwrap()
+fn open(dir: &Path) -> Arc<Handover> {
+    Arc::new(Handover::open(dir.join("quarantine"), QuarantineMetrics::default()).unwrap())
 }
 
 #[tokio::test]
@@ -122,6 +122,23 @@ async fn pairs_go_to_the_store_and_leave_the_folder() {
     assert_eq!(bench.round().await, Round::Progress);
     assert_eq!(bench.taken(), ["a", "b"]);
     assert!(bench.files().is_empty());
+    assert_eq!(bench.handover.metrics.waiting.get(), 0);
+}
+
+#[tokio::test]
+async fn what_may_be_taken_back_stays_until_its_client_is_answered() {
+    let mut bench = Bench::new();
+    let (kept, refused) = (
+        bench.take("a").await.unwrap(),
+        bench.take("b").await.unwrap(),
+    );
+    assert_eq!(bench.round().await, Round::Empty);
+    refused.withdraw().await.unwrap();
+    assert_eq!(bench.files(), ["a.eml", "a.json"]);
+    assert_eq!(bench.round().await, Round::Empty);
+    drop(kept);
+    assert_eq!(bench.round().await, Round::Progress);
+    assert_eq!(bench.taken(), ["a"]);
     assert_eq!(bench.handover.metrics.waiting.get(), 0);
 }
 
@@ -191,7 +208,7 @@ async fn a_store_that_comes_back_gets_what_waited() {
     let bench = Bench::new();
     bench.take("a").await.unwrap();
     bench.refuse(&["*"]);
-    let (handover, store) = (Arc::new(bench.handover), Arc::new(bench.store));
+    let (handover, store) = (bench.handover, Arc::new(bench.store));
     let run = tokio::spawn(Arc::clone(&handover).run("edge1".into(), Arc::clone(&store) as _));
     while handover.metrics.handover_failures.get() < 5 {
         tokio::time::sleep(RETRY_MAX).await;

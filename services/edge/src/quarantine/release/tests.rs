@@ -155,6 +155,7 @@ impl Life {
             spool: spool.clone(),
             budget: Budget::new(1 << 20),
             limits: Arc::new(Limits::in_dir(dir.path())),
+            clock: Clock::default(),
             deliver: Box::new(move |queued| kept.lock().unwrap().push(queued)),
             metrics: QuarantineMetrics::default(),
         };
