@@ -6,7 +6,7 @@ use opes_proto::smtp::edit::Kind;
 
 use crate::harness::{Server, config, content, growing, mail, request, run};
 
-fn octets_header(answer: &Answer) -> String {
+pub(crate) fn octets_header(answer: &Answer) -> String {
     match &answer.outcome.edits[0].kind {
         Some(Kind::HeaderAdd(add)) => String::from_utf8(add.value.to_vec()).unwrap(),
         other => panic!("{other:?}"),

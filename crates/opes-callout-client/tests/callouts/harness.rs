@@ -12,6 +12,7 @@ use opes_callout_server::{
     Service, serve,
 };
 use opes_content::{Budget, Content, Limits, View, Writer, create};
+use opes_mime::Rope;
 use opes_proto::smtp::{Address, Client, Context, ContextField, HeaderField, Point};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -295,6 +296,14 @@ pub(crate) async fn content(octets: Vec<u8>) -> View {
     }
     writer.finish();
     View::original(content)
+}
+
+/// The message that an answer makes of `view`.
+pub(crate) async fn octets_of(view: &View, adapted: Option<&Rope>) -> Vec<u8> {
+    let made = view.compose(adapted.cloned()).unwrap();
+    let mut octets = Vec::new();
+    made.write_to(&mut octets).await.unwrap();
+    octets
 }
 
 /// Mail data of about `size` octets.
