@@ -148,10 +148,8 @@ async fn nothing_can_become_something_and_something_nothing() {
     let emptied = scripted(vec![start(), whole(), over()], Vec::new()).await;
     assert_eq!(made(message(), emptied).await, b"");
     let unchanged = scripted(vec![start(), whole(), over()], Vec::new()).await;
-    assert_eq!(
-        answer_to(Vec::new(), &unchanged).await.unwrap().adapted,
-        None
-    );
+    let answer = answer_to(Vec::new(), &unchanged).await.unwrap();
+    assert!(answer.adapted.is_none());
 }
 
 // === Answers before and without reading ===
