@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::config::ServerConfig;
 use crate::connection::{self, Shutdown};
+use crate::host;
 use crate::listener::Listener;
 use crate::service::Service;
 use crate::tls::{self, Generation};
@@ -37,6 +38,10 @@ const FRAMES_QUEUED: usize = 4;
 
 /// Callers whose handshake is done and whom the transport has not taken yet.
 const CALLERS_QUEUED: usize = 16;
+
+/// A connection under TLS is drained after this, whatever the processor does: who got in with a certificate that has
+/// expired since has to show another one.
+const TLS_CONNECTION_AGE_MAX: Duration = Duration::from_hours(2);
 
 /// For the last frames to get out once all connections were told to close.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -137,6 +142,11 @@ async fn accept(
                 .serve_with_incoming_shutdown(incoming, shutdown)
                 .await
         }
+        Listener::Host(listener) => {
+            router
+                .serve_with_incoming_shutdown(host::incoming(listener), shutdown)
+                .await
+        }
         Listener::Unix(listener) => {
             let incoming = UnixListenerStream::new(listener);
             router
@@ -176,7 +186,7 @@ impl<S: Service> Callout for Harness<S> {
     }
 }
 
-/// A connection whose certificates are no longer in force finishes what runs on it and takes nothing new; the processor
+/// A connection that is old, or whose certificates are no longer in force, finishes what runs on it and takes nothing new; the processor
 /// opens another one, if it still may.
 async fn until_renewed(
     connection: impl Future<Output = ()>,
@@ -188,6 +198,7 @@ async fn until_renewed(
         tokio::select! {
             () = &mut connection => return,
             () = over.cancelled() => drain.cancel(),
+            () = tokio::time::sleep(TLS_CONNECTION_AGE_MAX) => drain.cancel(),
         }
     }
     connection.await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use opes_smtp::limits::{ERRORS_MAX_DEFAULT, IDLE_COMMANDS_MAX_DEFAULT};
+use opes_trace::AgentUri;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// Everything an edge is started with.
@@ -16,9 +17,12 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 pub struct EdgeConfig {
     /// Name in the greeting, in `Received` and in our EHLO.
     pub hostname: String,
-    /// Absolute URI of the OPES system (RFC 3897 §3.2). Empty: none configured.
+    /// Absolute URI of the OPES system (RFC 3897 §3.2). Not set: `https://HOSTNAME/opes`.
     #[serde(default)]
     pub system: String,
+    /// Who may ask for services to be left out (RFC 3897 §4). Not set: nobody, and nothing is offered.
+    #[serde(default)]
+    pub bypass: Option<BypassConfig>,
     /// Where clients come in.
     pub listeners: Vec<ListenerConfig>,
     /// Recipient domains that anybody may send to. Empty: only authenticated clients and `relayNetworks` may send.
@@ -31,6 +35,15 @@ pub struct EdgeConfig {
     pub spool: PathBuf,
     /// Where accepted mail goes.
     pub delivery: DeliveryConfig,
+    /// Who is told of mail that cannot be delivered.
+    #[serde(default)]
+    pub bounces: BouncesConfig,
+    /// What services may have us write to people.
+    #[serde(default)]
+    pub notifications: NotificationsConfig,
+    /// Where services' reports of incidents go besides the log.
+    #[serde(default)]
+    pub incidents: IncidentsConfig,
     /// Folder with `OpesRule` and `CalloutService` objects. None: no rules.
     #[serde(default)]
     pub rules: Option<PathBuf>,
@@ -120,6 +133,18 @@ pub struct ListenerConfig {
     pub client_timeout: Duration,
 }
 
+/// Clients whose bypass requests count. Each needs a service that may be bypassed, too.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BypassConfig {
+    /// Identities as used with AUTH; `*` = everybody who has authenticated.
+    #[serde(default)]
+    pub identities: Vec<String>,
+    /// Networks of clients that need no AUTH for it.
+    #[serde(default)]
+    pub networks: Vec<IpNet>,
+}
+
 /// Dialect of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -198,6 +223,59 @@ pub struct DeliveryConfig {
     pub connections_max: usize,
 }
 
+/// Who is told of mail that cannot be delivered (RFC 5321 §6.1).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct BouncesConfig {
+    /// Which senders get delivery reports.
+    pub senders: BounceSenders,
+    /// Gets our own reports that cannot be delivered. None: they are logged and counted.
+    pub postmaster: Option<String>,
+}
+
+/// Which senders get delivery reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BounceSenders {
+    /// All.
+    #[default]
+    All,
+    /// Who sent with AUTH, and addresses of `domains`.
+    Known,
+    /// None.
+    None,
+}
+
+/// Notifications that services ask for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct NotificationsConfig {
+    /// Gets those for the administrator. None: they are dropped and counted.
+    pub administrator: Option<String>,
+    /// Most to one address in an hour; 0 = none.
+    pub per_recipient_per_hour: u32,
+    /// Most that one rule may cause in an hour; 0 = none.
+    pub per_rule_per_hour: u32,
+}
+
+/// Reports of incidents.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct IncidentsConfig {
+    /// A file that gets a line of JSON for each. None: they are in the log only.
+    pub file: Option<PathBuf>,
+}
+
+impl Default for NotificationsConfig {
+    fn default() -> Self {
+        Self {
+            administrator: None,
+            per_recipient_per_hour: 6,
+            per_rule_per_hour: 100,
+        }
+    }
+}
+
 /// Why a configuration cannot be used. Names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -238,12 +316,16 @@ impl EdgeConfig {
     pub fn new(hostname: &str, spool: PathBuf) -> Self {
         Self {
             hostname: hostname.into(),
-            system: String::new(),
+            system: default_system(hostname),
+            bypass: None,
             listeners: Vec::new(),
             domains: Vec::new(),
             relay_networks: Vec::new(),
             spool,
             delivery: DeliveryConfig::default(),
+            bounces: BouncesConfig::default(),
+            notifications: NotificationsConfig::default(),
+            incidents: IncidentsConfig::default(),
             rules: None,
             callouts: None,
             memory_budget: default_memory_budget(),
@@ -266,10 +348,14 @@ impl EdgeConfig {
 
     /// Parses and checks `text`; `path` only names it in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax {
-            path: path.into(),
-            message: error.to_string(),
-        })?;
+        let mut config: Self =
+            serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax {
+                path: path.into(),
+                message: error.to_string(),
+            })?;
+        if config.system.is_empty() {
+            config.system = default_system(&config.hostname);
+        }
         config.check(path)?;
         Ok(config)
     }
@@ -281,6 +367,13 @@ impl EdgeConfig {
             message: message.into(),
             remedy,
         };
+        self.check_system().map_err(|message| {
+            value(
+                "system",
+                &message,
+                "write an absolute URI that is this installation's alone, such as `https://mail.example.com/opes`",
+            )
+        })?;
         if self.listeners.is_empty() {
             return Err(value("listeners", "is empty", "name at least one listener"));
         }
@@ -290,6 +383,21 @@ impl EdgeConfig {
                 "needs exactly one of `maildir` and `nextHop`",
                 "write `delivery: { nextHop: \"HOST:PORT\" }` or `delivery: { maildir: DIR }`",
             ));
+        }
+        for (field, address) in [
+            ("bounces.postmaster", &self.bounces.postmaster),
+            (
+                "notifications.administrator",
+                &self.notifications.administrator,
+            ),
+        ] {
+            if address.as_deref().is_some_and(|text| !is_mailbox(text)) {
+                return Err(value(
+                    field,
+                    "is not an address",
+                    "write LOCAL-PART@DOMAIN, for example postmaster@example.com",
+                ));
+            }
         }
         for (index, listener) in self.listeners.iter().enumerate() {
             if self
@@ -337,6 +445,30 @@ impl EdgeConfig {
     }
 }
 
+// === impl EdgeConfig ===
+
+impl EdgeConfig {
+    /// A name that others may have too is worse than none (R3897-7); without rules nothing is named.
+    fn check_system(&self) -> Result<(), String> {
+        let system = AgentUri::system(&self.system)
+            .and_then(|system| system.child(&["processor", &self.hostname]));
+        match system {
+            Err(error) => Err(format!("`{}` {error}", self.system)),
+            Ok(_) if self.is_system_ambiguous() => Err(format!(
+                "is made from the hostname `{}`, which is not a full domain name",
+                self.hostname
+            )),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn is_system_ambiguous(&self) -> bool {
+        self.rules.is_some()
+            && !self.hostname.contains('.')
+            && self.system == default_system(&self.hostname)
+    }
+}
+
 impl ListenerConfig {
     /// A listener with every default.
     pub fn new(name: &str, address: SocketAddr, protocol: ListenerProtocol) -> Self {
@@ -375,6 +507,10 @@ pub enum MixedVerdicts {
     RejectAll,
     /// Everybody is answered 250, and those who were refused are held in the quarantine.
     QuarantineRejected,
+}
+
+fn is_mailbox(text: &str) -> bool {
+    text.is_ascii() && opes_smtp::grammar::Mailbox::parse(text).is_some()
 }
 
 /// Octets of `64Ki`, `30Mi`, `1Gi` or a plain number.
@@ -429,6 +565,11 @@ fn octets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// As unique as the host name, which is on every message anyway.
+fn default_system(hostname: &str) -> String {
+    format!("https://{hostname}/opes")
 }
 
 fn default_memory_budget() -> u64 {
@@ -526,6 +667,53 @@ mod tests {
         assert!(message.contains("listeners[0].requireTls"), "{message}");
         let message = error(&SMALLEST.replace("name: mx,", "name: mx, errorsMax: 0,"));
         assert!(message.contains("errorsMax"), "{message}");
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused() {
+        for (key, field) in [
+            ("bounces: { postmaster", "bounces.postmaster"),
+            (
+                "notifications: { administrator",
+                "notifications.administrator",
+            ),
+        ] {
+            let message = error(&format!("{key}: nobody }}\n{SMALLEST}"));
+            assert!(message.contains(field), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_system_has_a_name_of_its_own() {
+        let config = |text: &str| EdgeConfig::parse(text, Path::new("edge.yaml"));
+        assert_eq!(
+            config(SMALLEST).unwrap().system,
+            "https://mail.example.com/opes"
+        );
+        let set = SMALLEST.replace("spool:", "system: 'urn:example:opes'\nspool:");
+        assert_eq!(config(&set).unwrap().system, "urn:example:opes");
+        for (from, to) in [
+            ("spool:", "system: opes\nspool:"),
+            ("spool:", "system: 'https://a.example/;b'\nspool:"),
+            ("mail.example.com", "mail"),
+        ] {
+            let text = SMALLEST.replacen(from, to, 1) + "rules: /etc/opes/rules\n";
+            assert!(error(&text).contains("edge.yaml: system:"), "{text}");
+        }
+    }
+
+    #[test]
+    fn nobody_may_bypass_unless_named() {
+        let text =
+            SMALLEST.to_owned() + "bypass: { identities: ['*'], networks: [192.0.2.0/24] }\n";
+        let config = EdgeConfig::parse(&text, Path::new("edge.yaml")).unwrap();
+        assert_eq!(config.bypass.unwrap().identities, ["*"]);
+        assert!(
+            EdgeConfig::parse(SMALLEST, Path::new("edge.yaml"))
+                .unwrap()
+                .bypass
+                .is_none()
+        );
     }
 
     #[test]

@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use opes_callout_client::{ClientTls, Group, ServiceClient, ServiceClientConfig};
+use opes_host::Host;
 use opes_proto::smtp;
 use opes_rules::{CalloutSpec, Permission, RoutingTable, Rule, Target, TlsMode};
+use opes_trace::{AgentUri, UriError};
+
+use crate::trace::Agents;
 
 /// Where services that are not named by an endpoint are to be found: name of the `CalloutService` → target.
 pub type Endpoints = BTreeMap<String, String>;
@@ -14,6 +18,7 @@ pub type Endpoints = BTreeMap<String, String>;
 pub struct Routing {
     pub(crate) table: RoutingTable,
     bindings: HashMap<String, Binding>,
+    pub(crate) agents: Agents,
 }
 
 /// A rule's way to its service.
@@ -53,25 +58,40 @@ pub enum RoutingError {
         /// Where it was to be reached.
         target: String,
     },
+    /// Services are named after the system.
+    #[error("system: `{system}` {error}")]
+    System {
+        /// As configured.
+        system: String,
+        /// What is wrong with it.
+        error: UriError,
+    },
 }
 
 impl Routing {
-    /// Makes the clients. Connections are opened when first needed. Services that want TLS are refused.
+    /// Makes the clients and names the services after `system`, an absolute URI. Connections are opened when first needed. Services that
+    /// want TLS are refused.
     pub fn new(
         table: RoutingTable,
         endpoints: &Endpoints,
         system: &str,
     ) -> Result<Self, RoutingError> {
-        Self::with_tls(table, endpoints, system, None)
+        Self::with(&Host::default(), None, table, endpoints, system)
     }
 
-    /// The same with certificates for services that want TLS.
-    pub fn with_tls(
+    /// As [`Routing::new`], with services that are reached over the network of `host`, and certificates for those that want TLS.
+    pub fn with(
+        host: &Host,
+        tls: Option<&ClientTls>,
         table: RoutingTable,
         endpoints: &Endpoints,
         system: &str,
-        tls: Option<&ClientTls>,
     ) -> Result<Self, RoutingError> {
+        let own = AgentUri::system(system).map_err(|error| RoutingError::System {
+            system: system.to_owned(),
+            error,
+        })?;
+        let agents = Agents::new(&table, &own);
         let mut clients = HashMap::new();
         let mut bindings = HashMap::new();
         for rule in &table.rules {
@@ -81,14 +101,18 @@ impl Routing {
             let client = if let Some(client) = clients.get(&callout.service) {
                 ServiceClient::clone(client)
             } else {
-                let client = client(&table, &callout.service, endpoints, system, tls)?;
+                let client = client(host, tls, &table, &callout.service, endpoints, system)?;
                 clients.insert(callout.service.clone(), client.clone());
                 client
             };
             let group = Arc::new(group(rule, callout, &table.revision));
             bindings.insert(rule.name.clone(), Binding { client, group });
         }
-        Ok(Self { table, bindings })
+        Ok(Self {
+            table,
+            bindings,
+            agents,
+        })
     }
 
     /// The way to the rule's service; none for rules that act by themselves.
@@ -98,11 +122,12 @@ impl Routing {
 }
 
 fn client(
+    host: &Host,
+    tls: Option<&ClientTls>,
     table: &RoutingTable,
     name: &str,
     endpoints: &Endpoints,
     system: &str,
-    tls: Option<&ClientTls>,
 ) -> Result<ServiceClient, RoutingError> {
     let no_endpoint = |kind| RoutingError::NoEndpoint {
         service: name.to_owned(),
@@ -125,6 +150,7 @@ fn client(
         idle_timeout: service.idle_timeout,
         max_transactions_per_connection: service.max_transactions_per_connection,
         system: system.to_owned(),
+        host: host.clone(),
         ..ServiceClientConfig::new(name, target)
     };
     Ok(ServiceClient::new(config))

@@ -5,14 +5,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BytesMut};
+use opes_host::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 /// A client's stream. The TLS variant is boxed: it is ten times as large and the rarer of the two.
 #[derive(Debug)]
 pub(crate) enum ClientStream {
-    Plain(TcpStream),
+    Plain(Stream),
     Tls(Box<TlsStream<Prefixed>>),
 }
 
@@ -20,14 +20,14 @@ pub(crate) enum ClientStream {
 #[derive(Debug)]
 pub(crate) struct Prefixed {
     read: BytesMut,
-    stream: TcpStream,
+    stream: Stream,
 }
 
 // === impl Prefixed ===
 
 impl Prefixed {
     /// `read` comes before what the stream still brings.
-    pub(crate) fn new(read: BytesMut, stream: TcpStream) -> Self {
+    pub(crate) fn new(read: BytesMut, stream: Stream) -> Self {
         Self { read, stream }
     }
 }
@@ -105,5 +105,33 @@ impl AsyncWrite for ClientStream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_read_comes_first_whatever_the_buffer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (mut far, _) = far.unwrap();
+        far.write_all(b"cdef").await.unwrap();
+        let mut stream = Prefixed::new(BytesMut::from(&b"ab"[..]), near.unwrap());
+        let mut octet = [0; 1];
+        stream.read_exact(&mut octet).await.unwrap();
+        assert_eq!(&octet, b"a");
+        let mut rest = [0; 5];
+        stream.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b"bcdef");
+        stream.write_all(b"back").await.unwrap();
+        let mut back = [0; 4];
+        far.read_exact(&mut back).await.unwrap();
+        assert_eq!(&back, b"back");
     }
 }
