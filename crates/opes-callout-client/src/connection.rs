@@ -94,7 +94,6 @@ pub(crate) async fn open(
         retired: Arc::clone(&retired),
         naming: Arc::clone(naming),
         idle_timeout: config.idle_timeout,
-        inserted_octets_max: config.inserted_octets_max,
         epoch,
     };
     tokio::spawn(task::run(parts));
