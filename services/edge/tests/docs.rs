@@ -168,7 +168,10 @@ fn registered() -> BTreeSet<String> {
     let shown = output
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    let source = include_str!("../src/metrics.rs");
+    let source = concat!(
+        include_str!("../src/metrics.rs"),
+        include_str!("../src/trace/metrics.rs")
+    );
     let declared = source.split('"').filter(|text| {
         text.starts_with("opes_")
             && text
