@@ -27,6 +27,7 @@ use crate::metrics::{ByBounce, Metrics};
 use crate::notify::Notifier;
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
+use crate::splits::Splits;
 use crate::{listener, tls};
 
 /// What the sessions of one edge share.
@@ -45,6 +46,7 @@ pub(crate) struct Edge {
     pub(crate) sessions: TaskTracker,
     pub(crate) notifier: Notifier,
     pub(crate) incidents: Incidents,
+    pub(crate) splits: Splits,
     reporter: Option<Reporter>,
     /// Microseconds since 1970: with the second alone, a quick restart would give ids again, and quarantine files are named after them.
     started: u128,
@@ -65,7 +67,6 @@ pub(crate) struct Listener {
 pub struct EdgeHandle {
     edge: Arc<Edge>,
     addresses: Vec<(String, SocketAddr)>,
-    closing: CancellationToken,
 }
 
 /// Hooks of the program that embeds an edge.
@@ -84,13 +85,9 @@ pub async fn start(
     metrics: Arc<Metrics>,
     hooks: Hooks,
 ) -> Result<EdgeHandle> {
-    let closing = CancellationToken::new();
     let mut bound = Vec::new();
     for listener in &config.listeners {
-        bound.push((
-            bind(listener).await?,
-            Arc::new(shared(&config, listener, &closing)?),
-        ));
+        bound.push((bind(listener).await?, Arc::new(shared(&config, listener)?)));
     }
     let incidents = Incidents::start(config.incidents.file.as_deref()).await?;
     let (spool, recovered) = Spool::open(&config.spool, SpoolConfig::default()).context("spool")?;
@@ -115,6 +112,7 @@ pub async fn start(
         sessions: TaskTracker::new(),
         notifier: Notifier::new(&config.notifications),
         incidents,
+        splits: Splits::default(),
         reporter: hooks.reporter,
         started: SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -128,11 +126,7 @@ pub async fn start(
         addresses.push((shared.config.name.clone(), socket.local_addr()?));
         tokio::spawn(listener::accept(Arc::clone(&edge), shared, socket));
     }
-    Ok(EdgeHandle {
-        edge,
-        addresses,
-        closing,
-    })
+    Ok(EdgeHandle { edge, addresses })
 }
 
 impl EdgeHandle {
@@ -171,7 +165,6 @@ impl EdgeHandle {
                 "incidents still waiting for their file at the end of drainTimeout are in the log only"
             );
         }
-        self.closing.cancel();
     }
 }
 
@@ -233,14 +226,10 @@ async fn bind(listener: &ListenerConfig) -> Result<TcpListener> {
     })
 }
 
-fn shared(
-    config: &EdgeConfig,
-    listener: &ListenerConfig,
-    closing: &CancellationToken,
-) -> Result<Listener> {
+fn shared(config: &EdgeConfig, listener: &ListenerConfig) -> Result<Listener> {
     let context = || format!("listener `{}`", listener.name);
     let tls = match &listener.tls {
-        Some(files) => Some(tls::acceptor(files, closing.clone()).with_context(context)?),
+        Some(files) => Some(tls::acceptor(files).with_context(context)?),
         None => None,
     };
     let users = match &listener.users {
@@ -285,14 +274,19 @@ fn smtp_config(
             listener.recipients_max
         },
         tls_available: tls,
+        tls_required: listener.require_tls,
         auth: if users {
             server::AuthMode::TlsOnly
         } else {
             server::AuthMode::Off
         },
         auth_required: submission,
-        // Cut-through keeps nothing, so it could not report what the next hop does not (RFC 3461 §5.2.2).
-        dsn: listener.delivery == Acceptance::Spool,
+        prdr: listener.prdr,
+        smtputf8: listener.smtputf8,
+        chunking: listener.chunking,
+        dsn: listener.dsn,
+        errors_max: listener.errors_max,
+        idle_commands_max: listener.idle_commands_max,
         ..server::Config::new(&config.hostname, protocol)
     }
 }

@@ -39,6 +39,7 @@ pub(crate) enum CalloutLabel {
     Answered,
     Timeout,
     Unavailable,
+    Untrusted,
     Failed,
     Protocol,
     Content,
@@ -114,6 +115,20 @@ pub(crate) struct ByOutcome {
     pub(crate) outcome: OutcomeLabel,
 }
 
+/// How a message with different verdicts was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum RulingLabel {
+    PerRecipient,
+    Split,
+    RejectAll,
+    QuarantineRejected,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByRuling {
+    pub(crate) answer: RulingLabel,
+}
+
 /// Services and rules come from the configuration, so their number is bounded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ByCallout {
@@ -129,6 +144,13 @@ pub(crate) struct ByRule {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ByService {
     pub(crate) service: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByShadow {
+    pub(crate) rule: String,
+    /// One of a few words.
+    pub(crate) would: &'static str,
 }
 
 /// All metrics of one edge.
@@ -147,6 +169,9 @@ pub struct Metrics {
     pub(crate) bounces: Family<ByBounce, Counter>,
     pub(crate) notifications: Family<ByNotification, Counter>,
     pub(crate) incidents: Family<ByIncident, Counter>,
+    pub(crate) shadows: Family<ByShadow, Counter>,
+    pub(crate) unaccepted: Counter,
+    pub(crate) mixed: Family<ByRuling, Counter>,
 }
 
 impl Metrics {
@@ -168,6 +193,9 @@ impl Metrics {
             bounces: Family::default(),
             notifications: Family::default(),
             incidents: Family::default(),
+            shadows: Family::default(),
+            unaccepted: Counter::default(),
+            mixed: Family::default(),
         };
         metrics.declare(registry);
         metrics
@@ -246,6 +274,21 @@ impl Metrics {
             "opes_incidents",
             "Incidents that services reported, by what became of the report",
             self.incidents.clone(),
+        );
+        registry.register(
+            "opes_shadow_outcomes",
+            "What rules in shadow mode would have done",
+            self.shadows.clone(),
+        );
+        registry.register(
+            "opes_messages_unaccepted",
+            "Messages answered 451 because decisionTimeout had passed, stored or not",
+            self.unaccepted.clone(),
+        );
+        registry.register(
+            "opes_mixed_verdicts",
+            "Messages that some recipients would have got and others not, by how that was answered",
+            self.mixed.clone(),
         );
     }
 }

@@ -35,7 +35,7 @@ fn keys() -> BTreeSet<String> {
         .filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "));
     let is_name = |name: &str| {
         name.bytes()
-            .all(|octet| octet.is_ascii_lowercase() || octet == b'_')
+            .all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'_')
     };
     let keys: BTreeSet<_> = fields
         .filter(|(name, _)| is_name(name))
@@ -137,8 +137,23 @@ fn the_defaults_are_those_of_the_page() {
             "connectionsMax",
             defaults.delivery.connections_max.to_string(),
         ),
+        (
+            "perRecipientPerHour",
+            defaults.notifications.per_recipient_per_hour.to_string(),
+        ),
+        (
+            "perRulePerHour",
+            defaults.notifications.per_rule_per_hour.to_string(),
+        ),
         ("sizeMax", format!("`{}Mi`", listener.size_max >> 20)),
         ("recipientsMax", listener.recipients_max.to_string()),
+        ("requireTls", format!("`{}`", listener.require_tls)),
+        ("prdr", format!("`{}`", listener.prdr)),
+        ("smtputf8", format!("`{}`", listener.smtputf8)),
+        ("chunking", format!("`{}`", listener.chunking)),
+        ("dsn", format!("`{}`", listener.dsn)),
+        ("errorsMax", listener.errors_max.to_string()),
+        ("idleCommandsMax", listener.idle_commands_max.to_string()),
         (
             "clientTimeout",
             format!("`{}m`", listener.client_timeout.as_secs() / 60),
@@ -187,14 +202,20 @@ fn every_metric_has_a_row_and_every_row_a_metric() {
 #[test]
 fn every_value_of_a_label_is_named() {
     let source = include_str!("../src/metrics.rs");
-    for label in ["OutcomeLabel", "CalloutLabel"] {
+    for label in [
+        "OutcomeLabel",
+        "CalloutLabel",
+        "BounceLabel",
+        "NotificationLabel",
+        "IncidentLabel",
+    ] {
         let start = source.find(&format!("enum {label} {{")).unwrap();
         let body = source[start..].split('}').next().unwrap_or_default();
         for value in body
             .lines()
             .skip(1)
             .map(|line| line.trim().trim_end_matches(','))
-            .filter(|value| !value.is_empty())
+            .filter(|value| !value.is_empty() && !value.starts_with("///"))
         {
             assert!(
                 METRICS.contains(&format!("`{value}`")),

@@ -39,6 +39,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes-callout-server", Layer::Shell),
     ("opes-telemetry", Layer::Shell),
     ("opes-reload", Layer::Shell),
+    ("opes-tls", Layer::Shell),
     ("opes-edge", Layer::Service),
     ("opes-access-control", Layer::Service),
     ("opes-rerouting", Layer::Service),

@@ -165,7 +165,10 @@ mod tests {
         let take = |now, address, rule| limits.take(address, rule, now);
         assert_eq!(take(now, "a@example.com", "r/1"), Ok(()));
         assert_eq!(take(now, "A@example.com", "r/1"), Ok(()));
-        assert_eq!(take(now, "a@example.com", "r/1"), Err(Refusal::RecipientLimit));
+        assert_eq!(
+            take(now, "a@example.com", "r/1"),
+            Err(Refusal::RecipientLimit)
+        );
         assert_eq!(take(now, "b@example.com", "r/1"), Ok(()));
         assert_eq!(take(now, "c@example.com", "r/1"), Err(Refusal::RuleLimit));
         // What the rule may not send is not taken from the address.
@@ -173,11 +176,17 @@ mod tests {
         assert_eq!(take(now, "c@example.com", "r/2"), Ok(()));
         now += HOUR / 2;
         assert_eq!(take(now, "a@example.com", "r/1"), Ok(()));
-        assert_eq!(take(now, "a@example.com", "r/2"), Err(Refusal::RecipientLimit));
+        assert_eq!(
+            take(now, "a@example.com", "r/2"),
+            Err(Refusal::RecipientLimit)
+        );
         now += HOUR * 24;
         assert_eq!(take(now, "a@example.com", "r/1"), Ok(()));
         assert_eq!(take(now, "a@example.com", "r/1"), Ok(()));
-        assert_eq!(take(now, "a@example.com", "r/1"), Err(Refusal::RecipientLimit));
+        assert_eq!(
+            take(now, "a@example.com", "r/1"),
+            Err(Refusal::RecipientLimit)
+        );
     }
 
     #[test]
