@@ -8,7 +8,6 @@ mod place;
 mod ruling;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use opes_content::{Content, ContentError, View};
@@ -24,7 +23,6 @@ use crate::edge::{Edge, Listener};
 use crate::engine::{Group, Merged, Recipient};
 use crate::mail::Mail;
 use crate::metrics::{ByOutcome, ByRuling, RulingLabel};
-use crate::notify::{self, Wishes};
 use crate::outcome::Verdict;
 use crate::received::{Received, with_keyword};
 use crate::report::{MessageOutcome, MessageReport, StepReport};
@@ -54,8 +52,7 @@ impl Decision {
         }
     }
 
-    /// Nobody gets the message.
-    fn is_refusal(&self) -> bool {
+    fn is_refused(&self) -> bool {
         let mut outcomes = self.outcomes.iter();
         outcomes.all(|outcome| *outcome == MessageOutcome::Refused)
     }
@@ -117,9 +114,14 @@ pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
         }
     };
     let steps = std::mem::take(&mut merged.steps);
-    let wishes = Wishes::of(&mut merged).await;
+    let advice = std::mem::take(&mut merged.advice);
+    let original = merged.original();
     let decision = decide(&origin, &dialog, merged, deadline).await;
-    notify::advise(&origin.edge, &dialog, wishes, decision.is_refusal());
+    let refused = decision.is_refused();
+    let advising = origin
+        .edge
+        .advise(&dialog, original.as_ref(), refused, advice);
+    advising.await;
     report(&origin.edge, mail, &dialog, steps, octets, &decision);
     decision.reply
 }
@@ -255,7 +257,7 @@ fn with_received(
         ),
         id: &dialog.id,
         recipient: only,
-        at: SystemTime::now(),
+        at: origin.edge.host.clock.now(),
     }
     .field();
     let rest = Piece::Original {

@@ -16,7 +16,6 @@ use crate::dialog::{ContentFacts, Dialog, Path};
 use crate::engine::{Annotations, Matter, Merged, Recipient};
 use crate::mail::Mail;
 use crate::metrics::{ByOutcome, OutcomeLabel};
-use crate::notify::{self, Wishes};
 use crate::outcome::Verdict;
 use crate::report::{MessageOutcome, MessageReport, StepReport};
 use crate::routing::Routing;
@@ -149,7 +148,9 @@ impl Connection {
 
     /// Each recipient gets a reply of its own to the mail data.
     pub(crate) fn replies_per_recipient(&self) -> bool {
+        let transaction = self.core.transaction();
         self.listener.config.protocol == ListenerProtocol::Lmtp
+            || transaction.is_some_and(|transaction| transaction.prdr)
     }
 
     /// Not a relay for strangers.
@@ -247,7 +248,7 @@ impl Connection {
             })
         };
         run.plan(plan, &matter, &mut merged, &again).await;
-        self.answer(point, &line, &dialog, merged, started)
+        self.answer(point, &line, &dialog, merged, started).await
     }
 
     /// Whom a plan at `point` is about.
@@ -263,7 +264,7 @@ impl Connection {
         }
     }
 
-    fn answer(
+    async fn answer(
         &mut self,
         point: Point,
         line: &Bytes,
@@ -272,16 +273,16 @@ impl Connection {
         started: Instant,
     ) -> Response {
         let steps = std::mem::take(&mut merged.steps);
-        let wishes = Wishes::of_command(&mut merged);
+        let advice = std::mem::take(&mut merged.advice);
+        let refused = merged.groups.is_over();
+        self.edge.advise(dialog, None, refused, advice).await;
         let said = merged.groups.said_of_all();
         match self.mail.started {
             Some(_) => self.mail.annotations = said,
             None => self.annotations = said,
         }
         let fate = merged.single();
-        let refused = merged.groups.is_over() && matches!(fate.verdict, Verdict::Refuse(_));
-        notify::advise(&self.edge, dialog, wishes, refused);
-        if let (true, Verdict::Refuse(reply)) = (refused, &fate.verdict) {
+        if let (true, Verdict::Refuse(reply)) = (merged.groups.is_over(), &fate.verdict) {
             self.report_refusal(dialog, reply, steps, started);
             return if reply.closes() {
                 Response::Disconnect(reply.clone())

@@ -443,10 +443,6 @@ impl ListenerConfig {
     }
 }
 
-fn is_mailbox(text: &str) -> bool {
-    text.is_ascii() && opes_smtp::grammar::Mailbox::parse(text).is_some()
-}
-
 /// Some recipients are to get a message, others not, and the client takes one reply for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -459,6 +455,10 @@ pub enum MixedVerdicts {
     RejectAll,
     /// Everybody is answered 250, and those who were refused are held in the quarantine.
     QuarantineRejected,
+}
+
+fn is_mailbox(text: &str) -> bool {
+    text.is_ascii() && opes_smtp::grammar::Mailbox::parse(text).is_some()
 }
 
 /// Octets of `64Ki`, `30Mi`, `1Gi` or a plain number.
@@ -605,6 +605,14 @@ mod tests {
     }
 
     #[test]
+    fn tls_that_nobody_can_start_is_not_required() {
+        let message = error(&SMALLEST.replace("name: mx,", "name: mx, requireTls: true,"));
+        assert!(message.contains("listeners[0].requireTls"), "{message}");
+        let message = error(&SMALLEST.replace("name: mx,", "name: mx, errorsMax: 0,"));
+        assert!(message.contains("errorsMax"), "{message}");
+    }
+
+    #[test]
     fn an_address_that_is_none_is_refused() {
         for (key, field) in [
             ("bounces: { postmaster", "bounces.postmaster"),
@@ -616,14 +624,6 @@ mod tests {
             let message = error(&format!("{key}: nobody }}\n{SMALLEST}"));
             assert!(message.contains(field), "{message}");
         }
-    }
-
-    #[test]
-    fn tls_that_nobody_can_start_is_not_required() {
-        let message = error(&SMALLEST.replace("name: mx,", "name: mx, requireTls: true,"));
-        assert!(message.contains("listeners[0].requireTls"), "{message}");
-        let message = error(&SMALLEST.replace("name: mx,", "name: mx, errorsMax: 0,"));
-        assert!(message.contains("errorsMax"), "{message}");
     }
 
     #[test]

@@ -30,8 +30,9 @@ mod stream;
 mod tls;
 
 pub use auth::hash as password_hash;
-pub use edge::{EdgeHandle, Hooks, start};
+pub use edge::{EdgeHandle, Hooks, Load, start};
 pub use header::HeaderFields;
 pub use metrics::Metrics;
 pub use opes_callout_client::{ClientTls, MutualFiles};
+pub use opes_host::Host;
 pub use routing::{Endpoints, Routing, RoutingError};

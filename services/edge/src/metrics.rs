@@ -166,12 +166,12 @@ pub struct Metrics {
     pub(crate) permissions_refused: Family<ByRule, Counter>,
     pub(crate) rules_skipped: Family<ByRule, Counter>,
     pub(crate) observers_dropped: Counter,
-    pub(crate) bounces: Family<ByBounce, Counter>,
-    pub(crate) notifications: Family<ByNotification, Counter>,
-    pub(crate) incidents: Family<ByIncident, Counter>,
     pub(crate) shadows: Family<ByShadow, Counter>,
     pub(crate) unaccepted: Counter,
     pub(crate) mixed: Family<ByRuling, Counter>,
+    pub(crate) bounces: Family<ByBounce, Counter>,
+    pub(crate) notifications: Family<ByNotification, Counter>,
+    pub(crate) incidents: Family<ByIncident, Counter>,
 }
 
 impl Metrics {
@@ -190,12 +190,12 @@ impl Metrics {
             permissions_refused: Family::default(),
             rules_skipped: Family::default(),
             observers_dropped: Counter::default(),
-            bounces: Family::default(),
-            notifications: Family::default(),
-            incidents: Family::default(),
             shadows: Family::default(),
             unaccepted: Counter::default(),
             mixed: Family::default(),
+            bounces: Family::default(),
+            notifications: Family::default(),
+            incidents: Family::default(),
         };
         metrics.declare(registry);
         metrics
@@ -261,21 +261,6 @@ impl Metrics {
             self.observers_dropped.clone(),
         );
         registry.register(
-            "opes_bounces",
-            "Recipients that failed for good after our 250, by who was told",
-            self.bounces.clone(),
-        );
-        registry.register(
-            "opes_notifications",
-            "Notifications that services asked for, by what became of them",
-            self.notifications.clone(),
-        );
-        registry.register(
-            "opes_incidents",
-            "Incidents that services reported, by what became of the report",
-            self.incidents.clone(),
-        );
-        registry.register(
             "opes_shadow_outcomes",
             "What rules in shadow mode would have done",
             self.shadows.clone(),
@@ -289,6 +274,21 @@ impl Metrics {
             "opes_mixed_verdicts",
             "Messages that some recipients would have got and others not, by how that was answered",
             self.mixed.clone(),
+        );
+        registry.register(
+            "opes_bounces",
+            "Recipients that failed for good after our 250, by who was told",
+            self.bounces.clone(),
+        );
+        registry.register(
+            "opes_notifications",
+            "Notifications that services asked for, by what became of them",
+            self.notifications.clone(),
+        );
+        registry.register(
+            "opes_incidents",
+            "Incidents that services reported, by what became of the report",
+            self.incidents.clone(),
         );
     }
 }

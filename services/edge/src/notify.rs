@@ -9,10 +9,10 @@ mod limits;
 mod policy;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use opes_content::View;
 use opes_dsn::{Author, Notice};
 use opes_proto::smtp;
 use opes_spool::{Envelope, Recipient};
@@ -25,7 +25,7 @@ use self::policy::{Circumstances, Refusal};
 use crate::config::NotificationsConfig;
 use crate::dialog::Dialog;
 use crate::edge::Edge;
-use crate::engine::{Advice, Merged};
+use crate::engine::Advice;
 use crate::incidents::Incident;
 use crate::metrics::{ByNotification, NotificationLabel};
 
@@ -34,14 +34,6 @@ const NOTIFICATIONS_MAX: usize = 32;
 
 /// Messages whose notifications are being stored at once; those of more are dropped.
 const UNDER_WAY_MAX: usize = 64;
-
-/// What services want people to be told of one message or command.
-#[derive(Debug)]
-pub(crate) struct Wishes {
-    advice: Vec<Advice>,
-    /// None before there is a message.
-    facts: Option<MessageFacts>,
-}
 
 /// The message, its client, and what became of it.
 struct About {
@@ -58,34 +50,6 @@ pub(crate) struct Notifier {
     under_way: Arc<Semaphore>,
 }
 
-// === impl Wishes ===
-
-impl Wishes {
-    /// Takes them from what the rules made of a message. Its header section is read only if somebody wants to write.
-    pub(crate) async fn of(merged: &mut Merged) -> Self {
-        let advice = std::mem::take(&mut merged.advice);
-        let groups = merged.groups.groups.iter();
-        let mut views = groups.filter_map(|group| Some(&group.fate.version.as_ref()?.view));
-        let facts = match views.next() {
-            Some(view) if wants_mail(&advice) => Some(MessageFacts::read(view.content()).await),
-            _ => None,
-        };
-        Self { advice, facts }
-    }
-
-    /// Of a command, before there is a message.
-    pub(crate) fn of_command(merged: &mut Merged) -> Self {
-        Self {
-            advice: std::mem::take(&mut merged.advice),
-            facts: None,
-        }
-    }
-}
-
-fn wants_mail(advice: &[Advice]) -> bool {
-    advice.iter().any(|advice| !advice.notifications.is_empty())
-}
-
 // === impl Notifier ===
 
 impl Notifier {
@@ -97,22 +61,25 @@ impl Notifier {
     }
 }
 
-/// Passes on what services want people to be told. Does not wait: incidents are written at once, mail is stored by a task that a drain
-/// waits for.
-pub(crate) fn advise(edge: &Arc<Edge>, dialog: &Dialog, wishes: Wishes, refused: bool) {
-    let Wishes { advice, facts } = wishes;
-    for advice in &advice {
-        if !advice.incident.is_empty() {
-            let incident = Incident {
-                rule: &advice.rule,
-                service: &advice.service,
-                session: &dialog.id,
-                json: &advice.incident,
-            };
-            edge.incidents.record(&incident, &edge.metrics);
-        }
+/// Passes on what services want people to be told of a command, or of the message `original`. Does not wait for the disk: incidents are
+/// written at once, mail is stored by a task that a drain waits for.
+pub(crate) async fn advise(
+    edge: &Arc<Edge>,
+    dialog: &Dialog,
+    original: Option<&View>,
+    refused: bool,
+    advice: Vec<Advice>,
+) {
+    for advice in advice.iter().filter(|advice| !advice.incident.is_empty()) {
+        let incident = Incident {
+            rule: &advice.rule,
+            service: &advice.service,
+            session: &dialog.id,
+            json: &advice.incident,
+        };
+        edge.incidents.record(&incident, &edge.metrics);
     }
-    if !wants_mail(&advice) {
+    if advice.iter().all(|advice| advice.notifications.is_empty()) {
         return;
     }
     let Ok(permit) = Arc::clone(&edge.notifier.under_way).try_acquire_owned() else {
@@ -121,12 +88,15 @@ pub(crate) fn advise(edge: &Arc<Edge>, dialog: &Dialog, wishes: Wishes, refused:
         }
         return;
     };
-    let edge = Arc::clone(edge);
     let about = About {
         dialog: dialog.clone(),
-        facts,
+        facts: match original {
+            Some(view) => Some(MessageFacts::read(view).await),
+            None => None,
+        },
         refused,
     };
+    let edge = Arc::clone(edge);
     let tasks = edge.sessions.clone();
     tasks.spawn(async move {
         for advice in &advice {
@@ -198,9 +168,7 @@ fn compose(
     notification: &smtp::Notification,
     address: &str,
 ) -> (Envelope, Bytes) {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now_ms = edge.host.clock.epoch_ms();
     let session_id = &about.dialog.id;
     let composed = Notice {
         author: Author {
@@ -210,7 +178,7 @@ fn compose(
         },
         to: address,
         id: &format!("N{}", edge.next_session_id()),
-        now: since.as_secs(),
+        now: now_ms / 1000,
         subject: &notification.subject,
         text: &notification.text,
         about: about
@@ -226,7 +194,7 @@ fn compose(
             params: vec!["NOTIFY=NEVER".to_owned()],
             ..Recipient::default()
         }],
-        received_at_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        received_at_ms: now_ms,
         session_id: session_id.clone(),
         ..Envelope::default()
     };

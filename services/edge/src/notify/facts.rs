@@ -1,6 +1,6 @@
 //! What the header section says about answering a message (RFC 3834 §2, RFC 2369, RFC 2919).
 
-use opes_content::{Content, View};
+use opes_content::View;
 
 use crate::edits;
 use crate::header::HeaderFields;
@@ -31,9 +31,8 @@ pub(crate) struct MessageFacts {
 
 impl MessageFacts {
     /// Of a message as its client sent it. One whose header section cannot be read counts as automatic: silence is the safe side.
-    pub(crate) async fn read(content: &Content) -> Self {
-        let original = View::original(content.clone());
-        match edits::scan(&original, true).await {
+    pub(crate) async fn read(original: &View) -> Self {
+        match edits::scan(original, true).await {
             Ok((structure, header)) => Self::of(&HeaderFields::new(&structure, &header)),
             Err(error) => {
                 tracing::warn!(%error, "a header section cannot be read; nobody is notified of its message");
