@@ -19,8 +19,9 @@ use crate::pool::Pool;
 use crate::request::{Answer, Request};
 use crate::sender::Sender;
 
-/// Connections tried for one transaction: a service that drains refuses before it begins, an idempotent one may begin twice.
-const ATTEMPTS_MAX: usize = 2;
+/// Connections tried for one transaction: a service that drains refuses before it begins, and all connections are drained
+/// at once when certificates are replaced.
+const ATTEMPTS_MAX: usize = 4;
 
 /// One callout service. Clones share connections.
 #[derive(Debug, Clone)]
@@ -58,6 +59,7 @@ impl ServiceClient {
             timeout: request.timeout,
         };
         let mut refusal = None;
+        let mut begun = false;
         for _ in 0..ATTEMPTS_MAX {
             let place = tokio::time::timeout_at(clock.deadline(Duration::ZERO), self.pool.place());
             let (handle, permit) = place
@@ -69,7 +71,10 @@ impl ServiceClient {
                     return Ok(clock.stamp(answer));
                 }
                 Err(Lost::NotTaken(error)) => refusal = Some(error),
-                Err(Lost::Failed(error)) if self.may_repeat(&error) => refusal = Some(error),
+                Err(Lost::Failed(error)) if !begun && self.may_repeat(&error) => {
+                    begun = true;
+                    refusal = Some(error);
+                }
                 Err(Lost::Failed(error)) => return Err(error),
             }
         }

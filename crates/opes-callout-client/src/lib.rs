@@ -21,10 +21,13 @@ mod reassembly;
 mod request;
 mod sender;
 mod task;
+mod tls;
 mod transaction;
 mod wire;
 
 pub use client::ServiceClient;
 pub use config::ServiceClientConfig;
 pub use error::CalloutError;
+pub use opes_tls::{ClientTls, MutualFiles};
 pub use request::{Answer, AnswerCopy, ContentWant, Group, Request};
+pub use tls::TLS_CONNECTION_AGE_MAX;

@@ -27,7 +27,7 @@ mod tail;
 mod tests;
 mod writer;
 
-pub use envelope::{Envelope, NextHop, Recipient};
+pub use envelope::{Envelope, NextHop, Recipient, ReportsOn};
 pub use error::SpoolError;
 pub use id::{QueueId, QueueIdError};
 pub use opes_content::Disposition;

@@ -226,6 +226,7 @@ fn label(error: &CalloutError) -> CalloutLabel {
     match error {
         CalloutError::Timeout { .. } => CalloutLabel::Timeout,
         CalloutError::Unavailable { .. } => CalloutLabel::Unavailable,
+        CalloutError::Untrusted { .. } => CalloutLabel::Untrusted,
         CalloutError::Failed { .. } => CalloutLabel::Failed,
         CalloutError::Protocol { .. } => CalloutLabel::Protocol,
         CalloutError::Content { .. } => CalloutLabel::Content,

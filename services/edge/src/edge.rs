@@ -65,7 +65,6 @@ pub(crate) struct Listener {
 pub struct EdgeHandle {
     edge: Arc<Edge>,
     addresses: Vec<(String, SocketAddr)>,
-    closing: CancellationToken,
 }
 
 /// Hooks of the program that embeds an edge.
@@ -84,13 +83,9 @@ pub async fn start(
     metrics: Arc<Metrics>,
     hooks: Hooks,
 ) -> Result<EdgeHandle> {
-    let closing = CancellationToken::new();
     let mut bound = Vec::new();
     for listener in &config.listeners {
-        bound.push((
-            bind(listener).await?,
-            Arc::new(shared(&config, listener, &closing)?),
-        ));
+        bound.push((bind(listener).await?, Arc::new(shared(&config, listener)?)));
     }
     let (spool, recovered) = Spool::open(&config.spool, SpoolConfig::default()).context("spool")?;
     if !recovered.is_empty() {
@@ -129,11 +124,7 @@ pub async fn start(
         addresses.push((shared.config.name.clone(), socket.local_addr()?));
         tokio::spawn(listener::accept(Arc::clone(&edge), shared, socket));
     }
-    Ok(EdgeHandle {
-        edge,
-        addresses,
-        closing,
-    })
+    Ok(EdgeHandle { edge, addresses })
 }
 
 impl EdgeHandle {
@@ -164,7 +155,6 @@ impl EdgeHandle {
             tracing::warn!("sessions still open at the end of drainTimeout are cut");
         }
         self.edge.relay.shutdown(deadline).await;
-        self.closing.cancel();
     }
 }
 
@@ -241,14 +231,10 @@ async fn bind(listener: &ListenerConfig) -> Result<TcpListener> {
     })
 }
 
-fn shared(
-    config: &EdgeConfig,
-    listener: &ListenerConfig,
-    closing: &CancellationToken,
-) -> Result<Listener> {
+fn shared(config: &EdgeConfig, listener: &ListenerConfig) -> Result<Listener> {
     let context = || format!("listener `{}`", listener.name);
     let tls = match &listener.tls {
-        Some(files) => Some(tls::acceptor(files, closing.clone()).with_context(context)?),
+        Some(files) => Some(tls::acceptor(files).with_context(context)?),
         None => None,
     };
     let users = match &listener.users {
@@ -293,12 +279,19 @@ fn smtp_config(
             listener.recipients_max
         },
         tls_available: tls,
+        tls_required: listener.require_tls,
         auth: if users {
             server::AuthMode::TlsOnly
         } else {
             server::AuthMode::Off
         },
         auth_required: submission,
+        prdr: listener.prdr,
+        smtputf8: listener.smtputf8,
+        chunking: listener.chunking,
+        dsn: listener.dsn,
+        errors_max: listener.errors_max,
+        idle_commands_max: listener.idle_commands_max,
         opes_bypass: config.bypass.is_some(),
         ..server::Config::new(&config.hostname, protocol)
     }

@@ -32,4 +32,5 @@ pub use auth::hash as password_hash;
 pub use edge::{EdgeHandle, Hooks, start};
 pub use header::HeaderFields;
 pub use metrics::Metrics;
+pub use opes_callout_client::{ClientTls, MutualFiles};
 pub use routing::{Endpoints, Routing, RoutingError};

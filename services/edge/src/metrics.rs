@@ -39,6 +39,7 @@ pub(crate) enum CalloutLabel {
     Answered,
     Timeout,
     Unavailable,
+    Untrusted,
     Failed,
     Protocol,
     Content,

@@ -89,6 +89,9 @@ impl Session {
         if config.dsn {
             list("DSN");
         }
+        if config.prdr && !self.is_lmtp() {
+            list("PRDR");
+        }
         if config.opes_bypass {
             list(BYPASS_KEYWORD);
         }
