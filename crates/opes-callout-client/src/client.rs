@@ -1,12 +1,13 @@
 //! [`ServiceClient`]: one callout from request to answer.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use opes_proto::smtp::{self, MessageStart, Part, ProfileSelection};
 use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::answer::answer;
 use crate::ask::{Ask, Data, Link, Lost, Open, OriginalEnd, Raw};
@@ -150,7 +151,7 @@ impl ServiceClient {
                 () = &mut over => {
                     let waited = sender.as_ref().map_or(Duration::ZERO, Sender::waited);
                     let deadline = clock.deadline(waited);
-                    if tokio::time::Instant::now() >= deadline {
+                    if Instant::now() >= deadline {
                         return Err(Lost::Failed(self.naming.timeout(clock.timeout)));
                     }
                     over.as_mut().reset(deadline);
@@ -179,8 +180,8 @@ impl Clock {
         answer
     }
 
-    fn deadline(&self, waited: Duration) -> tokio::time::Instant {
-        (self.started + self.timeout + waited).into()
+    fn deadline(&self, waited: Duration) -> Instant {
+        self.started + self.timeout + waited
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use opes_host::Host;
 use opes_tls::ClientTls;
 use tonic::codegen::http::Uri;
 
@@ -33,6 +34,8 @@ pub struct ServiceClientConfig {
     pub idempotent: bool,
     /// Largest frame that is read, in octets.
     pub frame_octets_max: usize,
+    /// Network and randomness to work with.
+    pub host: Host,
 }
 
 impl ServiceClientConfig {
@@ -51,6 +54,7 @@ impl ServiceClientConfig {
             inserted_octets_max: 64 * 1024 * 1024,
             idempotent: false,
             frame_octets_max: 4 * 1024 * 1024,
+            host: Host::default(),
         }
     }
 }

@@ -3,14 +3,16 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use opes_ocp::{Extensions, Limits, Processor, ProcessorConfig};
 use opes_proto::ocp::callout_client::CalloutClient;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -144,7 +146,23 @@ async fn connect(
 ) -> Result<(Channel, Option<tls::Link>), CalloutError> {
     let target = Target::parse(&config.target).map_err(|form| naming.unavailable(form))?;
     let result = match target {
-        Target::Tcp(uri) => endpoint(Endpoint::from(uri), config).connect().await,
+        Target::Tcp(uri) if config.host.network.is_system() => {
+            endpoint(Endpoint::from(uri), config).connect().await
+        }
+        Target::Tcp(uri) => {
+            let network = config.host.network.clone();
+            let connector = tower::service_fn(move |uri: Uri| {
+                let network = network.clone();
+                async move {
+                    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16());
+                    let stream = network.connect(host, port.unwrap_or_default()).await;
+                    stream.map(TokioIo::new)
+                }
+            });
+            endpoint(Endpoint::from(uri), config)
+                .connect_with_connector(connector)
+                .await
+        }
         Target::Tls { host, port } => {
             let (channel, link) = connect_tls(config, &host, port, naming).await?;
             return Ok((channel, Some(link)));

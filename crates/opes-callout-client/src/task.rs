@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use opes_ocp::{AdaptedEnd, Failure, Processor, ProcessorEvent, StartTransaction};
 use opes_proto::ocp::message::Kind;
 use opes_proto::ocp::{Frame, Message};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use crate::ask::{Ask, Lost, Open, Raw};

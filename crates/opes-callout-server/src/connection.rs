@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use opes_ocp::{CalloutServer, Extensions, Limits, OriginalEnd, Selection, ServerEvent};
@@ -15,6 +15,7 @@ use opes_proto::smtp::{
 };
 use prost::Message as _;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 

@@ -12,6 +12,7 @@ mod config;
 mod connection;
 mod copies;
 mod handler;
+mod host;
 mod link;
 mod listener;
 mod message;

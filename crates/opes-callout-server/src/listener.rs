@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,8 @@ pub enum Listener {
     Tls(TcpListener, ServerTls),
     /// A Unix socket.
     Unix(UnixListener),
+    /// One of another network than the system's.
+    Host(opes_host::Listener),
 }
 
 impl Listener {
@@ -62,10 +65,8 @@ impl Listener {
     /// `https://host:port`, or as `unix:/path`.
     pub fn address(&self) -> String {
         match self {
-            Self::Tcp(listener) | Self::Tls(listener, _) => match listener.local_addr() {
-                Ok(address) => address.to_string(),
-                Err(error) => format!("(address unknown: {error})"),
-            },
+            Self::Tcp(listener) | Self::Tls(listener, _) => text(listener.local_addr()),
+            Self::Host(listener) => text(listener.local_addr()),
             Self::Unix(listener) => format!("unix:{}", unix_path(listener).display()),
         }
     }
@@ -74,6 +75,13 @@ impl Listener {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.address())
+    }
+}
+
+fn text(address: io::Result<SocketAddr>) -> String {
+    match address {
+        Ok(address) => address.to_string(),
+        Err(error) => format!("(address unknown: {error})"),
     }
 }
 

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::config::ServerConfig;
 use crate::connection::{self, Shutdown};
+use crate::host;
 use crate::listener::Listener;
 use crate::service::Service;
 use crate::tls::{self, Generation};
@@ -135,6 +136,11 @@ async fn accept(
             let incoming = ReceiverStream::new(incoming);
             router
                 .serve_with_incoming_shutdown(incoming, shutdown)
+                .await
+        }
+        Listener::Host(listener) => {
+            router
+                .serve_with_incoming_shutdown(host::incoming(listener), shutdown)
                 .await
         }
         Listener::Unix(listener) => {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use opes_host::Host;
 use opes_smtp::client::DATA_TERMINATION_TIMEOUT;
 
 use crate::event::OnEvent;
@@ -86,6 +87,8 @@ pub struct RelayConfig {
     pub on_event: OnEvent,
     /// Who is told of recipients that failed.
     pub reports: Reports,
+    /// Network, clock and randomness to work with.
+    pub host: Host,
 }
 
 impl RelayConfig {
@@ -102,6 +105,7 @@ impl RelayConfig {
             backlog_max: 100_000,
             on_event,
             reports: Reports::default(),
+            host: Host::default(),
         }
     }
 }

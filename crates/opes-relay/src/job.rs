@@ -1,7 +1,7 @@
 //! One message for one destination, and the books about it: what is settled, what is told, what is tried again.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use opes_smtp::reply::Reply;
 use opes_spool::{Envelope, QueueId, Queued, Recipient, Settlement};
@@ -122,15 +122,13 @@ impl Job {
     }
 
     /// Since the message was received.
-    pub(crate) fn age(&self) -> Duration {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+    pub(crate) fn age(&self, shared: &Shared) -> Duration {
+        let now = shared.config.host.clock.since_epoch();
         now.saturating_sub(Duration::from_millis(self.envelope.received_at_ms))
     }
 
     pub(crate) fn is_expired(&self, shared: &Shared) -> bool {
-        !self.is_live() && self.age() >= shared.config.retry.give_up_after
+        !self.is_live() && self.age(shared) >= shared.config.retry.give_up_after
     }
 
     /// The same verdict for everybody.
@@ -266,7 +264,7 @@ impl Job {
                 .config
                 .retry
                 .message
-                .delay(attempts + 1, crate::relay::random())
+                .delay(attempts + 1, shared.random())
         };
         Some(Again { wait, left })
     }
@@ -311,7 +309,7 @@ impl Job {
         next_attempt: Option<Duration>,
         shared: &Shared,
     ) {
-        let elapsed = self.age();
+        let elapsed = self.age(shared);
         for (recipient, (verdict, fate)) in self.recipients().zip(verdicts.iter().zip(fates)) {
             let event = DeliveryEvent {
                 queue_id: self.queue_id(),

@@ -27,6 +27,7 @@ mod tail;
 mod tests;
 mod writer;
 
+pub use disk::{Disk, SystemDisk};
 pub use envelope::{Envelope, NextHop, Recipient, ReportsOn};
 pub use error::SpoolError;
 pub use id::{QueueId, QueueIdError};

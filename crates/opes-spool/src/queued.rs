@@ -10,6 +10,7 @@ use bytes::Bytes;
 use opes_content::{FILE_READ_OCTETS_MAX, Reservation};
 use serde::{Deserialize, Serialize};
 
+use crate::disk::run_blocking;
 use crate::spool::Shared;
 use crate::{Envelope, QueueId, SpoolError};
 
@@ -137,10 +138,9 @@ impl StoredContent {
         let max = max.min(FILE_READ_OCTETS_MAX);
         let len = usize::try_from(left).unwrap_or(max).min(max);
         let (source, path) = self.source(offset)?;
-        let read = tokio::task::spawn_blocking(move || source.read(offset, len)).await;
-        read.map_err(io::Error::other)
-            .flatten()
-            .map_err(SpoolError::read(&path))
+        let disk = &*self.shared.disk;
+        let read = run_blocking(disk, move || source.read(offset, len)).await;
+        read.flatten().map_err(SpoolError::read(&path))
     }
 
     fn source(&self, offset: u64) -> Result<(Source, PathBuf), SpoolError> {

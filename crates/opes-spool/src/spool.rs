@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use opes_content::{Budget, ContentError, FILE_READ_OCTETS_MAX, View};
+use opes_host::Clock;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, SystemDisk};
 use crate::health::Health;
 use crate::id::Ids;
 use crate::index::Index;
@@ -45,6 +46,10 @@ pub struct SpoolConfig {
     pub kept_octets: u64,
     /// Longest time after which a settlement is on disk, when no commit takes it there before.
     pub settle_sync: Duration,
+    /// What is written to.
+    pub disk: Arc<dyn Disk>,
+    /// For queue ids.
+    pub clock: Clock,
 }
 
 /// Counters since the spool was opened, and what is in it.
@@ -109,6 +114,8 @@ impl Default for SpoolConfig {
             reserve_octets: 64 * 1024 * 1024,
             kept_octets: 32 * 1024 * 1024,
             settle_sync: Duration::from_secs(1),
+            disk: Arc::new(SystemDisk),
+            clock: Clock::System,
         }
     }
 }
@@ -133,10 +140,11 @@ impl SpoolConfig {
 // === impl Spool ===
 
 impl Spool {
-    pub(crate) fn new(shared: Arc<Shared>, handle: JoinHandle<()>) -> Self {
+    /// `handle`: of the writer, if it is a thread.
+    pub(crate) fn new(shared: Arc<Shared>, handle: Option<JoinHandle<()>>) -> Self {
         let thread = Thread {
             shared: Arc::clone(&shared),
-            handle: Some(handle),
+            handle,
         };
         Self {
             shared,
@@ -323,22 +331,16 @@ impl Drop for Thread {
 // === impl Shared ===
 
 impl Shared {
-    pub(crate) fn new(
-        dir: &Path,
-        config: SpoolConfig,
-        disk: Arc<dyn Disk>,
-        first_segment: u64,
-        index: Index,
-    ) -> Self {
+    pub(crate) fn new(dir: &Path, config: SpoolConfig, first_segment: u64, index: Index) -> Self {
         Self {
             dir: dir.to_owned(),
-            disk,
+            disk: Arc::clone(&config.disk),
             queue: Queue::new(),
             settles: Queue::new(),
             tail: Mutex::default(),
             health: Health::default(),
             counters: Counters::default(),
-            ids: Ids::new(first_segment),
+            ids: Ids::new(config.clock.clone(), first_segment),
             index: Mutex::new(index),
             kept: Budget::new(config.kept_octets),
             loading: Semaphore::new((LOADING_OCTETS_MAX / LOADING_UNIT) as usize),

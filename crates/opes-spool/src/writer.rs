@@ -10,7 +10,9 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::cleaner::Cleaning;
 use crate::index::{Entry, Location};
@@ -19,7 +21,7 @@ use crate::queue::{Job, Settle, Store};
 use crate::queued::Receipt;
 use crate::segment::{Appended, SegmentEnd};
 use crate::spool::Shared;
-use crate::tail::Note;
+use crate::tail::{Note, settle_waiting};
 use crate::{QueueId, SpoolError};
 
 /// A commit takes no more than this, so that the first to wait does not wait for everybody's octets.
@@ -85,6 +87,7 @@ impl Writer {
         }
     }
 
+    /// On a thread, until the queue is closed.
     pub(crate) fn run(mut self, settler: JoinHandle<()>) {
         while let Some(jobs) = self.shared.queue.take(self.deadline()) {
             self.process(jobs);
@@ -95,6 +98,23 @@ impl Writer {
         if settler.join().is_err() {
             tracing::error!("the spool's settler thread has panicked");
         }
+        self.end();
+    }
+
+    /// In a task, on a disk that takes `latency` for a commit and does not block.
+    pub(crate) async fn run_in_task(mut self, latency: Duration) {
+        while let Some(jobs) = self.shared.queue.take_in_task(self.deadline()).await {
+            tokio::time::sleep(latency).await;
+            self.process(jobs);
+            self.tick();
+        }
+        self.shared.settles.close();
+        settle_waiting(&self.shared);
+        self.end();
+    }
+
+    /// Both queues are closed.
+    fn end(&mut self) {
         while let Some(jobs) = self.shared.queue.take(None) {
             self.process(jobs);
         }

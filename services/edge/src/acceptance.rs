@@ -8,7 +8,6 @@ mod place;
 mod ruling;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use opes_content::ContentError;
@@ -43,6 +42,11 @@ impl Decision {
             reply: ContentReply::One(reply),
             outcomes: vec![MessageOutcome::Refused],
         }
+    }
+
+    fn is_refused(&self) -> bool {
+        let mut outcomes = self.outcomes.iter();
+        outcomes.all(|outcome| *outcome == MessageOutcome::Refused)
     }
 
     /// For reports: the first reply stands for all.
@@ -111,13 +115,18 @@ pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
     };
     let steps = std::mem::take(&mut merged.steps);
     let advice = std::mem::take(&mut merged.advice);
+    let original = merged.original();
     let traced = Traced {
         routing,
         first_octets,
         calls: std::mem::take(&mut merged.calls),
     };
     let decision = decide(&origin, &dialog, merged, traced, deadline).await;
-    origin.edge.advise(&dialog, advice);
+    let refused = decision.is_refused();
+    let advising = origin
+        .edge
+        .advise(&dialog, original.as_ref(), refused, advice);
+    advising.await;
     report(&origin.edge, mail, &dialog, steps, octets, &decision);
     decision.reply
 }
@@ -220,7 +229,7 @@ fn received(origin: &Origin, dialog: &Dialog, only: Option<&str>) -> String {
         ),
         id: &dialog.id,
         recipient: only,
-        at: SystemTime::now(),
+        at: origin.edge.host.clock.now(),
     }
     .field()
 }

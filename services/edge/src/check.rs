@@ -167,7 +167,9 @@ impl Connection {
 
     /// Each recipient gets a reply of its own to the mail data.
     pub(crate) fn replies_per_recipient(&self) -> bool {
+        let transaction = self.core.transaction();
         self.listener.config.protocol == ListenerProtocol::Lmtp
+            || transaction.is_some_and(|transaction| transaction.prdr)
     }
 
     /// Not a relay for strangers.
@@ -266,7 +268,7 @@ impl Connection {
             })
         };
         run.plan(plan, &matter, &mut merged, &again).await;
-        self.answer(point, &line, &dialog, merged, started)
+        self.answer(point, &line, &dialog, merged, started).await
     }
 
     /// Whom a plan at `point` is about.
@@ -282,7 +284,7 @@ impl Connection {
         }
     }
 
-    fn answer(
+    async fn answer(
         &mut self,
         point: Point,
         line: &Bytes,
@@ -291,7 +293,9 @@ impl Connection {
         started: Instant,
     ) -> Response {
         let steps = std::mem::take(&mut merged.steps);
-        self.edge.advise(dialog, std::mem::take(&mut merged.advice));
+        let advice = std::mem::take(&mut merged.advice);
+        let refused = merged.groups.is_over();
+        self.edge.advise(dialog, None, refused, advice).await;
         let said = merged.groups.said_of_all();
         match self.mail.started {
             Some(_) => self.mail.annotations = said,

@@ -4,25 +4,30 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
-use opes_content::{Budget, Limits};
-use opes_relay::{DeliveryEvent, OnEvent, Relay, RelayConfig, Route, Tls};
+use opes_content::{Budget, Limits, View};
+use opes_host::Host;
+use opes_relay::{
+    DeliveryEvent, OnEvent, Relay, RelayConfig, ReportResult, Reports, Route, Senders, Tls,
+};
 use opes_smtp::reply::Reply;
 use opes_smtp::server;
 use opes_spool::{Spool, SpoolConfig};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Users;
-use crate::config::{Acceptance, EdgeConfig, ListenerConfig, ListenerProtocol};
+use crate::config::{Acceptance, BounceSenders, EdgeConfig, ListenerConfig, ListenerProtocol};
 use crate::dialog::Dialog;
 use crate::engine::Advice;
-use crate::metrics::Metrics;
+use crate::incidents::{Incident, Incidents};
+use crate::metrics::{ByBounce, Metrics};
+use crate::notify::facts::MessageFacts;
+use crate::notify::{self, About, Notifier, Wanted};
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
 use crate::splits::Splits;
@@ -32,6 +37,7 @@ use crate::{listener, tls};
 /// What the sessions of one edge share.
 pub(crate) struct Edge {
     pub(crate) config: EdgeConfig,
+    pub(crate) host: Host,
     pub(crate) routing: ArcSwap<Routing>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tracer: Arc<Tracer>,
@@ -45,6 +51,8 @@ pub(crate) struct Edge {
     pub(crate) session_permits: Arc<Semaphore>,
     pub(crate) sessions: TaskTracker,
     pub(crate) splits: Splits,
+    pub(crate) notifier: Notifier,
+    pub(crate) incidents: Incidents,
     reporter: Option<Reporter>,
     /// Microseconds since 1970: with the second alone, a quick restart would give ids again, and quarantine files are named after them.
     started: u128,
@@ -67,6 +75,19 @@ pub struct EdgeHandle {
     addresses: Vec<(String, SocketAddr)>,
 }
 
+/// What an edge holds at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Client sessions.
+    pub sessions: usize,
+    /// Octets of mail data in memory.
+    pub memory_octets: u64,
+    /// Messages in the spool with recipients that are not settled.
+    pub messages: u64,
+    /// Messages, or parts of them that go separate ways, in the hands of the relay.
+    pub deliveries: usize,
+}
+
 /// Hooks of the program that embeds an edge.
 #[derive(Default)]
 pub struct Hooks {
@@ -74,6 +95,12 @@ pub struct Hooks {
     pub reporter: Option<Reporter>,
     /// Called for each delivery attempt's result.
     pub deliveries: Option<OnEvent>,
+    /// Network, clock and randomness to work with; the system's by default.
+    pub host: Host,
+    /// How the spool uses its disk.
+    pub spool: SpoolConfig,
+    /// The last word on settings of the relay that the configuration has no keys for.
+    pub relay: Option<Box<dyn FnOnce(&mut RelayConfig) + Send>>,
 }
 
 /// Starts an edge: spool recovered, listeners bound, mail flowing.
@@ -85,17 +112,21 @@ pub async fn start(
 ) -> Result<EdgeHandle> {
     let mut bound = Vec::new();
     for listener in &config.listeners {
-        bound.push((bind(listener).await?, Arc::new(shared(&config, listener)?)));
+        bound.push((
+            bind(&hooks.host, listener).await?,
+            Arc::new(shared(&config, listener)?),
+        ));
     }
-    let (spool, recovered) = Spool::open(&config.spool, SpoolConfig::default()).context("spool")?;
+    let incidents = Incidents::start(config.incidents.file.as_deref()).await?;
+    let (spool, recovered) = Spool::open(&config.spool, hooks.spool).context("spool")?;
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
     }
-    let relay = Relay::start(
-        relay_config(&config, hooks.deliveries)?,
-        spool.clone(),
-        recovered,
-    );
+    let mut relay = relay_config(&config, hooks.deliveries, &hooks.host, &metrics)?;
+    if let Some(change) = hooks.relay {
+        change(&mut relay);
+    }
+    let relay = Relay::start(relay, spool.clone(), recovered);
     let edge = Arc::new(Edge {
         routing: ArcSwap::from_pointee(routing),
         metrics,
@@ -111,12 +142,12 @@ pub async fn start(
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
         splits: Splits::default(),
+        notifier: Notifier::new(&config.notifications),
+        incidents,
         reporter: hooks.reporter,
-        started: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_micros(),
+        started: hooks.host.clock.since_epoch().as_micros(),
         session_count: AtomicU64::new(0),
+        host: hooks.host,
         config,
     });
     let mut addresses = Vec::new();
@@ -138,6 +169,17 @@ impl EdgeHandle {
         self.edge.routing.store(Arc::new(routing));
     }
 
+    /// What the edge holds at this moment. All zero when nothing is under way.
+    pub fn load(&self) -> Load {
+        let edge = &self.edge;
+        Load {
+            sessions: edge.sessions.len(),
+            memory_octets: edge.budget.used(),
+            messages: edge.spool.stats().live_messages,
+            deliveries: edge.relay.backlog(),
+        }
+    }
+
     /// Why no mail can be accepted just now, if so.
     pub fn unhealthy_reason(&self) -> Option<String> {
         self.edge.unhealthy_reason().map(str::to_owned)
@@ -155,6 +197,14 @@ impl EdgeHandle {
             tracing::warn!("sessions still open at the end of drainTimeout are cut");
         }
         self.edge.relay.shutdown(deadline).await;
+        if tokio::time::timeout(deadline, self.edge.incidents.finish())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "incidents still waiting for their file at the end of drainTimeout are in the log only"
+            );
+        }
     }
 }
 
@@ -181,19 +231,41 @@ impl Edge {
         Some(Reply::INSUFFICIENT_STORAGE)
     }
 
-    /// Passes on what services want people to be told.
-    pub(crate) fn advise(&self, dialog: &Dialog, advice: Vec<Advice>) {
+    /// Passes on what services want people to be told. `about`: their message, where there is one.
+    pub(crate) async fn advise(
+        &self,
+        dialog: &Dialog,
+        about: Option<&View>,
+        refused: bool,
+        advice: Vec<Advice>,
+    ) {
+        let mut wanted = Vec::new();
         for advice in advice {
-            tracing::info!(
-                session_id = dialog.id,
-                rule = advice.rule,
-                service = advice.service,
-                notifications = advice.notifications.len(),
-                recipients = advice.recipients.len(),
-                incident = advice.incident,
-                "advice"
-            );
+            if !advice.incident.is_empty() {
+                let incident = Incident {
+                    rule: &advice.rule,
+                    service: &advice.service,
+                    session: &dialog.id,
+                    json: &advice.incident,
+                };
+                self.incidents.record(&incident, &self.metrics);
+            }
+            let of = |notification| Wanted {
+                rule: advice.rule.clone(),
+                service: advice.service.clone(),
+                recipients: advice.recipients.clone(),
+                notification,
+            };
+            wanted.extend(advice.notifications.into_iter().map(of));
         }
+        if wanted.is_empty() {
+            return;
+        }
+        let facts = match about {
+            Some(view) => MessageFacts::read(view).await,
+            None => MessageFacts::default(),
+        };
+        notify::send(self, dialog, &About { facts, refused }, wanted).await;
     }
 
     pub(crate) fn report(&self, report: &MessageReport) {
@@ -222,8 +294,8 @@ impl Edge {
     }
 }
 
-async fn bind(listener: &ListenerConfig) -> Result<TcpListener> {
-    TcpListener::bind(listener.address).await.with_context(|| {
+async fn bind(host: &Host, listener: &ListenerConfig) -> Result<opes_host::Listener> {
+    host.network.bind(listener.address).await.with_context(|| {
         format!(
             "listener `{}` cannot listen on {}\n  help: another program has this port, or the address is not this machine's; choose another `address`",
             listener.name, listener.address
@@ -289,7 +361,8 @@ fn smtp_config(
         prdr: listener.prdr,
         smtputf8: listener.smtputf8,
         chunking: listener.chunking,
-        dsn: listener.dsn,
+        // Cut-through keeps nothing, so it could not report what the next hop does not (RFC 3461 §5.2.2).
+        dsn: listener.dsn && listener.delivery == Acceptance::Spool,
         errors_max: listener.errors_max,
         idle_commands_max: listener.idle_commands_max,
         opes_bypass: config.bypass.is_some(),
@@ -314,7 +387,12 @@ fn content_limits(config: &EdgeConfig) -> Result<Limits> {
     })
 }
 
-fn relay_config(config: &EdgeConfig, deliveries: Option<OnEvent>) -> Result<RelayConfig> {
+fn relay_config(
+    config: &EdgeConfig,
+    deliveries: Option<OnEvent>,
+    host: &Host,
+    metrics: &Arc<Metrics>,
+) -> Result<RelayConfig> {
     let route = match (&config.delivery.maildir, &config.delivery.next_hop) {
         (Some(dir), _) => {
             // The relay would wait for it, as for a volume that is mounted late; at the start it is more likely a typing error.
@@ -332,8 +410,29 @@ fn relay_config(config: &EdgeConfig, deliveries: Option<OnEvent>) -> Result<Rela
     let connections_max = config.delivery.connections_max;
     Ok(RelayConfig {
         connections_max,
+        host: host.clone(),
+        reports: reports(config, metrics),
         ..RelayConfig::new(route, &config.hostname, on_event)
     })
+}
+
+fn reports(config: &EdgeConfig, metrics: &Arc<Metrics>) -> Reports {
+    let metrics = Arc::clone(metrics);
+    Reports {
+        senders: match config.bounces.senders {
+            BounceSenders::All => Senders::All,
+            BounceSenders::Known => Senders::Known {
+                domains: config.domains.clone(),
+            },
+            BounceSenders::None => Senders::Nobody,
+        },
+        postmaster: config.bounces.postmaster.clone(),
+        system: config.system.clone(),
+        on_result: Arc::new(move |result: ReportResult| {
+            let result = result.into();
+            metrics.bounces.get_or_create(&ByBounce { result }).inc();
+        }),
+    }
 }
 
 fn next_hop(text: &str, lmtp: bool) -> Result<Route> {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use opes_host::Stream;
 use opes_smtp::proxy;
 use opes_smtp::reply::Reply;
 use opes_smtp::server::TlsInfo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 
 use crate::edge::{Edge, Listener};
 use crate::session::{Connection, SessionEnd};
@@ -26,7 +26,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until the edge drains.
-pub(crate) async fn accept(edge: Arc<Edge>, listener: Arc<Listener>, socket: TcpListener) {
+pub(crate) async fn accept(edge: Arc<Edge>, listener: Arc<Listener>, socket: opes_host::Listener) {
     loop {
         let accepted = tokio::select! {
             () = edge.draining.cancelled() => return,
@@ -42,7 +42,7 @@ pub(crate) async fn accept(edge: Arc<Edge>, listener: Arc<Listener>, socket: Tcp
     }
 }
 
-fn admit(edge: &Arc<Edge>, listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
+fn admit(edge: &Arc<Edge>, listener: &Arc<Listener>, stream: Stream, peer: SocketAddr) {
     let (edge, listener) = (Arc::clone(edge), Arc::clone(listener));
     let Ok(permit) = Arc::clone(&edge.session_permits).try_acquire_owned() else {
         edge.metrics.sessions_refused.inc();
@@ -61,7 +61,7 @@ fn admit(edge: &Arc<Edge>, listener: &Arc<Listener>, stream: TcpStream, peer: So
     });
 }
 
-async fn refuse(mut stream: TcpStream) {
+async fn refuse(mut stream: Stream) {
     let mut reply = BytesMut::new();
     Reply::TOO_MANY_CONNECTIONS.write_to(&mut reply);
     // The client may be gone already; either way the connection ends here.
@@ -71,10 +71,10 @@ async fn refuse(mut stream: TcpStream) {
 async fn serve(
     edge: Arc<Edge>,
     listener: Arc<Listener>,
-    mut stream: TcpStream,
+    mut stream: Stream,
     peer: SocketAddr,
 ) -> Result<(), SessionEnd> {
-    stream.set_nodelay(true)?;
+    stream.set_nodelay()?;
     let peer = canonical(peer);
     let mut input = BytesMut::new();
     let client = if listener.config.proxy_from.is_empty() {
@@ -97,7 +97,7 @@ async fn serve(
 /// What the dialog runs on, with the octets of it that have come already.
 async fn begin(
     listener: &Listener,
-    stream: TcpStream,
+    stream: Stream,
     input: BytesMut,
 ) -> Result<((ClientStream, Option<TlsInfo>), BytesMut), SessionEnd> {
     let implicit = listener.config.tls.as_ref().is_some_and(|tls| tls.implicit);
@@ -118,7 +118,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 /// The client's address from the PROXY header. No header, a bad one, or a peer that is not trusted: the connection is closed.
 async fn proxied(
     listener: &Listener,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     peer: SocketAddr,
     input: &mut BytesMut,
 ) -> Result<SocketAddr, SessionEnd> {

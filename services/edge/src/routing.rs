@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use opes_callout_client::{ClientTls, Group, ServiceClient, ServiceClientConfig};
+use opes_host::Host;
 use opes_proto::smtp;
 use opes_rules::{CalloutSpec, Permission, RoutingTable, Rule, Target, TlsMode};
 use opes_trace::{AgentUri, UriError};
@@ -75,15 +76,16 @@ impl Routing {
         endpoints: &Endpoints,
         system: &str,
     ) -> Result<Self, RoutingError> {
-        Self::with_tls(table, endpoints, system, None)
+        Self::with(&Host::default(), None, table, endpoints, system)
     }
 
-    /// The same with certificates for services that want TLS.
-    pub fn with_tls(
+    /// As [`Routing::new`], with services that are reached over the network of `host`, and certificates for those that want TLS.
+    pub fn with(
+        host: &Host,
+        tls: Option<&ClientTls>,
         table: RoutingTable,
         endpoints: &Endpoints,
         system: &str,
-        tls: Option<&ClientTls>,
     ) -> Result<Self, RoutingError> {
         let own = AgentUri::system(system).map_err(|error| RoutingError::System {
             system: system.to_owned(),
@@ -99,7 +101,7 @@ impl Routing {
             let client = if let Some(client) = clients.get(&callout.service) {
                 ServiceClient::clone(client)
             } else {
-                let client = client(&table, &callout.service, endpoints, system, tls)?;
+                let client = client(host, tls, &table, &callout.service, endpoints, system)?;
                 clients.insert(callout.service.clone(), client.clone());
                 client
             };
@@ -120,11 +122,12 @@ impl Routing {
 }
 
 fn client(
+    host: &Host,
+    tls: Option<&ClientTls>,
     table: &RoutingTable,
     name: &str,
     endpoints: &Endpoints,
     system: &str,
-    tls: Option<&ClientTls>,
 ) -> Result<ServiceClient, RoutingError> {
     let no_endpoint = |kind| RoutingError::NoEndpoint {
         service: name.to_owned(),
@@ -147,6 +150,7 @@ fn client(
         idle_timeout: service.idle_timeout,
         max_transactions_per_connection: service.max_transactions_per_connection,
         system: system.to_owned(),
+        host: host.clone(),
         ..ServiceClientConfig::new(name, target)
     };
     Ok(ServiceClient::new(config))

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use opes_smtp::auth::Credentials;
@@ -15,6 +15,7 @@ use opes_smtp::server::{
     Action, ConnectionInfo, ContentReply, RespondError, Response, Session, TlsInfo,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use crate::acceptance::{self, Origin};
 use crate::content::Incoming;

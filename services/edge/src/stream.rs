@@ -5,14 +5,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BytesMut};
+use opes_host::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 /// A client's stream. The TLS variant is boxed: it is ten times as large and the rarer of the two.
 #[derive(Debug)]
 pub(crate) enum ClientStream {
-    Plain(TcpStream),
+    Plain(Stream),
     Tls(Box<TlsStream<Prefixed>>),
 }
 
@@ -20,14 +20,14 @@ pub(crate) enum ClientStream {
 #[derive(Debug)]
 pub(crate) struct Prefixed {
     read: BytesMut,
-    stream: TcpStream,
+    stream: Stream,
 }
 
 // === impl Prefixed ===
 
 impl Prefixed {
     /// `read` comes before what the stream still brings.
-    pub(crate) fn new(read: BytesMut, stream: TcpStream) -> Self {
+    pub(crate) fn new(read: BytesMut, stream: Stream) -> Self {
         Self { read, stream }
     }
 }

@@ -196,6 +196,7 @@ fn hooks(events: mpsc::Sender<Event>) -> Hooks {
         deliveries: Some(Arc::new(move |event| {
             let _ = events.try_send(Event::Delivered(event.clone()));
         })),
+        ..Hooks::default()
     }
 }
 

@@ -65,7 +65,7 @@ impl Callouts {
 
     fn routing(&self, table: RoutingTable) -> Result<Routing> {
         let tls = self.tls.as_ref();
-        let routing = Routing::with_tls(table, &Endpoints::new(), &self.system, tls)?;
+        let routing = Routing::with(&opes_edge::Host::default(), tls, table, &Endpoints::new(), &self.system)?;
         Ok(routing)
     }
 }

@@ -41,6 +41,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes-telemetry", Layer::Shell),
     ("opes-reload", Layer::Shell),
     ("opes-tls", Layer::Shell),
+    ("opes-host", Layer::Shell),
     ("opes-edge", Layer::Service),
     ("opes-access-control", Layer::Service),
     ("opes-rerouting", Layer::Service),
@@ -48,6 +49,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes", Layer::Bundle),
     ("opes-examples", Layer::Support),
     ("opes-e2e", Layer::Support),
+    ("opes-simulation", Layer::Support),
     ("opes-tidy", Layer::Support),
     ("xtask", Layer::Support),
 ];

@@ -124,14 +124,15 @@ async fn a_full_volume_can_be_emptied_by_reports() {
     let disk = Arc::new(TestDisk::default());
     let config = SpoolConfig {
         reserve_octets: 1 << 20,
+        disk: disk.clone(),
         ..small()
     };
-    let (spool, _) = Spool::open_on(disk.clone(), dir.path(), config.clone()).unwrap();
+    let (spool, _) = Spool::open(dir.path(), config.clone()).unwrap();
     let message = store(&spool, 1, b"message\r\n").await.unwrap();
     drop(spool);
     // Too little for a segment of messages, enough for one that drains.
     disk.low.store(100 * 1024, Ordering::SeqCst);
-    let (spool, found) = Spool::open_on(disk, dir.path(), config).unwrap();
+    let (spool, found) = Spool::open(dir.path(), config).unwrap();
     assert_eq!(left(&found), [(message.id, vec![0])]);
     let refused = store(&spool, 1, b"new\r\n").await.unwrap_err();
     assert!(refused.is_full(), "{refused}");

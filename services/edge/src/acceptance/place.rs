@@ -1,7 +1,6 @@
 //! Puts a message where its groups of recipients are to get it from: the spool, the next hop, the quarantine.
 
 use std::sync::Once;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use opes_content::View;
 use opes_smtp::reply::Reply;
@@ -362,7 +361,7 @@ impl<'a> Placing<'a> {
             reverse_path: group.fate.sender.clone().unwrap_or(sender.address),
             mail_params: sender.parameters,
             recipients: recipients.collect(),
-            received_at_ms: unix_ms(),
+            received_at_ms: self.origin.edge.host.clock.epoch_ms(),
             session_id: dialog.id.clone(),
             body_8bit: self.origin.body_8bit,
             smtputf8: self.origin.smtputf8,
@@ -429,11 +428,4 @@ fn spool_reply(error: &SpoolError) -> Reply {
     } else {
         Reply::LOCAL_ERROR
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -204,3 +204,27 @@ async fn routing_rules_see_recipients_as_services_left_them() {
     let message = bench.delivered("fr.example.org", "joe").await;
     assert!(message.contains("X-Routed: yes\r\n"), "{message}");
 }
+
+#[tokio::test]
+async fn prdr_gives_four_replies_and_a_last_one() {
+    let bench = bench(|_| ()).await;
+    let mut client = bench.client().await;
+    let mut commands = vec!["MAIL FROM:<a@example.net> PRDR".to_owned()];
+    commands.extend(TO.iter().map(|to| format!("RCPT TO:<{to}@example.org>")));
+    commands.push("DATA".into());
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    let codes = client.codes(&commands).await;
+    assert_eq!(codes, ["250", "250", "250", "250", "250", "354"]);
+    let mut replies = vec![client.command("Subject: a\r\n\r\nx\r\n.").await];
+    for _ in 0..5 {
+        replies.push(client.reply().await);
+    }
+    let codes: Vec<&str> = replies.iter().map(|reply| &reply[..3]).collect();
+    assert_eq!(
+        codes,
+        ["353", "250", "550", "250", "250", "250"],
+        "{replies:?}"
+    );
+    check_places(&bench).await;
+    assert_eq!(bench.held().await, 1);
+}
