@@ -36,21 +36,21 @@ fn start() -> (Program, String) {
     BufReader::new(child.stdout.take().unwrap())
         .read_line(&mut line)
         .unwrap();
-    let address = line.trim_end().strip_prefix("listening on ").expect(&line);
-    (Program(child), format!("http://{address}"))
+    let listening = line.trim_end().strip_prefix("listening on ").expect(&line);
+    (Program(child), format!("http://{listening}"))
 }
 
-async fn answer(target: String, recipients: &[&str]) -> Answer {
+async fn ask(target: String, recipients: &[&str]) -> Answer {
     let limits = Arc::new(Limits::in_dir(std::env::temp_dir()));
     let (mut writer, content) = create(&Budget::new(1 << 20), &limits);
     writer.append(ORIGINAL.into()).await.unwrap();
     writer.finish();
-    let named = |recipient: &&str| Address {
+    let to = |recipient: &&str| Address {
         address: (*recipient).to_owned(),
         parameters: Vec::new(),
     };
     let context = Context {
-        recipients: recipients.iter().map(named).collect(),
+        recipients: recipients.iter().map(to).collect(),
         size: Some(ORIGINAL.len() as u64),
         ..Context::default()
     };
@@ -72,7 +72,7 @@ async fn answer(target: String, recipients: &[&str]) -> Answer {
 async fn each_domain_gets_its_own() {
     let (_program, target) = start();
     let recipients = ["ann@example.com", "bob@example.org", "eve@example.net"];
-    let answer = answer(target, &recipients).await;
+    let answer = ask(target, &recipients).await;
     assert_eq!(
         answer.adapted, None,
         "ann gets the original, although there is an adapted flow"
@@ -92,6 +92,6 @@ async fn each_domain_gets_its_own() {
 #[tokio::test]
 async fn nobody_special_nothing_special() {
     let (_program, target) = start();
-    let answer = answer(target, &["ann@example.com"]).await;
+    let answer = ask(target, &["ann@example.com"]).await;
     assert!(answer.copies.is_empty() && answer.adapted.is_none());
 }
