@@ -481,17 +481,17 @@ fn without_ids(line: &str) -> &str {
     }
 }
 
-/// Without the `Received` field that the edge put before the message.
+/// Without the fields that the edge put before the message.
 fn without_trace(content: &[u8]) -> &[u8] {
     let mut rest = content;
-    if !content.starts_with(b"Received: ") {
-        return content;
-    }
-    while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
-        rest = &rest[end + 2..];
-        if !rest.starts_with(b" ") && !rest.starts_with(b"\t") {
-            break;
+    let mut in_trace = false;
+    loop {
+        let is_folded = in_trace && (rest.starts_with(b" ") || rest.starts_with(b"\t"));
+        in_trace = is_folded || rest.starts_with(b"Received: ") || rest.starts_with(b"OPES-");
+        let end = rest.windows(2).position(|two| two == b"\r\n");
+        match end.and_then(|end| rest.get(end + 2..)) {
+            Some(next) if in_trace => rest = next,
+            _ => return rest,
         }
     }
-    rest
 }

@@ -163,7 +163,7 @@ fn processes(folder: &Path) -> Result<[Daemon; 2]> {
 }
 
 /// Three analysers beside each other while the client sends, then two adapters one after the other.
-fn five_rules(targets: [(&str, &str, String); 5]) -> String {
+fn five_rules(targets: &[(&str, &str, String); 5]) -> String {
     let objects = targets.iter().enumerate().map(|(number, (name, class, endpoint))| {
         let allow = match *class {
             "adapt" => "header, body, rewrite",
@@ -200,7 +200,7 @@ async fn fifty_times_50_mb_through_five_services() -> Result<()> {
     let hop = Blackhole::start(&["Received:", "X-Scanned-Octets:"], rewritten).await?;
     let [filter, example] = processes(folder.path())?;
     let at = |daemon: &Daemon| format!("http://{}", daemon.address("on"));
-    let rules = five_rules([
+    let rules = five_rules(&[
         ("filter", "analyze", at(&filter)),
         ("slow", "analyze", embedded(Slow).await?),
         ("reading", "analyze", embedded(Reading).await?),
