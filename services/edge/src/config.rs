@@ -427,27 +427,9 @@ impl EdgeConfig {
                     "set `delivery.nextHop`, or leave this listener at `delivery: spool`",
                 ));
             }
-            if listener.require_tls && listener.tls.is_none() {
-                return Err(value(
-                    &format!("listeners[{index}].requireTls"),
-                    "nobody could ever send mail: the listener has no certificate",
-                    "set `tls: { certificate: FILE, key: FILE }`, or leave `requireTls` out",
-                ));
-            }
-            if listener.errors_max == 0 || listener.idle_commands_max == 0 {
-                return Err(value(
-                    &format!("listeners[{index}]"),
-                    "`errorsMax` and `idleCommandsMax` must be at least 1",
-                    "leave them out for the defaults, 20 and 100",
-                ));
-            }
-            if listener.protocol == ListenerProtocol::Submission && listener.users.is_none() {
-                return Err(value(
-                    &format!("listeners[{index}].users"),
-                    "a submission listener needs a user file",
-                    "set `users: FILE` with lines `name:argon2-hash` (`opes user hash` makes one)",
-                ));
-            }
+            listener.check().map_err(|(key, message, remedy)| {
+                value(&format!("listeners[{index}].{key}"), message, remedy)
+            })?;
         }
         self.quarantine.check(path)
     }
@@ -519,6 +501,38 @@ pub enum MixedVerdicts {
 
 fn is_mailbox(text: &str) -> bool {
     text.is_ascii() && opes_smtp::grammar::Mailbox::parse(text).is_some()
+}
+
+// === impl ListenerConfig ===
+
+impl ListenerConfig {
+    /// What does not fit its other keys: key, message, remedy.
+    fn check(&self) -> Result<(), (&'static str, &'static str, &'static str)> {
+        if self.require_tls && self.tls.is_none() {
+            return Err((
+                "requireTls",
+                "nobody could ever send mail: the listener has no certificate",
+                "set `tls: { certificate: FILE, key: FILE }`, or leave `requireTls` out",
+            ));
+        }
+        for (key, limit) in [
+            ("errorsMax", self.errors_max),
+            ("idleCommandsMax", self.idle_commands_max),
+        ] {
+            if limit == 0 {
+                let remedy = "leave it out for the default, or write a number from 1 on";
+                return Err((key, "every session would end at once", remedy));
+            }
+        }
+        if self.protocol == ListenerProtocol::Submission && self.users.is_none() {
+            return Err((
+                "users",
+                "a submission listener needs a user file",
+                "set `users: FILE` with lines `name:argon2-hash` (`opes user hash` makes one)",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Octets of `64Ki`, `30Mi`, `1Gi` or a plain number.
