@@ -2,13 +2,18 @@
 //!
 //! Unknown keys are refused. Durations are `30s`, `5m`; sizes `64Ki`, `30Mi` or plain octets.
 
+mod quarantine;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use opes_smtp::limits::{ERRORS_MAX_DEFAULT, IDLE_COMMANDS_MAX_DEFAULT};
+use opes_trace::AgentUri;
 use serde::{Deserialize, Deserializer, de::Error as _};
+
+pub use quarantine::{ApiConfig, PostgresConfig, QuarantineConfig, S3Config};
 
 /// Everything an edge is started with.
 #[derive(Debug, Clone, Deserialize)]
@@ -16,9 +21,12 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 pub struct EdgeConfig {
     /// Name in the greeting, in `Received` and in our EHLO.
     pub hostname: String,
-    /// Absolute URI of the OPES system (RFC 3897 §3.2). Empty: none configured.
+    /// Absolute URI of the OPES system (RFC 3897 §3.2). Not set: `https://HOSTNAME/opes`.
     #[serde(default)]
     pub system: String,
+    /// Who may ask for services to be left out (RFC 3897 §4). Not set: nobody, and nothing is offered.
+    #[serde(default)]
+    pub bypass: Option<BypassConfig>,
     /// Where clients come in.
     pub listeners: Vec<ListenerConfig>,
     /// Recipient domains that anybody may send to. Empty: only authenticated clients and `relayNetworks` may send.
@@ -58,6 +66,9 @@ pub struct EdgeConfig {
     /// Sessions open at once; one more is answered 421.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: usize,
+    /// Held messages.
+    #[serde(default)]
+    pub quarantine: QuarantineConfig,
     /// From the last octet of a message to our reply: what callouts get at most, all together. A message that is not stored by then is
     /// not accepted. Clients wait ten minutes (RFC 5321 §4.5.3.2.6), and those that give up send again what we have.
     #[serde(default = "default_decision", deserialize_with = "duration")]
@@ -127,6 +138,18 @@ pub struct ListenerConfig {
     /// How long a client may be silent (RFC 5321 §4.5.3.2.7: at least 5 minutes).
     #[serde(default = "default_client_timeout", deserialize_with = "duration")]
     pub client_timeout: Duration,
+}
+
+/// Clients whose bypass requests count. Each needs a service that may be bypassed, too.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BypassConfig {
+    /// Identities as used with AUTH; `*` = everybody who has authenticated.
+    #[serde(default)]
+    pub identities: Vec<String>,
+    /// Networks of clients that need no AUTH for it.
+    #[serde(default)]
+    pub networks: Vec<IpNet>,
 }
 
 /// Dialect of a listener.
@@ -300,7 +323,8 @@ impl EdgeConfig {
     pub fn new(hostname: &str, spool: PathBuf) -> Self {
         Self {
             hostname: hostname.into(),
-            system: String::new(),
+            system: default_system(hostname),
+            bypass: None,
             listeners: Vec::new(),
             domains: Vec::new(),
             relay_networks: Vec::new(),
@@ -315,6 +339,7 @@ impl EdgeConfig {
             memory_per_message: default_memory_per_message(),
             admin: None,
             sessions_max: default_sessions_max(),
+            quarantine: QuarantineConfig::default(),
             decision_timeout: default_decision(),
             drain_timeout: default_drain(),
         }
@@ -331,10 +356,14 @@ impl EdgeConfig {
 
     /// Parses and checks `text`; `path` only names it in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax {
-            path: path.into(),
-            message: error.to_string(),
-        })?;
+        let mut config: Self =
+            serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax {
+                path: path.into(),
+                message: error.to_string(),
+            })?;
+        if config.system.is_empty() {
+            config.system = default_system(&config.hostname);
+        }
         config.check(path)?;
         Ok(config)
     }
@@ -346,6 +375,13 @@ impl EdgeConfig {
             message: message.into(),
             remedy,
         };
+        self.check_system().map_err(|message| {
+            value(
+                "system",
+                &message,
+                "write an absolute URI that is this installation's alone, such as `https://mail.example.com/opes`",
+            )
+        })?;
         if self.listeners.is_empty() {
             return Err(value("listeners", "is empty", "name at least one listener"));
         }
@@ -413,7 +449,31 @@ impl EdgeConfig {
                 ));
             }
         }
-        Ok(())
+        self.quarantine.check(path)
+    }
+}
+
+// === impl EdgeConfig ===
+
+impl EdgeConfig {
+    /// A name that others may have too is worse than none (R3897-7); without rules nothing is named.
+    fn check_system(&self) -> Result<(), String> {
+        let system = AgentUri::system(&self.system)
+            .and_then(|system| system.child(&["processor", &self.hostname]));
+        match system {
+            Err(error) => Err(format!("`{}` {error}", self.system)),
+            Ok(_) if self.is_system_ambiguous() => Err(format!(
+                "is made from the hostname `{}`, which is not a full domain name",
+                self.hostname
+            )),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn is_system_ambiguous(&self) -> bool {
+        self.rules.is_some()
+            && !self.hostname.contains('.')
+            && self.system == default_system(&self.hostname)
     }
 }
 
@@ -476,7 +536,7 @@ pub fn parse_octets(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is not a size; write 1000000, 64Ki, 30Mi or 1Gi"))
 }
 
-/// Duration of `500ms`, `30s`, `5m`, `2h`.
+/// Duration of `500ms`, `30s`, `5m`, `2h`, `30d`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let split = text
@@ -489,13 +549,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "s" => Some(1_000),
         "m" => Some(60_000),
         "h" => Some(3_600_000),
+        "d" => Some(24 * 3_600_000),
         _ => None,
     };
     number
         .zip(milliseconds)
         .and_then(|(n, unit)| n.checked_mul(unit))
         .map(Duration::from_millis)
-        .ok_or_else(|| format!("`{text}` is not a duration; write 500ms, 30s, 5m or 2h"))
+        .ok_or_else(|| format!("`{text}` is not a duration; write 500ms, 30s, 5m, 2h or 30d"))
 }
 
 fn octets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
@@ -513,6 +574,11 @@ fn octets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// As unique as the host name, which is on every message anyway.
+fn default_system(hostname: &str) -> String {
+    format!("https://{hostname}/opes")
 }
 
 fn default_memory_budget() -> u64 {
@@ -624,6 +690,39 @@ mod tests {
             let message = error(&format!("{key}: nobody }}\n{SMALLEST}"));
             assert!(message.contains(field), "{message}");
         }
+    }
+
+    #[test]
+    fn the_system_has_a_name_of_its_own() {
+        let config = |text: &str| EdgeConfig::parse(text, Path::new("edge.yaml"));
+        assert_eq!(
+            config(SMALLEST).unwrap().system,
+            "https://mail.example.com/opes"
+        );
+        let set = SMALLEST.replace("spool:", "system: 'urn:example:opes'\nspool:");
+        assert_eq!(config(&set).unwrap().system, "urn:example:opes");
+        for (from, to) in [
+            ("spool:", "system: opes\nspool:"),
+            ("spool:", "system: 'https://a.example/;b'\nspool:"),
+            ("mail.example.com", "mail"),
+        ] {
+            let text = SMALLEST.replacen(from, to, 1) + "rules: /etc/opes/rules\n";
+            assert!(error(&text).contains("edge.yaml: system:"), "{text}");
+        }
+    }
+
+    #[test]
+    fn nobody_may_bypass_unless_named() {
+        let text =
+            SMALLEST.to_owned() + "bypass: { identities: ['*'], networks: [192.0.2.0/24] }\n";
+        let config = EdgeConfig::parse(&text, Path::new("edge.yaml")).unwrap();
+        assert_eq!(config.bypass.unwrap().identities, ["*"]);
+        assert!(
+            EdgeConfig::parse(SMALLEST, Path::new("edge.yaml"))
+                .unwrap()
+                .bypass
+                .is_none()
+        );
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! One edge: what its sessions share, its listeners, start and drain.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,9 +26,11 @@ use crate::engine::Advice;
 use crate::incidents::Incidents;
 use crate::metrics::{ByBounce, Metrics};
 use crate::notify::{self, Notifier};
+use crate::quarantine::{self, Handover, Quarantine, Releases};
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
 use crate::splits::Splits;
+use crate::trace::Tracer;
 use crate::{listener, tls};
 
 /// What the sessions of one edge share.
@@ -38,11 +39,12 @@ pub(crate) struct Edge {
     pub(crate) host: Host,
     pub(crate) routing: ArcSwap<Routing>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tracer: Arc<Tracer>,
     pub(crate) budget: Budget,
     pub(crate) content_limits: Arc<Limits>,
     pub(crate) spool: Spool,
     pub(crate) relay: Relay,
-    pub(crate) quarantine: PathBuf,
+    pub(crate) quarantine: Arc<Handover>,
     /// Set when no new work is to be taken.
     pub(crate) draining: CancellationToken,
     pub(crate) session_permits: Arc<Semaphore>,
@@ -70,6 +72,7 @@ pub(crate) struct Listener {
 pub struct EdgeHandle {
     edge: Arc<Edge>,
     addresses: Vec<(String, SocketAddr)>,
+    releases: Option<Releases>,
 }
 
 /// What an edge holds at one moment.
@@ -92,6 +95,8 @@ pub struct Hooks {
     pub reporter: Option<Reporter>,
     /// Called for each delivery attempt's result.
     pub deliveries: Option<OnEvent>,
+    /// The store of held messages. None: they stay in `quarantine` in the spool folder.
+    pub quarantine: Option<Arc<dyn Quarantine>>,
     /// Network, clock and randomness to work with; the system's by default.
     pub host: Host,
     /// How the spool uses its disk.
@@ -120,6 +125,11 @@ pub async fn start(
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
     }
+    let handover = Handover::open(config.spool.join("quarantine"), metrics.quarantine.clone())?;
+    // Released messages wait until the store has confirmed them.
+    let (withheld, recovered): (Vec<_>, Vec<_>) = recovered
+        .into_iter()
+        .partition(|queued| hooks.quarantine.is_some() && !queued.envelope.release.is_empty());
     let mut relay = relay_config(&config, hooks.deliveries, &hooks.host, &metrics)?;
     if let Some(change) = hooks.relay {
         change(&mut relay);
@@ -128,11 +138,14 @@ pub async fn start(
     let edge = Arc::new(Edge {
         routing: ArcSwap::from_pointee(routing),
         metrics,
+        tracer: Arc::new(
+            Tracer::new(&config).with_context(|| format!("system `{}`", config.system))?,
+        ),
         budget: Budget::new(config.memory_budget),
         content_limits: Arc::new(content_limits(&config)?),
         spool,
         relay,
-        quarantine: config.spool.join("quarantine"),
+        quarantine: Arc::new(handover),
         draining: CancellationToken::new(),
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
@@ -145,18 +158,31 @@ pub async fn start(
         host: hooks.host,
         config,
     });
+    let releases = match hooks.quarantine {
+        Some(store) => Some(quarantine::start(&edge, store, withheld)?),
+        None => None,
+    };
     let mut addresses = Vec::new();
     for (socket, shared) in bound {
         addresses.push((shared.config.name.clone(), socket.local_addr()?));
         tokio::spawn(listener::accept(Arc::clone(&edge), shared, socket));
     }
-    Ok(EdgeHandle { edge, addresses })
+    Ok(EdgeHandle {
+        edge,
+        addresses,
+        releases,
+    })
 }
 
 impl EdgeHandle {
     /// Listener names with the addresses they are bound to.
     pub fn addresses(&self) -> &[(String, SocketAddr)] {
         &self.addresses
+    }
+
+    /// What releases held messages, if there is a store of them.
+    pub fn releases(&self) -> Option<&Releases> {
+        self.releases.as_ref()
     }
 
     /// Puts another revision in force for transactions that begin from now on.
@@ -334,6 +360,7 @@ fn smtp_config(
         dsn: listener.dsn && listener.delivery == Acceptance::Spool,
         errors_max: listener.errors_max,
         idle_commands_max: listener.idle_commands_max,
+        opes_bypass: config.bypass.is_some(),
         ..server::Config::new(&config.hostname, protocol)
     }
 }

@@ -28,6 +28,7 @@ mod session;
 mod splits;
 mod stream;
 mod tls;
+mod trace;
 
 pub use auth::hash as password_hash;
 pub use edge::{EdgeHandle, Hooks, Load, start};
@@ -35,4 +36,5 @@ pub use header::HeaderFields;
 pub use metrics::Metrics;
 pub use opes_callout_client::{ClientTls, MutualFiles};
 pub use opes_host::Host;
+pub use quarantine::{Fate, Held, Outcome, Quarantine, ReadContent, Release, Releases};
 pub use routing::{Endpoints, Routing, RoutingError};

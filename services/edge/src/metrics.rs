@@ -9,7 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::quarantine::metrics::QuarantineMetrics;
 use crate::report::MessageOutcome;
+use crate::trace::TraceMetrics;
 
 /// How a message, or a command that a rule refused, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -166,12 +168,14 @@ pub struct Metrics {
     pub(crate) permissions_refused: Family<ByRule, Counter>,
     pub(crate) rules_skipped: Family<ByRule, Counter>,
     pub(crate) observers_dropped: Counter,
+    pub(crate) quarantine: QuarantineMetrics,
     pub(crate) shadows: Family<ByShadow, Counter>,
     pub(crate) unaccepted: Counter,
     pub(crate) mixed: Family<ByRuling, Counter>,
     pub(crate) bounces: Family<ByBounce, Counter>,
     pub(crate) notifications: Family<ByNotification, Counter>,
     pub(crate) incidents: Family<ByIncident, Counter>,
+    pub(crate) trace: TraceMetrics,
 }
 
 impl Metrics {
@@ -190,12 +194,14 @@ impl Metrics {
             permissions_refused: Family::default(),
             rules_skipped: Family::default(),
             observers_dropped: Counter::default(),
+            quarantine: QuarantineMetrics::register(registry),
             shadows: Family::default(),
             unaccepted: Counter::default(),
             mixed: Family::default(),
             bounces: Family::default(),
             notifications: Family::default(),
             incidents: Family::default(),
+            trace: TraceMetrics::default(),
         };
         metrics.declare(registry);
         metrics
@@ -210,6 +216,7 @@ impl Metrics {
     }
 
     fn declare(&self, registry: &mut Registry) {
+        self.trace.declare(registry);
         registry.register(
             "opes_sessions",
             "SMTP sessions open now",

@@ -65,6 +65,15 @@ impl Service for Probe {
                 Answer::accept().splice(content.len() as u64 - 2, 0, "!")
             }
             Some("header") => Answer::accept().add_header("X-Probe", "seen"),
+            Some("splice-outside") => {
+                Answer::accept()
+                    .add_header("X-Probe", "seen")
+                    .splice(1 << 20, 1, "!")
+            }
+            Some("splice-overlap") => Answer::accept()
+                .add_header("X-Probe", "seen")
+                .splice(0, 5, "a")
+                .splice(4, 5, "b"),
             Some("sleep") => {
                 tokio::time::sleep(PATIENCE).await;
                 Answer::accept()
@@ -251,7 +260,7 @@ async fn routing(rules: &str, stop: &CancellationToken) -> Routing {
         stop.clone(),
     );
     tokio::spawn(async move { serving.await.unwrap() });
-    Routing::new(table, &endpoints, "").unwrap()
+    Routing::new(table, &endpoints, "https://mail.example.com/opes").unwrap()
 }
 
 /// A rule that calls `service` with `{"do": what}` and may do everything its class can.
