@@ -140,7 +140,7 @@ async fn the_sender_gets_one_report_and_the_other_recipient_one_message() -> Res
     assert_eq!(read["type"], "multipart/report");
     assert_eq!(read["reportType"], "delivery-status");
     assert_eq!(read["headers"]["Auto-Submitted"], "auto-replied");
-    assert_eq!(read["headers"]["To"], "<steve@example.org>");
+    assert_eq!(read["headers"]["To"], "steve@example.org");
     assert_eq!(
         read["kinds"],
         serde_json::json!([
