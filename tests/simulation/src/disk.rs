@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,7 +39,8 @@ struct State {
     operations: u64,
     /// The process dies within this operation.
     fatal_operation: Option<u64>,
-    died: bool,
+    /// Of the process: set when it dies here, so that nobody hears of it.
+    dead: Arc<AtomicBool>,
     /// Octets that a new file may have, if there is little space.
     low: Option<u64>,
     failing_syncs: u32,
@@ -87,11 +89,11 @@ impl Medium {
         }
     }
 
-    /// For a process that starts.
-    pub(crate) fn attach(self: &Arc<Self>) -> ProcessDisk {
+    /// For a process that starts, and is dead when that says so.
+    pub(crate) fn attach(self: &Arc<Self>, dead: &Arc<AtomicBool>) -> ProcessDisk {
         let mut state = self.state();
         state.life += 1;
-        state.died = false;
+        state.dead = Arc::clone(dead);
         state.fatal_operation = None;
         ProcessDisk {
             medium: Arc::clone(self),
@@ -127,7 +129,7 @@ impl Medium {
 
     /// The fatal operation was reached.
     pub(crate) fn has_died(&self) -> bool {
-        self.state().died
+        self.state().dead.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_low(&self, octets: Option<u64>) {
@@ -136,10 +138,6 @@ impl Medium {
 
     pub(crate) fn fail_syncs(&self, count: u32) {
         self.state().failing_syncs = count;
-    }
-
-    pub(crate) fn operations(&self) -> u64 {
-        self.state().operations
     }
 
     fn forget_writes(&self, path: &Path, writes: &[Write]) {
@@ -202,7 +200,7 @@ impl State {
         self.operations += 1;
         if self.fatal_operation == Some(self.operations) {
             self.life += 1;
-            self.died = true;
+            self.dead.store(true, Ordering::Relaxed);
             return Ok(false);
         }
         Ok(true)

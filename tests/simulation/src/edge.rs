@@ -77,7 +77,7 @@ impl Site {
             self.config(),
             self.routing(&host)?,
             metrics,
-            self.hooks(host),
+            self.hooks(host, &card),
         )
         .await;
         match started {
@@ -124,13 +124,13 @@ impl Site {
         Ok(Routing::on(host, table, &Endpoints::new(), "")?)
     }
 
-    fn hooks(&self, host: Host) -> Hooks {
+    fn hooks(&self, host: Host, card: &Card) -> Hooks {
         let spool = SpoolConfig {
             segment_octets: 256 * 1024,
             own_file_octets: 24 * 1024,
             reserve_octets: 64 * 1024,
             kept_octets: self.kept_octets,
-            disk: Arc::new(self.medium.attach()),
+            disk: Arc::new(self.medium.attach(&card.dead)),
             clock: host.clock.clone(),
             ..SpoolConfig::default()
         };
