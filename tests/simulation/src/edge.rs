@@ -62,10 +62,7 @@ impl Site {
 
     /// Runs until the process is killed.
     pub(crate) async fn run(self) -> turmoil::Result {
-        let card = Card {
-            pace: Arc::clone(&self.pace),
-            ..Card::default()
-        };
+        let card = Card::new(&self.ledger, &self.pace);
         let host = Host {
             network: Network::Other(Arc::new(card.clone())),
             clock: Clock::Other(Arc::new(wall_clock)),

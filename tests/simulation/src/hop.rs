@@ -42,10 +42,7 @@ pub(crate) async fn run(hop: Hop) -> turmoil::Result {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 25)).await?;
     loop {
         let (stream, _) = listener.accept().await?;
-        let card = Card {
-            pace: Arc::clone(&hop.pace),
-            ..Card::default()
-        };
+        let card = Card::new(&hop.ledger, &hop.pace);
         let session = serve(hop.clone(), BufReader::new(card.wire(stream)));
         // A connection that breaks is the edge's affair.
         tokio::spawn(async move { drop(session.await) });

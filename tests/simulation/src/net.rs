@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use crate::ledger::Ledger;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use opes_host::{Accept, Accepted, Connect, Duplex};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,9 +20,10 @@ use turmoil::net::{TcpListener, TcpStream};
 pub(crate) struct Pace(Mutex<Option<(usize, Duration)>>);
 
 /// The network card of one process.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Card {
-    pub(crate) pace: Arc<Pace>,
+    ledger: Ledger,
+    pace: Arc<Pace>,
     /// The process was killed: what it still says is heard by nobody.
     pub(crate) dead: Arc<AtomicBool>,
 }
@@ -53,6 +55,14 @@ impl Pace {
 // === impl Card ===
 
 impl Card {
+    pub(crate) fn new(ledger: &Ledger, pace: &Arc<Pace>) -> Self {
+        Self {
+            ledger: ledger.clone(),
+            pace: Arc::clone(pace),
+            dead: Arc::default(),
+        }
+    }
+
     /// A connection of this process.
     pub(crate) fn wire(&self, stream: TcpStream) -> Wire {
         Wire {
@@ -136,7 +146,11 @@ impl AsyncWrite for Wire {
         if self.card.dead.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let wire = self.get_mut();
+        let written = ready!(Pin::new(&mut wire.stream).poll_write(cx, buf))?;
+        let peer = wire.stream.peer_addr()?;
+        wire.card.ledger.sent(peer, &buf[..written]);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

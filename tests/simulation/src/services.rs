@@ -35,19 +35,16 @@ struct AtWork(Ledger);
 
 /// Judges until the process is killed.
 pub(crate) async fn judge(outside: Outside) -> turmoil::Result {
-    run(Judge(outside.clone()), &outside.pace).await
+    run(Judge(outside.clone()), &outside).await
 }
 
 /// Adapts until the process is killed.
 pub(crate) async fn adapter(outside: Outside) -> turmoil::Result {
-    run(Adapter(outside.clone()), &outside.pace).await
+    run(Adapter(outside.clone()), &outside).await
 }
 
-async fn run<S: Service>(service: S, pace: &Arc<Pace>) -> turmoil::Result {
-    let card = Card {
-        pace: Arc::clone(pace),
-        ..Card::default()
-    };
+async fn run<S: Service>(service: S, outside: &Outside) -> turmoil::Result {
+    let card = Card::new(&outside.ledger, &outside.pace);
     let network = Network::Other(Arc::new(card));
     let address = SocketAddr::from(([0, 0, 0, 0], 4037));
     let listener = Listener::Host(network.bind(address).await?);

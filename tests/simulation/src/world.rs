@@ -88,6 +88,7 @@ pub fn run(seed: u64, bug: KnownBug) -> Result<Outcome> {
 impl<'a> World<'a> {
     fn new(plan: &'a Plan, folder: &TempDir) -> Result<Self> {
         let ledger = Ledger::default();
+        ledger.facts().traces_wire = std::env::var_os("OPES_SIM_WIRE").is_some();
         let trash = folder.path().join("trash");
         std::fs::create_dir(&trash)?;
         let medium = Arc::new(Medium::new(
