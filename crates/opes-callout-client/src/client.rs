@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use opes_content::View;
-use opes_mime::Rope;
-use opes_proto::smtp::{self, MessageStart, Outcome, Part, Point, ProfileSelection};
+use opes_proto::smtp::{self, MessageStart, Part, ProfileSelection};
 use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::answer::answer;
 use crate::ask::{Ask, Data, Link, Lost, Open, OriginalEnd, Raw};
 use crate::config::ServiceClientConfig;
 use crate::connection::Handle;
@@ -18,12 +17,12 @@ use crate::error::CalloutError;
 use crate::extent::{Extent, Fragment};
 use crate::naming::Naming;
 use crate::pool::Pool;
-use crate::reassembly::Adapted;
 use crate::request::{Answer, Request};
 use crate::sender::Sender;
 
-/// Connections tried for one transaction: a service that drains refuses before it begins, an idempotent one may begin twice.
-const ATTEMPTS_MAX: usize = 2;
+/// Connections tried for one transaction: a service that drains refuses before it begins, and all connections are drained
+/// at once when certificates are replaced.
+const ATTEMPTS_MAX: usize = 4;
 
 /// One callout service. Clones share connections.
 #[derive(Debug, Clone)]
@@ -61,15 +60,22 @@ impl ServiceClient {
             timeout: request.timeout,
         };
         let mut refusal = None;
+        let mut begun = false;
         for _ in 0..ATTEMPTS_MAX {
             let place = tokio::time::timeout_at(clock.deadline(Duration::ZERO), self.pool.place());
             let (handle, permit) = place
                 .await
                 .map_err(|_| self.naming.timeout(clock.timeout))??;
             match self.exchange(&handle, permit, &request, &clock).await {
-                Ok(raw) => return self.finish(raw, &request, &clock).await,
+                Ok(raw) => {
+                    let answer = answer(raw, &request, &handle.negotiated, &self.naming).await?;
+                    return Ok(clock.stamp(answer));
+                }
                 Err(Lost::NotTaken(error)) => refusal = Some(error),
-                Err(Lost::Failed(error)) if self.may_repeat(&error) => refusal = Some(error),
+                Err(Lost::Failed(error)) if !begun && self.may_repeat(&error) => {
+                    begun = true;
+                    refusal = Some(error);
+                }
                 Err(Lost::Failed(error)) => return Err(error),
             }
         }
@@ -89,8 +95,9 @@ impl ServiceClient {
     ) -> Result<Raw, Lost> {
         let link = Arc::new(Link::new(handle.negotiated.selection.initial_credit));
         let extent = extent(handle, request);
-        let mut sender =
-            mail_data(request).map(|view| Sender::new(view, extent, Arc::clone(&link)));
+        let mut sender = request
+            .mail_data()
+            .map(|view| Sender::new(view, extent, Arc::clone(&link)));
         let data = match &mut sender {
             Some(sender) => sender.first(&self.naming).await.map_err(Lost::Failed)?,
             None => other_data(request),
@@ -152,58 +159,6 @@ impl ServiceClient {
             }
         }
     }
-
-    async fn finish(
-        &self,
-        raw: Raw,
-        request: &Request,
-        clock: &Clock,
-    ) -> Result<Answer, CalloutError> {
-        let Raw {
-            profile,
-            adapted,
-            octets_sent,
-            octets_received,
-        } = raw;
-        let outcome = Outcome::decode(profile)
-            .map_err(|error| self.naming.protocol(format!("its outcome: {error}")))?;
-        let mut answer = Answer {
-            outcome,
-            octets_sent,
-            octets_received,
-            ..Answer::default()
-        };
-        match mail_data(request) {
-            Some(view) => answer.adapted = self.adapted(view, adapted).await?,
-            None => answer.command_line = self.rewritten(request, adapted)?,
-        }
-        answer.elapsed = clock.started.elapsed();
-        Ok(answer)
-    }
-
-    fn rewritten(
-        &self,
-        request: &Request,
-        adapted: Adapted,
-    ) -> Result<Option<Bytes>, CalloutError> {
-        let line = adapted.into_line(request.command_line.as_ref());
-        line.map_err(|refused| self.naming.protocol(refused.to_string()))
-    }
-
-    /// "Use your original" needs no look at the content; anything else is checked against its whole length.
-    async fn adapted(&self, view: &View, adapted: Adapted) -> Result<Option<Rope>, CalloutError> {
-        if adapted.is_unchanged() {
-            return Ok(None);
-        }
-        let len = match view.len() {
-            Some(len) => len,
-            None if view.content().wait_complete().await => view.len().unwrap_or_default(),
-            None => return Err(self.naming.content("the mail client left before its end")),
-        };
-        adapted
-            .over(len)
-            .map_err(|refused| self.naming.protocol(refused.to_string()))
-    }
 }
 
 async fn next(sender: Option<&mut Sender<'_>>, naming: &Naming) -> Result<Data, CalloutError> {
@@ -220,6 +175,11 @@ struct Clock {
 }
 
 impl Clock {
+    fn stamp(&self, mut answer: Answer) -> Answer {
+        answer.elapsed = self.started.elapsed();
+        answer
+    }
+
     fn deadline(&self, waited: Duration) -> Instant {
         self.started + self.timeout + waited
     }
@@ -251,20 +211,8 @@ impl Drop for Running {
     }
 }
 
-/// From `content` on a transaction is about mail data, before that about a command.
-fn is_message(point: Point) -> bool {
-    point >= Point::Content
-}
-
-fn mail_data(request: &Request) -> Option<&View> {
-    request
-        .content
-        .as_ref()
-        .filter(|_| is_message(request.point))
-}
-
 fn extent(handle: &Handle, request: &Request) -> Extent {
-    match mail_data(request) {
+    match request.mail_data() {
         Some(_) => Extent::least(request.content_want, handle.negotiated.content),
         None => Extent::NONE,
     }
@@ -272,7 +220,7 @@ fn extent(handle: &Handle, request: &Request) -> Extent {
 
 /// A command line, or mail data that is not at hand.
 fn other_data(request: &Request) -> Data {
-    if is_message(request.point) {
+    if request.is_message() {
         return Data {
             fragments: Vec::new(),
             end: Some(OriginalEnd::Partial),
@@ -291,7 +239,7 @@ fn other_data(request: &Request) -> Data {
 
 /// Exact, or absent.
 fn am_el(request: &Request) -> Option<u64> {
-    match (mail_data(request), is_message(request.point)) {
+    match (request.mail_data(), request.is_message()) {
         (Some(view), _) => view.len(),
         (None, true) => None,
         (None, false) => Some(
@@ -305,7 +253,7 @@ fn am_el(request: &Request) -> Option<u64> {
 
 /// A growing content may take as long as the mail client wants, so there is no budget to state then.
 fn budget_ms(request: &Request, clock: &Clock) -> u32 {
-    if mail_data(request).is_some_and(|view| view.len().is_none()) {
+    if request.mail_data().is_some_and(|view| view.len().is_none()) {
         return 0;
     }
     let left = clock.timeout.saturating_sub(clock.started.elapsed());
@@ -313,7 +261,7 @@ fn budget_ms(request: &Request, clock: &Clock) -> u32 {
 }
 
 fn start_profile(handle: &Handle, request: &Request, extent: Extent) -> Bytes {
-    let (filter, content) = if is_message(request.point) {
+    let (filter, content) = if request.is_message() {
         (&handle.negotiated.message, extent.announced())
     } else {
         (&handle.negotiated.command, smtp::ContentWant::Unspecified)

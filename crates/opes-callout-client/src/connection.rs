@@ -1,5 +1,6 @@
 //! Opens one OCP connection: transport, stream, negotiation. What comes out is a [`Handle`] to its task.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::error::CalloutError;
 use crate::naming::Naming;
 use crate::negotiated::{self, ADAPTED_CREDIT, Negotiated};
 use crate::task::{self, Parts, describe};
+use crate::tls;
 
 /// HTTP/2 windows: wide, because credit per transaction is what slows a sender down.
 const STREAM_WINDOW_OCTETS: u32 = 4 * 1024 * 1024;
@@ -41,6 +43,7 @@ const FRAMES_QUEUED: usize = 4;
 pub(crate) struct Handle {
     asks: mpsc::UnboundedSender<Ask>,
     retired: Arc<AtomicBool>,
+    tls: Option<tls::Link>,
     pub(crate) negotiated: Negotiated,
     pub(crate) places: Arc<Semaphore>,
 }
@@ -48,7 +51,9 @@ pub(crate) struct Handle {
 impl Handle {
     /// Takes new transactions.
     pub(crate) fn is_open(&self) -> bool {
-        !self.retired.load(Ordering::Acquire) && !self.asks.is_closed()
+        !self.retired.load(Ordering::Acquire)
+            && !self.asks.is_closed()
+            && !self.tls.as_ref().is_some_and(tls::Link::is_over)
     }
 
     /// Gives the ask back if the connection is over.
@@ -66,7 +71,7 @@ pub(crate) async fn open(
     config: &ServiceClientConfig,
     naming: &Arc<Naming>,
 ) -> Result<Arc<Handle>, CalloutError> {
-    let channel = connect(config, naming).await?;
+    let (channel, tls) = connect(config, naming).await?;
     let mut client = CalloutClient::new(channel)
         .max_decoding_message_size(config.frame_octets_max)
         .max_encoding_message_size(usize::MAX);
@@ -75,7 +80,7 @@ pub(crate) async fn open(
     let inbound = client
         .connect(ReceiverStream::new(outbound))
         .await
-        .map_err(|status| refused(naming, &status))?
+        .map_err(|status| refused(naming, &status, tls.as_ref()))?
         .into_inner();
     let (asks, queue) = mpsc::unbounded_channel();
     let (ready, negotiated) = oneshot::channel();
@@ -104,6 +109,7 @@ pub(crate) async fn open(
     Ok(Arc::new(Handle {
         asks,
         retired,
+        tls,
         negotiated,
         places,
     }))
@@ -134,7 +140,10 @@ fn processor_config(config: &ServiceClientConfig) -> ProcessorConfig {
     }
 }
 
-async fn connect(config: &ServiceClientConfig, naming: &Naming) -> Result<Channel, CalloutError> {
+async fn connect(
+    config: &ServiceClientConfig,
+    naming: &Naming,
+) -> Result<(Channel, Option<tls::Link>), CalloutError> {
     let target = Target::parse(&config.target).map_err(|form| naming.unavailable(form))?;
     let result = match target {
         Target::Tcp(uri) if config.host.network.is_system() => {
@@ -154,6 +163,10 @@ async fn connect(config: &ServiceClientConfig, naming: &Naming) -> Result<Channe
                 .connect_with_connector(connector)
                 .await
         }
+        Target::Tls { host, port } => {
+            let (channel, link) = connect_tls(config, &host, port, naming).await?;
+            return Ok((channel, Some(link)));
+        }
         Target::Unix(path) => {
             // The authority of HTTP/2 means nothing on a Unix socket.
             let endpoint = endpoint(Endpoint::from_static("http://localhost"), config);
@@ -164,7 +177,39 @@ async fn connect(config: &ServiceClientConfig, naming: &Naming) -> Result<Channe
             endpoint.connect_with_connector(connector).await
         }
     };
-    result.map_err(|error| naming.unavailable(innermost(&error)))
+    let channel = result.map_err(|error| naming.unavailable(innermost(&error)))?;
+    Ok((channel, None))
+}
+
+/// The handshake before the channel: its errors keep their type, and a channel of one stream never reconnects by itself.
+async fn connect_tls(
+    config: &ServiceClientConfig,
+    host: &str,
+    port: u16,
+    naming: &Naming,
+) -> Result<(Channel, tls::Link), CalloutError> {
+    let Some(material) = &config.tls else {
+        let remedy = "configure certificate, key and ca for callouts, or write http:// with transport: { tls: none }";
+        return Err(naming.untrusted("we have no certificate to show", remedy));
+    };
+    let name = config.server_name.as_deref().unwrap_or(host);
+    let (stream, link) = tls::connect(material, (host, port), name, naming).await?;
+    let uri = Endpoint::from_shared(config.target.clone())
+        .map_err(|error| naming.unavailable(innermost(&error)))?;
+    let mut once = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_| {
+        let stream = once.take();
+        async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
+    });
+    let connected = endpoint(uri, config)
+        .connect_with_connector(connector)
+        .await;
+    match connected {
+        Ok(channel) => Ok((channel, link)),
+        Err(error) => Err(link
+            .refusal(naming)
+            .unwrap_or_else(|| naming.unavailable(innermost(&error)))),
+    }
 }
 
 fn endpoint(endpoint: Endpoint, config: &ServiceClientConfig) -> Endpoint {
@@ -189,7 +234,10 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 /// The stream was not opened: not there, or something else than a callout service.
-fn refused(naming: &Naming, status: &Status) -> CalloutError {
+fn refused(naming: &Naming, status: &Status, tls: Option<&tls::Link>) -> CalloutError {
+    if let Some(refusal) = tls.and_then(|link| link.refusal(naming)) {
+        return refusal;
+    }
     let said = match std::error::Error::source(status) {
         Some(source) => innermost(source),
         None => describe(status),

@@ -29,6 +29,10 @@ impl Filter {
         u32::try_from(i32::from(field)).is_ok_and(|n| self.fields & (1 << n) != 0)
     }
 
+    pub(crate) fn has_recipients(&self) -> bool {
+        self.has(ContextField::Recipients)
+    }
+
     /// `dialog_id` always goes along: it only ties transactions together.
     pub(crate) fn apply(&self, full: &Context) -> Context {
         use ContextField as F;

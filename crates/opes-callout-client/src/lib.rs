@@ -4,11 +4,13 @@
 //! stays the caller's: whatever happens to the service, nothing of it is lost. A failure ends its own transaction with a
 //! [`CalloutError`]; nothing sticks. The protocol's rules are `opes-ocp`'s; what an answer means is the edge's.
 
+mod answer;
 mod ask;
 mod client;
 mod config;
 mod connection;
 mod context;
+mod copies;
 mod error;
 mod extent;
 mod groups;
@@ -19,10 +21,13 @@ mod reassembly;
 mod request;
 mod sender;
 mod task;
+mod tls;
 mod transaction;
 mod wire;
 
 pub use client::ServiceClient;
 pub use config::ServiceClientConfig;
 pub use error::CalloutError;
-pub use request::{Answer, ContentWant, Group, Request};
+pub use opes_tls::{ClientTls, MutualFiles};
+pub use request::{Answer, AnswerCopy, ContentWant, Group, Request};
+pub use tls::TLS_CONNECTION_AGE_MAX;

@@ -87,11 +87,24 @@ pub struct Request {
     pub traceparent: String,
 }
 
+impl Request {
+    /// From `content` on a transaction is about mail data, before that about a command.
+    pub(crate) fn is_message(&self) -> bool {
+        self.point >= Point::Content
+    }
+
+    pub(crate) fn mail_data(&self) -> Option<&View> {
+        self.content.as_ref().filter(|_| self.is_message())
+    }
+}
+
 /// What the service decided.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
-    /// Verdict, edits, envelope changes and advice, as the profile has them.
+    /// Verdict, edits, envelope changes and advice, as the profile has them; copies and range are taken out.
     pub outcome: Outcome,
+    /// What some of the recipients get instead. `outcome` and `adapted` are about all others.
+    pub copies: Vec<AnswerCopy>,
     /// Command modification: the whole new line, to be parsed again. `None` = unchanged.
     pub command_line: Option<Bytes>,
     /// The adapted message over the octets of the [`View`] that was given; `None` = unchanged. Its edits come on top.
@@ -102,4 +115,15 @@ pub struct Answer {
     pub octets_received: u64,
     /// From the call to the answer.
     pub elapsed: Duration,
+}
+
+/// What some of the recipients get, in place of everything that the rest of the [`Answer`] says.
+#[derive(Debug, Clone, Default)]
+pub struct AnswerCopy {
+    /// As the context named them; never empty, none in another copy. If the service did not ask for recipients: as it names them.
+    pub recipients: Vec<String>,
+    /// As in [`Answer::outcome`].
+    pub outcome: Outcome,
+    /// As in [`Answer::adapted`]: a message of its own. `None` = the original, unchanged.
+    pub adapted: Option<Rope>,
 }

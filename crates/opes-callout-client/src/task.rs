@@ -474,7 +474,14 @@ impl Task {
         }
         self.report_ready(Err(error.clone()));
         for orphan in self.orphans.drain(..) {
-            let _gone = orphan.reply.send(Err(Lost::Failed(error.clone())));
+            // CE 200 means that nothing was open there: what was not begun has crossed it on the way.
+            let crossed = result.is_ok() && !orphan.begun;
+            let lost = if crossed {
+                Lost::NotTaken
+            } else {
+                Lost::Failed
+            };
+            let _gone = orphan.reply.send(Err(lost(error.clone())));
         }
     }
 

@@ -5,10 +5,12 @@
 
 use bytes::Bytes;
 use opes_proto::smtp::{
-    BodyMark, Edit, EnvelopeChange, HeaderAdd, HeaderDelete, HeaderReplace, NextHop, Notification,
-    Outcome, PartReplace, Quarantine, RecipientChange, Reply, Splice, SubjectMark, Verdict, edit,
-    notification, verdict,
+    BodyMark, Copy, Edit, EnvelopeChange, HeaderAdd, HeaderDelete, HeaderReplace, NextHop,
+    Notification, Outcome, PartReplace, Quarantine, RecipientChange, Reply, Splice, SubjectMark,
+    Verdict, edit, notification, verdict,
 };
+
+use crate::adapted::AdaptedMessage;
 
 /// The answer to a message. Starts as [`Answer::accept`]; every method adds to it.
 #[derive(Debug, Clone, Default)]
@@ -205,6 +207,26 @@ impl Answer {
             next_hop: Some(next_hop),
             ..RecipientChange::default()
         })
+    }
+
+    /// These recipients, as the context names them, get `answer` in place of this one, as a whole: verdict, edits, message,
+    /// envelope, advice. This one stays for all others. Only if [`Message::takes_copies`](crate::Message::takes_copies).
+    pub fn for_recipients<R: Into<String>>(
+        mut self,
+        recipients: impl IntoIterator<Item = R>,
+        answer: Self,
+    ) -> Self {
+        self.outcome.copies.push(Copy {
+            recipients: recipients.into_iter().map(Into::into).collect(),
+            outcome: Some(answer.outcome),
+        });
+        self
+    }
+
+    /// This answer is about that message, one of several in the adapted flow; its edits come on top.
+    pub fn with_message(mut self, message: AdaptedMessage) -> Self {
+        self.outcome.adapted = Some(message.range());
+        self
     }
 
     /// The processor may reuse this answer for so long.

@@ -54,6 +54,7 @@ pub(crate) struct Connection<S> {
     core: CalloutServer,
     window: u64,
     adapted_credit: u64,
+    takes_copies: bool,
     groups: HashMap<u32, Arc<GroupParameters>>,
     transactions: HashMap<u32, Transaction>,
     outgoing: Outgoing,
@@ -77,6 +78,7 @@ pub(crate) async fn run<S: Service>(
         core,
         window: config.window_octets,
         adapted_credit: 0,
+        takes_copies: false,
         groups: HashMap::new(),
         transactions: HashMap::new(),
         outgoing: Outgoing::default(),
@@ -96,10 +98,9 @@ fn core_config(description: &Description, config: &ServerConfig) -> opes_ocp::Se
         max_transactions: config.transactions_max,
         copies: true,
     };
-    let (parameters, original_credit) = (selection.encode_to_vec().into(), config.window_octets);
     opes_ocp::ServerConfig {
         profile: PROFILE_URI.to_owned(),
-        select: Box::new(move |offer| select(offer, &parameters, original_credit)),
+        select: Box::new(move |offer| select(offer, &selection)),
         limits: Limits {
             transactions_max: config.transactions_max,
             groups_max: config.groups_max,
@@ -108,11 +109,16 @@ fn core_config(description: &Description, config: &ServerConfig) -> opes_ocp::Se
     }
 }
 
-fn select(offer: &Feature, parameters: &Bytes, original_credit: u64) -> Option<Selection> {
+/// Copies are selected only where they were offered.
+fn select(offer: &Feature, selection: &ProfileSelection) -> Option<Selection> {
     let offer = ProfileOffer::decode(offer.parameters.clone()).ok()?;
+    let selection = ProfileSelection {
+        copies: selection.copies && offer.copies,
+        ..selection.clone()
+    };
     Some(Selection {
-        parameters: parameters.clone(),
-        original_credit,
+        parameters: selection.encode_to_vec().into(),
+        original_credit: selection.initial_credit,
         adapted_credit: offer.initial_credit,
         extensions: Extensions::ALL,
     })
@@ -305,6 +311,7 @@ impl<S: Service> Connection<S> {
     fn on_negotiated(&mut self, offer: &Feature) {
         if let Ok(offer) = ProfileOffer::decode(offer.parameters.clone()) {
             self.adapted_credit = offer.initial_credit;
+            self.takes_copies = offer.copies;
             tracing::info!(system = %offer.system, "connection open");
         }
     }
@@ -349,6 +356,7 @@ impl<S: Service> Connection<S> {
             granted: self.window,
             taken: 0,
             size: am_el,
+            takes_copies: self.takes_copies,
         };
         self.work(xid, Work::Message(Box::new(message)));
     }

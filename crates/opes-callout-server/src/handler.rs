@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tracing::Instrument as _;
 
 use crate::command::Command;
+use crate::copies;
 use crate::link::{Ending, Said};
 use crate::message::{Message, Outbox};
 use crate::service::Service;
@@ -78,8 +79,14 @@ async fn answer<S: Service>(service: &S, work: Work) -> anyhow::Result<Said> {
             })
         }
         Work::Message(mut message) => {
-            let outcome = service.message(&mut message).await?.into_outcome();
+            let mut outcome = service.message(&mut message).await?.into_outcome();
             let ending = adapted_ending(&message)?;
+            let original = copies::name_original(&mut outcome, &message)?;
+            copies::check(&outcome, message.takes_copies())?;
+            if let Some(size) = original {
+                let original = Said::UseYours { offset: 0, size };
+                message.outbox.say(original).await?;
+            }
             Ok(Said::Done {
                 outcome: Box::new(outcome),
                 payload: None,

@@ -58,6 +58,12 @@ pub(crate) struct Shared {
     pub(crate) adapted: u64,
     pub(crate) ending: Option<Ending>,
     pub(crate) adapting: bool,
+    /// Octets of the adapted flow so far, those of the original included.
+    pub(crate) flow: u64,
+    /// The adapted flow holds messages that answers name one by one.
+    pub(crate) several: bool,
+    /// Octets of the original that came.
+    pub(crate) received: u64,
 }
 
 impl Link {
@@ -79,6 +85,7 @@ impl Link {
 
     pub(crate) fn push(&self, chunk: Bytes) {
         let mut shared = self.lock();
+        shared.received += chunk.len() as u64;
         if !shared.stopped && !chunk.is_empty() {
             shared.chunks.push_back(chunk);
             drop(shared);

@@ -1,7 +1,7 @@
-//! Mail data as a handler sees it: [`Message`] to read the original, [`Adapted`] to send a flow of its own.
+//! Mail data as a handler sees it: [`Message`] to read the original, [`Adapted`](crate::Adapted) to send a flow of its own.
 //!
 //! Reading returns credit: the processor sends on as chunks are taken, never more than the window ahead. A handler
-//! that only edits headers or gives a verdict needs no [`Adapted`]; one that changes octets everywhere does.
+//! that only edits headers or gives a verdict needs no adapted flow; one that changes octets everywhere does.
 
 use std::sync::Arc;
 
@@ -9,11 +9,9 @@ use bytes::{Bytes, BytesMut};
 use opes_proto::smtp::Context;
 use tokio::sync::mpsc;
 
+use crate::adapted::Adapted;
 use crate::command::GroupParameters;
-use crate::link::{Ending, Link, Said};
-
-/// Largest payload of one DUM that the harness sends, in octets; keeps frames small and neighbours served.
-pub const FRAGMENT_OCTETS_MAX: usize = 64 * 1024;
+use crate::link::{Link, Said};
 
 /// How many times the first window a processor may be ahead of a handler that reads.
 const WINDOWS_AHEAD: u64 = 4;
@@ -37,6 +35,11 @@ pub enum MessageError {
     /// Data after the adapted flow's end.
     #[error("the adapted message is finished already: send everything before finish()")]
     Finished,
+    /// The rest of the original would belong to none of several messages.
+    #[error(
+        "finish_with_rest() after end_message(): name the rest with use_yours(from..size), then end_message() and finish()"
+    )]
+    RestOfSeveral,
 }
 
 /// The way from a handler to its connection.
@@ -66,6 +69,7 @@ pub struct Message {
     pub(crate) granted: u64,
     pub(crate) taken: u64,
     pub(crate) size: Option<u64>,
+    pub(crate) takes_copies: bool,
 }
 
 impl Message {
@@ -82,6 +86,19 @@ impl Message {
     /// Exact size of the whole message in octets (AM-EL), if the processor knew it at the start.
     pub fn size(&self) -> Option<u64> {
         self.size
+    }
+
+    /// May the answer be another one [`for_recipients`](crate::Answer::for_recipients), and the adapted flow hold
+    /// [several messages](Adapted::end_message)? As negotiated with this processor; if not, give one answer for all.
+    pub fn takes_copies(&self) -> bool {
+        self.takes_copies
+    }
+
+    /// Told at the start, or counted at its end.
+    pub(crate) fn original_size(&self) -> Option<u64> {
+        let shared = self.link.lock();
+        let counted = (shared.ended == Some(true)).then_some(shared.received);
+        self.size.or(counted)
     }
 
     /// The next octets of the original, in order; `None` at the end. Cancel safe.
@@ -163,100 +180,6 @@ impl Message {
 
     /// Starts an adapted flow of the service's own. Reading goes on beside it; both are bounded by credit.
     pub fn adapt(&self) -> Adapted {
-        self.link.lock().adapting = true;
-        Adapted {
-            link: Arc::clone(&self.link),
-            outbox: self.outbox.clone(),
-            pending: 0..0,
-        }
-    }
-}
-
-/// The adapted flow. It must be finished before the handler returns, otherwise the transaction fails.
-#[derive(Debug)]
-pub struct Adapted {
-    link: Arc<Link>,
-    outbox: Outbox,
-    /// Range of the original not yet sent as DUY; neighbours become one message.
-    pending: std::ops::Range<u64>,
-}
-
-impl Adapted {
-    /// The next octets of the adapted message (DUM). Waits for credit.
-    pub async fn use_mine(&mut self, octets: impl Into<Bytes>) -> Result<(), MessageError> {
-        let mut octets = octets.into();
-        self.flush_yours().await?;
-        while !octets.is_empty() {
-            let size = self.reserve(octets.len().min(FRAGMENT_OCTETS_MAX)).await?;
-            self.outbox
-                .say(Said::UseMine(octets.split_to(size)))
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// The next octets are this range of the original (DUY): costs a few octets on the wire, whatever its size.
-    pub async fn use_yours(&mut self, range: std::ops::Range<u64>) -> Result<(), MessageError> {
-        if self.pending.end == range.start && !self.pending.is_empty() {
-            self.pending.end = range.end.max(range.start);
-            return Ok(());
-        }
-        self.flush_yours().await?;
-        self.pending = range;
-        Ok(())
-    }
-
-    async fn flush_yours(&mut self) -> Result<(), MessageError> {
-        self.check_open()?;
-        let range = std::mem::replace(&mut self.pending, 0..0);
-        if range.is_empty() {
-            return Ok(());
-        }
-        let size = range.end - range.start;
-        // No credit is taken: no octet of it travels.
-        self.outbox
-            .say(Said::UseYours {
-                offset: range.start,
-                size,
-            })
-            .await
-    }
-
-    fn check_open(&self) -> Result<(), MessageError> {
-        if self.link.lock().ending.is_some() {
-            Err(MessageError::Finished)
-        } else {
-            Ok(())
-        }
-    }
-
-    async fn reserve(&self, wanted: usize) -> Result<usize, MessageError> {
-        loop {
-            let writable = self.link.writable.notified();
-            {
-                let mut shared = self.link.lock();
-                let left = shared.adapted_limit.saturating_sub(shared.adapted);
-                let size = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
-                if size > 0 {
-                    shared.adapted += size as u64;
-                    return Ok(size);
-                }
-            }
-            writable.await;
-        }
-    }
-
-    /// The adapted message is complete.
-    pub async fn finish(mut self) -> Result<(), MessageError> {
-        self.flush_yours().await?;
-        self.link.lock().ending = Some(Ending::Whole);
-        Ok(())
-    }
-
-    /// The original from octet `from` on follows what was sent (AME 206): nothing of it travels back.
-    pub async fn finish_with_rest(mut self, from: u64) -> Result<(), MessageError> {
-        self.flush_yours().await?;
-        self.link.lock().ending = Some(Ending::Rest(from));
-        Ok(())
+        Adapted::start(Arc::clone(&self.link), self.outbox.clone())
     }
 }

@@ -16,6 +16,9 @@ pub mod smtp {
 
     /// URI of the profile feature in NO and NR.
     pub const PROFILE_URI: &str = "https://opes.dev/ns/ocp/smtp/v1";
+
+    /// Most copies in one `Outcome`: as many as a message can have recipients (RFC 5321 §4.5.3.1.8 asks for 100).
+    pub const COPIES_MAX: usize = 1000;
 }
 
 /// The encoded `FileDescriptorSet`, for reflection.

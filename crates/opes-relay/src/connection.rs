@@ -334,5 +334,6 @@ fn lost(mail: &Mail<'_>) -> Outcome {
     Outcome {
         replies: vec![Reply::NEXT_HOP_CONNECTION_LOST; mail.recipients.len()],
         untried: false,
+        reports: false,
     }
 }

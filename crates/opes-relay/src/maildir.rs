@@ -289,6 +289,7 @@ fn verdict(result: Result<PathBuf, DepositError>) -> Verdict {
             reply: Reply::OK,
             detail: None,
             place: Some(path.display().to_string()),
+            reports: false,
         },
         Err(error) => {
             let detail = error.to_string();
@@ -297,6 +298,7 @@ fn verdict(result: Result<PathBuf, DepositError>) -> Verdict {
                 reply: error.reply(),
                 detail: Some(detail),
                 place: None,
+                reports: false,
             }
         }
     }

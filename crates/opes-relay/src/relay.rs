@@ -202,7 +202,7 @@ impl Shared {
         }
     }
 
-    fn enqueue(self: &Arc<Self>, queued: &Queued, suspect: bool) {
+    pub(crate) fn enqueue(self: &Arc<Self>, queued: &Queued, suspect: bool) {
         for (target, recipients) in self.routes(&queued.envelope, &queued.pending) {
             self.backlog.fetch_add(1, Ordering::Relaxed);
             self.push(Job::stored(queued, target, recipients, suspect));

@@ -70,7 +70,11 @@ impl Worker {
         };
         match self.send(&job).await {
             Ok(outcome) => {
-                let verdicts = outcome.replies.into_iter().map(Verdict::new).collect();
+                let verdict = |reply| Verdict {
+                    reports: outcome.reports,
+                    ..Verdict::new(reply)
+                };
+                let verdicts = outcome.replies.into_iter().map(verdict).collect();
                 job.finish(verdicts, &self.shared).await;
                 self.replace_connection().await;
                 ControlFlow::Continue(())

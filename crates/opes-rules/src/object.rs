@@ -367,6 +367,9 @@ pub struct Transport {
     /// Absent = `mutual`, except on a Unix socket or a loopback address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,
+    /// Name that the service's certificate must be for; absent = the host of the endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
     /// Most transactions open at once on one connection.
     pub max_transactions_per_connection: u32,
 }
@@ -469,6 +472,7 @@ impl Default for Transport {
     fn default() -> Self {
         Self {
             tls: None,
+            server_name: None,
             max_transactions_per_connection: 256,
         }
     }

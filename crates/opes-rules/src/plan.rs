@@ -70,7 +70,7 @@ pub struct Skipped {
 
 /// Recipients with the same signature get the same treatment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PlanSignature(u64);
+struct PlanSignature(u64);
 
 /// For whom a rule matches, and for whom that cannot be known.
 struct Selection {
@@ -118,15 +118,6 @@ impl RoutingTable {
         let mut rules = rules.filter_map(|index| self.rules.get(usize::try_from(*index).ok()?));
         (1..facts.recipients.len()).all(|other| plan.signature_of(other) == first)
             && rules.all(|rule| !rule.reads_annotations() || stays_alike(rule, facts))
-    }
-
-    /// Signature of the plan for the one recipient in `facts`.
-    ///
-    /// At RCPT the edge asks it with `point: Content` to find recipients that need a transaction of
-    /// their own. What is not known yet counts as a difference only between rules that could match.
-    pub fn plan_signature(&self, facts: &Facts<'_>) -> PlanSignature {
-        let address = facts.recipients.first().map_or("", |to| to.address);
-        self.plan(facts).signature(0, address)
     }
 }
 
@@ -277,30 +268,8 @@ impl Plan {
             && self.shadow_actions.is_empty()
     }
 
-    /// Something is to be done for some recipients only. Observers do nothing to a message.
-    pub fn is_mixed(&self) -> bool {
-        let steps = [&self.analysers, &self.adapters, &self.signers];
-        let steps = steps.into_iter().flatten().map(|step| &step.recipients);
-        let actions = self.actions.iter().map(|step| &step.recipients);
-        steps
-            .chain(actions)
-            .any(|recipients| *recipients != RecipientSet::All)
-    }
-
-    /// A rule was skipped for an annotation that a service of this plan may still make: plan again
-    /// when the analysers have answered.
-    pub fn waits_for_annotations(&self) -> bool {
-        self.skipped.iter().any(|skipped| {
-            skipped.reason == Unevaluable::Missing(crate::condition::Variable::Annotation)
-        })
-    }
-
     /// Signature of what this plan does for one recipient (index into `facts.recipients`).
-    pub fn signature_of(&self, recipient: usize) -> PlanSignature {
-        self.signature(recipient, &recipient.to_string())
-    }
-
-    fn signature(&self, recipient: usize, name: &str) -> PlanSignature {
+    fn signature_of(&self, recipient: usize) -> PlanSignature {
         let steps = [
             &self.observers,
             &self.analysers,
@@ -332,7 +301,7 @@ impl Plan {
             hash.text(&skipped.rule.name);
             // Its answer may turn out another for each recipient.
             if skipped.rule.matcher.condition_per_recipient() {
-                hash.text(name);
+                hash.text(&recipient.to_string());
             }
         }
         PlanSignature(hash.finish())

@@ -152,6 +152,8 @@ pub struct Service {
     pub max_transactions_per_connection: u32,
     /// How the connection is protected.
     pub tls: TlsMode,
+    /// Name that its certificate must be for; none = the host of the endpoint.
+    pub server_name: Option<String>,
     /// A transaction may be repeated on another instance.
     pub idempotent: bool,
 }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use opes_host::Clock;
 
+use serde::{Deserialize, Serialize};
+
 /// Crockford's base 32: no I, L, O, U; sorts like the number.
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
@@ -18,7 +20,8 @@ pub(crate) const TEXT_LEN: usize = (TIME_DIGITS + RUN_DIGITS + COUNTER_DIGITS) a
 
 /// Names one message of one spool, for life. Text form: 18 characters `[0-9A-Z]`, made of milliseconds since 1970 (9), the number of
 /// the first segment of the run that took it (4) and a counter (5). The run keeps ids apart when the clock is set back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct QueueId {
     pub(crate) time_ms: u64,
     pub(crate) run: u32,
@@ -72,6 +75,20 @@ impl FromStr for QueueId {
         let (run, counter) = rest.split_at_checked(4).ok_or(QueueIdError)?;
         let small = |text| u32::try_from(number(text)?).map_err(|_| QueueIdError);
         Ok(Self::new(number(time)?, small(run)?, small(counter)?))
+    }
+}
+
+impl From<QueueId> for String {
+    fn from(id: QueueId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for QueueId {
+    type Error = QueueIdError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

@@ -28,7 +28,7 @@ mod tests;
 mod writer;
 
 pub use disk::{Disk, SystemDisk};
-pub use envelope::{Envelope, NextHop, Recipient};
+pub use envelope::{Envelope, NextHop, Recipient, ReportsOn};
 pub use error::SpoolError;
 pub use id::{QueueId, QueueIdError};
 pub use opes_content::Disposition;

@@ -5,6 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use crate::index::Index;
 use crate::own_file::OwnFile;
 use crate::queued::Receipt;
 use crate::record::Prepared;
@@ -61,6 +62,21 @@ enum Waits {
     ForEver,
     /// A task waits, with or without a deadline.
     Task,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// A report on other recipients. It empties the spool as settlements do, and may use the room that is kept for them.
+    pub(crate) fn is_settlement(&self) -> bool {
+        self.queued.envelope.reports_on.is_some()
+    }
+
+    /// Settles in the index what a report settles; gives the message whose own file is not needed any more.
+    pub(crate) fn settle(&self, index: &mut Index) -> Option<QueueId> {
+        let on = self.queued.envelope.reports_on.as_ref()?;
+        index.settle(&on.id, &on.recipients).own_file(on.id)
+    }
 }
 
 // === impl Queue ===

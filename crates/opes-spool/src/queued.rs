@@ -61,6 +61,7 @@ pub(crate) struct Kept {
 }
 
 /// A [`Queued`] on its way to the one who stored it. If that one has gone, the client was not told 250, and the message is withdrawn.
+/// A report is not: no client waits for it, and the recipients that it settles would be left without word. The next start delivers it.
 pub(crate) struct Receipt(Option<Queued>);
 
 /// Where to read.
@@ -196,7 +197,9 @@ impl Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        if let Some(queued) = self.0.take() {
+        if let Some(queued) = self.0.take()
+            && queued.envelope.reports_on.is_none()
+        {
             let shared = Arc::clone(&queued.content.shared);
             shared.withdraw(&queued);
         }

@@ -163,10 +163,51 @@ impl Spool {
         }
         let (reply, answer) = oneshot::channel();
         let store = self.prepare(envelope, view, reply).await?;
+        self.commit(store, answer).await
+    }
+
+    /// As [`Spool::store`], for a message of our own that is in memory already: reports and notifications. They are small, and
+    /// always kept in the log itself. With [`Envelope::reports_on`] the recipients named there are settled by the same write.
+    pub async fn store_octets(
+        &self,
+        envelope: Envelope,
+        octets: Bytes,
+    ) -> Result<Queued, SpoolError> {
+        if envelope.recipients.is_empty() {
+            return Err(SpoolError::NoRecipients);
+        }
+        let (reply, answer) = oneshot::channel();
+        let (id, json) = (self.shared.ids.next(), to_json(&envelope));
+        let len = octets.len() as u64;
+        let slices = vec![octets];
+        let kept = self.shared.keep(&slices, len);
+        let store = Store {
+            record: Prepared::message(id, &json, slices),
+            queued: self.queued(id, envelope, len, kept),
+            own_file: None,
+            reply,
+        };
+        self.commit(store, answer).await
+    }
+
+    async fn commit(
+        &self,
+        store: Store,
+        answer: oneshot::Receiver<Result<Receipt, SpoolError>>,
+    ) -> Result<Queued, SpoolError> {
         self.check_size(store.record.octets())?;
         self.shared.queue.push(Job::Store(Box::new(store)))?;
         let receipt = answer.await.map_err(|_| SpoolError::Closed)??;
         receipt.claim().ok_or(SpoolError::Closed)
+    }
+
+    fn queued(&self, id: QueueId, envelope: Envelope, len: u64, kept: Option<Arc<Kept>>) -> Queued {
+        Queued {
+            id,
+            pending: (0..).take(envelope.recipients.len()).collect(),
+            envelope: Arc::new(envelope),
+            content: StoredContent::new(id, len, kept, Arc::clone(&self.shared)),
+        }
     }
 
     async fn prepare(
@@ -188,16 +229,9 @@ impl Spool {
             let kept = shared.keep(&slices, len);
             (Prepared::message(id, &json, slices), None, kept)
         };
-        let pending = (0..).take(envelope.recipients.len()).collect();
-        let queued = Queued {
-            id,
-            envelope: Arc::new(envelope),
-            content: StoredContent::new(id, len, kept, Arc::clone(shared)),
-            pending,
-        };
         Ok(Store {
             record,
-            queued,
+            queued: self.queued(id, envelope, len, kept),
             own_file,
             reply,
         })

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::index::{Index, Settled};
+use crate::index::Index;
 use crate::queue::{Job, Settle};
 use crate::record::Prepared;
 use crate::segment::{Segment, SegmentEnd};
@@ -223,10 +223,7 @@ pub(crate) fn fitting<'a>(records: impl Iterator<Item = &'a Prepared>, room: u64
 impl Settle {
     /// Settles in the index.
     pub(crate) fn note(self, index: &mut Index) -> (Note, Option<Reply>) {
-        let own_file = match index.settle(&self.id, &self.recipients) {
-            Settled::Completely(entry) if entry.at.own_file => Some(self.id),
-            _ => None,
-        };
+        let own_file = index.settle(&self.id, &self.recipients).own_file(self.id);
         let record = self.record;
         (Note { record, own_file }, self.reply)
     }

@@ -5,6 +5,7 @@ mod faults;
 mod full;
 mod model;
 mod overlap;
+mod reports;
 
 use std::fs::File;
 use std::io::{self, IoSlice};

@@ -10,16 +10,16 @@ use opes_smtp::command::{Command, parse_line};
 use opes_smtp::reply::Reply;
 use opes_smtp::server::{Check, Response};
 
-use crate::acceptance::next_hop;
-use crate::callout::Subject;
+use crate::callout::{Deadline, Live};
+use crate::config::{ListenerProtocol, MixedVerdicts};
 use crate::dialog::{ContentFacts, Dialog, Path};
+use crate::engine::{Annotations, Matter, Merged, Recipient};
 use crate::mail::Mail;
 use crate::metrics::{ByOutcome, OutcomeLabel};
 use crate::outcome::Verdict;
-use crate::report::{MessageOutcome, MessageReport};
+use crate::report::{MessageOutcome, MessageReport, StepReport};
 use crate::routing::Routing;
 use crate::session::Connection;
-use crate::stages::{Annotations, Merged, Run};
 
 impl Connection {
     /// Answers the core's question about one command.
@@ -34,6 +34,7 @@ impl Connection {
                 }
                 self.mail = Mail {
                     started: Some(Instant::now()),
+                    annotations: self.annotations.clone(),
                     ..Mail::default()
                 };
                 self.transactions += 1;
@@ -58,8 +59,7 @@ impl Connection {
                 if !self.may_send_to(path.domain()) {
                     return Response::Refuse(Reply::RELAY_DENIED);
                 }
-                // One that was refused must not leave its next hop to whoever takes its place.
-                self.mail.next_hops.remove(&self.recipients().len());
+                self.mail.envelope.forget(self.recipients().len());
                 let response = self
                     .ask(
                         Point::RcptTo,
@@ -119,8 +119,16 @@ impl Connection {
                 parameters: transaction.mail_params.as_slice().to_vec(),
             }),
             recipients: Vec::new(),
-            annotations: self.mail.annotations.clone(),
+            annotations: self.annotations().clone(),
         }
+    }
+
+    /// Empty: the null reverse-path.
+    fn reverse_path(&self) -> String {
+        let transaction = self.core.transaction();
+        transaction
+            .map(|transaction| transaction.reverse_path.to_string())
+            .unwrap_or_default()
     }
 
     /// Recipients accepted so far.
@@ -128,6 +136,21 @@ impl Connection {
         self.core
             .transaction()
             .map_or(&[], |transaction| &transaction.recipients)
+    }
+
+    /// What services have said of the transaction or, outside one, of the session.
+    fn annotations(&self) -> &Annotations {
+        match self.mail.started {
+            Some(_) => &self.mail.annotations,
+            None => &self.annotations,
+        }
+    }
+
+    /// Each recipient gets a reply of its own to the mail data.
+    pub(crate) fn replies_per_recipient(&self) -> bool {
+        let transaction = self.core.transaction();
+        self.listener.config.protocol == ListenerProtocol::Lmtp
+            || transaction.is_some_and(|transaction| transaction.prdr)
     }
 
     /// Not a relay for strangers.
@@ -138,8 +161,8 @@ impl Connection {
             || domain.is_none_or(|domain| self.edge.is_our_domain(domain))
     }
 
-    /// A recipient whose content plan differs from that of the ones accepted needs a transaction of its own (ADR 0003). What counts is
-    /// the address as the services left it.
+    /// A recipient whose content plan differs from that of the ones accepted needs a transaction of its own (ADR 0003), if there is but one
+    /// reply for all and the listener wants it so. What counts is the address as the services left it.
     fn keep_to_one_plan(&mut self, offered: Path, response: Response) -> Response {
         let recipient = match &response {
             Response::Proceed => offered,
@@ -153,7 +176,9 @@ impl Connection {
             },
             _ => return response,
         };
-        if self.shares_plan(recipient) {
+        let splits = self.listener.config.mixed_verdicts == MixedVerdicts::Split
+            && !self.replies_per_recipient();
+        if !splits || self.recipients().is_empty() || self.shares_plan(recipient) {
             response
         } else {
             Response::Refuse(Reply::SEPARATE_TRANSACTION)
@@ -170,6 +195,9 @@ impl Connection {
         let Some(first) = self.recipients().first().map(path_of) else {
             return true;
         };
+        if self.edge.splits.contains(&self.reverse_path()) {
+            return false;
+        }
         let dialog = Dialog {
             recipients: vec![first, recipient],
             ..self.envelope()
@@ -202,60 +230,104 @@ impl Connection {
             self.edge.metrics.count_skipped(&plan);
             return Response::Proceed;
         }
-        let subject = Subject {
+        let mut merged = Merged::new(
+            self.concerned(point, &dialog),
+            None,
+            dialog.annotations.clone(),
+        );
+        merged.command_line(line.clone());
+        let matter = Matter {
             point: point_number(point),
-            command_line: Some(line),
             context: Arc::new(dialog.context()),
-            view: None,
         };
-        let run = Run {
-            routing,
-            metrics: Arc::clone(&self.edge.metrics),
-        };
-        let again = |annotations: &Annotations| {
-            let dialog = dialog.annotated(annotations);
+        let run = Live::run_of(routing, &self.edge.metrics, &Deadline::default());
+        let again = |said: &Annotations| {
+            let dialog = dialog.annotated(said);
             dialog.with_facts(point, ContentFacts::default(), |facts| {
                 run.routing.table.plan(facts)
             })
         };
-        let merged = run.plan(plan, subject, &again).await;
-        self.answer(point, &dialog, merged, started)
+        run.plan(plan, &matter, &mut merged, &again).await;
+        self.answer(point, &line, &dialog, merged, started)
+    }
+
+    /// Whom a plan at `point` is about.
+    fn concerned(&self, point: Point, dialog: &Dialog) -> Vec<Recipient> {
+        match (point, dialog.recipients.last()) {
+            (Point::RcptTo, Some(offered)) => vec![Recipient {
+                address: offered.address.clone(),
+                parameters: offered.parameters.clone(),
+                ..Recipient::default()
+            }],
+            (Point::Data, _) => self.mail.envelope.recipients(&dialog.recipients),
+            _ => Vec::new(),
+        }
     }
 
     fn answer(
         &mut self,
         point: Point,
+        line: &Bytes,
         dialog: &Dialog,
         mut merged: Merged,
         started: Instant,
     ) -> Response {
-        self.mail.annotations.extend(merged.annotations.drain());
         let steps = std::mem::take(&mut merged.steps);
-        match merged.verdict {
-            Verdict::Refuse(reply) => {
-                self.report_refusal(dialog, &reply, steps, started);
-                if reply.closes() {
-                    Response::Disconnect(reply)
-                } else {
-                    Response::Refuse(reply)
-                }
+        self.edge.advise(dialog, std::mem::take(&mut merged.advice));
+        let said = merged.groups.said_of_all();
+        match self.mail.started {
+            Some(_) => self.mail.annotations = said,
+            None => self.annotations = said,
+        }
+        let fate = merged.single();
+        if let (true, Verdict::Refuse(reply)) = (merged.groups.is_over(), &fate.verdict) {
+            self.report_refusal(dialog, reply, steps, started);
+            return if reply.closes() {
+                Response::Disconnect(reply.clone())
+            } else {
+                Response::Refuse(reply.clone())
+            };
+        }
+        self.mail.steps.extend(steps);
+        let rewritten = fate.command_line.filter(|now| now != line);
+        let rewritten = match point {
+            Point::MailFrom => rewritten.or_else(|| new_sender(dialog, fate.sender?)),
+            Point::RcptTo => rewritten.or(self.keep_recipients(dialog, merged)),
+            Point::Data => {
+                self.keep_refusals(merged);
+                rewritten
             }
-            Verdict::Accept | Verdict::Discard => {
-                self.mail.steps.extend(steps);
-                if point == Point::RcptTo {
-                    let index = dialog.recipients.len().saturating_sub(1);
-                    let hops = merged
-                        .recipients
-                        .iter()
-                        .filter_map(|change| change.next_hop.as_ref());
-                    if let Some(hop) = hops.filter_map(next_hop).next_back() {
-                        self.mail.next_hops.insert(index, hop);
-                    }
-                }
-                match merged.command_line {
-                    Some(line) => Response::ProceedWith(line),
-                    None => Response::Proceed,
-                }
+            _ => rewritten,
+        };
+        rewritten.map_or(Response::Proceed, Response::ProceedWith)
+    }
+
+    /// What services made of the recipient on offer. Its new address comes back as a command line.
+    fn keep_recipients(&mut self, dialog: &Dialog, merged: Merged) -> Option<Bytes> {
+        let index = dialog.recipients.len().saturating_sub(1);
+        let offered = dialog.recipients.last()?;
+        let envelope = &mut self.mail.envelope;
+        let mut recipients = merged.groups.recipients.into_iter();
+        let now = recipients.next()?;
+        if let Some(hop) = now.next_hop {
+            envelope.next_hops.insert(index, hop);
+        }
+        if now.removed {
+            envelope.removed.insert(index);
+        }
+        envelope
+            .added
+            .extend(recipients.map(|recipient| (index, recipient)));
+        (now.address != offered.address)
+            .then(|| command_line("RCPT TO", &now.address, &offered.parameters))
+    }
+
+    /// DATA has one reply: those whom a rule refused are told with the reply to the mail data.
+    fn keep_refusals(&mut self, merged: Merged) {
+        for group in merged.groups.groups {
+            if let Verdict::Refuse(reply) = group.fate.verdict {
+                let refused = group.members.iter().map(|member| (*member, reply.clone()));
+                self.mail.envelope.refused.extend(refused);
             }
         }
     }
@@ -264,7 +336,7 @@ impl Connection {
         &self,
         dialog: &Dialog,
         reply: &Reply,
-        steps: Vec<crate::report::StepReport>,
+        steps: Vec<StepReport>,
         started: Instant,
     ) {
         self.edge
@@ -283,11 +355,26 @@ impl Connection {
             to: dialog.recipients.iter().map(address).collect(),
             octets: 0,
             steps,
-            outcome: MessageOutcome::Refused,
+            outcomes: vec![MessageOutcome::Refused],
             reply: reply.to_string(),
             elapsed: started.elapsed(),
         });
     }
+}
+
+fn new_sender(dialog: &Dialog, sender: String) -> Option<Bytes> {
+    let given = dialog.mail_from.as_ref()?;
+    (given.address != sender).then(|| command_line("MAIL FROM", &sender, &given.parameters))
+}
+
+/// The core parses it as if the client had sent it.
+fn command_line(verb: &str, address: &str, parameters: &[String]) -> Bytes {
+    let mut line = format!("{verb}:<{address}>");
+    for parameter in parameters {
+        line.push(' ');
+        line.push_str(parameter);
+    }
+    Bytes::from(line)
 }
 
 fn path_of(recipient: &opes_smtp::server::Recipient) -> Path {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use opes_smtp::limits::{ERRORS_MAX_DEFAULT, IDLE_COMMANDS_MAX_DEFAULT};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// Everything an edge is started with.
@@ -33,6 +34,9 @@ pub struct EdgeConfig {
     /// Folder with `OpesRule` and `CalloutService` objects. None: no rules.
     #[serde(default)]
     pub rules: Option<PathBuf>,
+    /// What we show to callout services that want TLS, and whom we believe. None: such services are refused.
+    #[serde(default)]
+    pub callouts: Option<CalloutsConfig>,
     /// Octets of mail data that all sessions together may hold in memory.
     #[serde(default = "default_memory_budget", deserialize_with = "octets")]
     pub memory_budget: u64,
@@ -45,6 +49,10 @@ pub struct EdgeConfig {
     /// Sessions open at once; one more is answered 421.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: usize,
+    /// From the last octet of a message to our reply: what callouts get at most, all together. A message that is not stored by then is
+    /// not accepted. Clients wait ten minutes (RFC 5321 §4.5.3.2.6), and those that give up send again what we have.
+    #[serde(default = "default_decision", deserialize_with = "duration")]
+    pub decision_timeout: Duration,
     /// How long running sessions and deliveries get at shutdown.
     #[serde(default = "default_drain", deserialize_with = "duration")]
     pub drain_timeout: Duration,
@@ -53,6 +61,10 @@ pub struct EdgeConfig {
 /// One listener.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent keys, each on or off"
+)]
 pub struct ListenerConfig {
     /// Name that rules match on.
     pub name: String,
@@ -61,10 +73,13 @@ pub struct ListenerConfig {
     /// Dialect.
     #[serde(default)]
     pub protocol: ListenerProtocol,
+    /// What happens where some recipients are to get a message and others not, and one reply is owed for all.
+    #[serde(default)]
+    pub mixed_verdicts: MixedVerdicts,
     /// What 250 after the end of data stands for.
     #[serde(default)]
     pub delivery: Acceptance,
-    /// Certificate for STARTTLS. None: STARTTLS is not offered.
+    /// Certificate for STARTTLS or implicit TLS. None: no TLS.
     #[serde(default)]
     pub tls: Option<TlsConfig>,
     /// File of `name:argon2-hash` lines for AUTH. None: AUTH is not offered.
@@ -79,6 +94,27 @@ pub struct ListenerConfig {
     /// Most recipients of a transaction (RFC 5321 §4.5.3.1.8 asks for 100 at least).
     #[serde(default = "default_recipients_max")]
     pub recipients_max: usize,
+    /// No mail without TLS (RFC 3207 §4); needs `tls`.
+    #[serde(default)]
+    pub require_tls: bool,
+    /// Offer PRDR (draft-hall-prdr-00). Without effect with `lmtp`.
+    #[serde(default = "yes")]
+    pub prdr: bool,
+    /// Offer SMTPUTF8 (RFC 6531).
+    #[serde(default = "yes")]
+    pub smtputf8: bool,
+    /// Offer CHUNKING (RFC 3030).
+    #[serde(default = "yes")]
+    pub chunking: bool,
+    /// Offer DSN (RFC 3461).
+    #[serde(default)]
+    pub dsn: bool,
+    /// Protocol errors of one session before 421 (RFC 5321 §4.3.2).
+    #[serde(default = "default_errors_max")]
+    pub errors_max: u32,
+    /// Commands between two messages that bring no mail forward, before 421.
+    #[serde(default = "default_idle_commands_max")]
+    pub idle_commands_max: u32,
     /// How long a client may be silent (RFC 5321 §4.5.3.2.7: at least 5 minutes).
     #[serde(default = "default_client_timeout", deserialize_with = "duration")]
     pub client_timeout: Duration,
@@ -127,6 +163,21 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// Private key.
     pub key: PathBuf,
+    /// TLS from the first octet on (RFC 8314 §3), in place of STARTTLS.
+    #[serde(default)]
+    pub implicit: bool,
+}
+
+/// Mutual TLS with callout services: PEM files, read again when they change.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CalloutsConfig {
+    /// Certificate chain that services are shown, leaf first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Authorities that the certificates of services must come from.
+    pub ca: PathBuf,
 }
 
 /// Where accepted mail goes. Exactly one of the two.
@@ -194,10 +245,12 @@ impl EdgeConfig {
             spool,
             delivery: DeliveryConfig::default(),
             rules: None,
+            callouts: None,
             memory_budget: default_memory_budget(),
             memory_per_message: default_memory_per_message(),
             admin: None,
             sessions_max: default_sessions_max(),
+            decision_timeout: default_decision(),
             drain_timeout: default_drain(),
         }
     }
@@ -258,6 +311,20 @@ impl EdgeConfig {
                     "set `delivery.nextHop`, or leave this listener at `delivery: spool`",
                 ));
             }
+            if listener.require_tls && listener.tls.is_none() {
+                return Err(value(
+                    &format!("listeners[{index}].requireTls"),
+                    "nobody could ever send mail: the listener has no certificate",
+                    "set `tls: { certificate: FILE, key: FILE }`, or leave `requireTls` out",
+                ));
+            }
+            if listener.errors_max == 0 || listener.idle_commands_max == 0 {
+                return Err(value(
+                    &format!("listeners[{index}]"),
+                    "`errorsMax` and `idleCommandsMax` must be at least 1",
+                    "leave them out for the defaults, 20 and 100",
+                ));
+            }
             if listener.protocol == ListenerProtocol::Submission && listener.users.is_none() {
                 return Err(value(
                     &format!("listeners[{index}].users"),
@@ -277,15 +344,37 @@ impl ListenerConfig {
             name: name.into(),
             address,
             protocol,
+            mixed_verdicts: MixedVerdicts::Split,
             delivery: Acceptance::Spool,
             tls: None,
             users: None,
             proxy_from: Vec::new(),
             size_max: default_size_max(),
             recipients_max: default_recipients_max(),
+            require_tls: false,
+            prdr: yes(),
+            smtputf8: yes(),
+            chunking: yes(),
+            dsn: false,
+            errors_max: default_errors_max(),
+            idle_commands_max: default_idle_commands_max(),
             client_timeout: default_client_timeout(),
         }
     }
+}
+
+/// Some recipients are to get a message, others not, and the client takes one reply for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MixedVerdicts {
+    /// Ask the client for transactions of their own: 452 at RCPT where the rules tell them apart before the data, else 451 after it and
+    /// 452 when it comes again.
+    #[default]
+    Split,
+    /// Nobody gets it; the refusal is the reply.
+    RejectAll,
+    /// Everybody is answered 250, and those who were refused are held in the quarantine.
+    QuarantineRejected,
 }
 
 /// Octets of `64Ki`, `30Mi`, `1Gi` or a plain number.
@@ -354,6 +443,10 @@ fn default_sessions_max() -> usize {
     1000
 }
 
+fn default_decision() -> Duration {
+    Duration::from_mins(4)
+}
+
 fn default_drain() -> Duration {
     Duration::from_secs(30)
 }
@@ -372,6 +465,18 @@ fn default_client_timeout() -> Duration {
 
 fn default_connections_max() -> usize {
     20
+}
+
+fn default_errors_max() -> u32 {
+    ERRORS_MAX_DEFAULT
+}
+
+fn default_idle_commands_max() -> u32 {
+    IDLE_COMMANDS_MAX_DEFAULT
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[cfg(test)]
@@ -413,6 +518,14 @@ mod tests {
     fn submission_without_users_is_refused() {
         let message = error(&SMALLEST.replace("name: mx,", "name: mx, protocol: submission,"));
         assert!(message.contains("listeners[0].users"), "{message}");
+    }
+
+    #[test]
+    fn tls_that_nobody_can_start_is_not_required() {
+        let message = error(&SMALLEST.replace("name: mx,", "name: mx, requireTls: true,"));
+        assert!(message.contains("listeners[0].requireTls"), "{message}");
+        let message = error(&SMALLEST.replace("name: mx,", "name: mx, errorsMax: 0,"));
+        assert!(message.contains("errorsMax"), "{message}");
     }
 
     #[test]

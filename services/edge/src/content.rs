@@ -14,13 +14,15 @@ use opes_rules::{Plan, Point, RoutingTable, Rule};
 use opes_smtp::reply::Reply;
 
 use crate::acceptance::content_reply;
-use crate::callout::Subject;
-use crate::dialog::{ContentFacts, Dialog};
+use crate::callout::{Deadline, Live};
+use crate::dialog::{ContentFacts, Dialog, Path};
 use crate::edge::Edge;
 use crate::edits;
+use crate::engine::{Annotations, Matter, Merged, Recipient, Run};
 use crate::header::HeaderFields;
+use crate::mail::Envelope;
+use crate::outcome::Verdict;
 use crate::routing::Routing;
-use crate::stages::{Annotations, Merged, Run};
 
 type Running = Pin<Box<dyn Future<Output = Merged> + Send>>;
 
@@ -29,7 +31,10 @@ pub(crate) struct Incoming {
     writer: Option<Writer>,
     content: Content,
     pub(crate) dialog: Arc<Dialog>,
+    /// What the services said of the envelope before the mail data came.
+    envelope: Arc<Envelope>,
     run: Run,
+    pub(crate) deadline: Deadline,
     stage: Stage,
 }
 
@@ -43,7 +48,7 @@ enum Stage {
 }
 
 impl Stage {
-    fn begin(run: &Run, dialog: &Arc<Dialog>, content: &Content) -> Self {
+    fn begin(run: &Run, dialog: &Arc<Dialog>, envelope: &Arc<Envelope>, content: &Content) -> Self {
         if !run.routing.table.has_rules(Point::Content) {
             return Self::Nothing;
         }
@@ -57,13 +62,9 @@ impl Stage {
             run.metrics.count_skipped(&plan);
             return Self::Nothing;
         }
-        let view = View::original(content.clone());
-        Self::Running(Box::pin(callouts(
-            run.clone(),
-            plan,
-            Arc::clone(dialog),
-            view,
-        )))
+        let merged = start(dialog, envelope, View::original(content.clone()));
+        let dialog = Arc::clone(dialog);
+        Self::Running(Box::pin(callouts(run.clone(), plan, dialog, merged)))
     }
 }
 
@@ -79,18 +80,24 @@ fn needs_all(table: &RoutingTable, plan: &Plan) -> bool {
 }
 
 impl Incoming {
-    pub(crate) fn begin(edge: &Edge, routing: Arc<Routing>, dialog: Arc<Dialog>) -> Self {
+    pub(crate) fn begin(
+        edge: &Edge,
+        routing: Arc<Routing>,
+        dialog: Arc<Dialog>,
+        envelope: Envelope,
+    ) -> Self {
         let (writer, content) = opes_content::create(&edge.budget, &edge.content_limits);
-        let run = Run {
-            routing,
-            metrics: Arc::clone(&edge.metrics),
-        };
-        let stage = Stage::begin(&run, &dialog, &content);
+        let deadline = Deadline::default();
+        let run = Live::run_of(routing, &edge.metrics, &deadline);
+        let envelope = Arc::new(envelope);
+        let stage = Stage::begin(&run, &dialog, &envelope, &content);
         Self {
             writer: Some(writer),
             content,
             dialog,
+            envelope,
             run,
+            deadline,
             stage,
         }
     }
@@ -122,55 +129,110 @@ impl Incoming {
         }
     }
 
-    /// The message is complete: what the rules made of it.
-    pub(crate) async fn finish(mut self) -> Result<Merged, ContentError> {
+    /// The message is complete: what the rules make of it until `deadline`.
+    pub(crate) async fn finish(
+        mut self,
+        deadline: tokio::time::Instant,
+    ) -> Result<Merged, ContentError> {
         if let Some(writer) = self.writer.take() {
             writer.finish();
         }
+        // It is set once; this is the only place.
+        let _ = self.deadline.set(deadline);
         let view = View::original(self.content.clone());
-        match self.stage {
-            Stage::Nothing => Ok(Merged::new(Some(view))),
-            Stage::Done(merged) => Ok(*merged),
-            Stage::Running(running) => Ok(running.await),
-            Stage::AtEnd => at_end(self.run, self.dialog, view).await,
-        }
+        let started = start(&self.dialog, &self.envelope, view.clone());
+        let mut merged = match self.stage {
+            Stage::Nothing => started,
+            Stage::Done(merged) => *merged,
+            Stage::Running(running) => running.await,
+            Stage::AtEnd => {
+                let mut merged = started;
+                at_end(&self.run, Point::Content, &self.dialog, &view, &mut merged).await?;
+                merged
+            }
+        };
+        route(&self.run, &self.dialog, &view, &mut merged).await?;
+        Ok(merged)
     }
 }
 
-async fn callouts(run: Run, plan: Plan, dialog: Arc<Dialog>, view: View) -> Merged {
-    let again = |annotations: &Annotations| {
-        let dialog = dialog.annotated(annotations);
+/// One group, save for those whom a rule refused before the mail data came.
+fn start(dialog: &Dialog, envelope: &Envelope, view: View) -> Merged {
+    let said = dialog.annotations.clone();
+    let mut merged = Merged::new(envelope.recipients(&dialog.recipients), Some(view), said);
+    for (member, reply) in &envelope.refused {
+        let verdict = Verdict::Refuse(reply.clone());
+        let refuse = |fate: &mut crate::engine::Fate| fate.verdict = verdict.clone();
+        merged.groups.change(&[*member], refuse);
+    }
+    merged
+}
+
+async fn callouts(run: Run, plan: Plan, dialog: Arc<Dialog>, mut merged: Merged) -> Merged {
+    let again = |said: &Annotations| {
+        let dialog = dialog.annotated(said);
         dialog.with_facts(Point::Content, ContentFacts::default(), |facts| {
             run.routing.table.plan(facts)
         })
     };
-    let subject = subject(Arc::new(dialog.context()), view);
-    run.plan(plan, subject, &again).await
+    let matter = matter(smtp::Point::Content, &dialog);
+    run.plan(plan, &matter, &mut merged, &again).await;
+    merged
+}
+
+/// The point `routing`: the message is to be accepted, and the rules choose who gets it where. They see the recipients as the services left
+/// them.
+async fn route(
+    run: &Run,
+    dialog: &Dialog,
+    view: &View,
+    merged: &mut Merged,
+) -> Result<(), ContentError> {
+    if !run.routing.table.has_rules(Point::Routing) || merged.groups.is_over() {
+        return Ok(());
+    }
+    let dialog = Dialog {
+        recipients: merged.groups.recipients.iter().map(path_of).collect(),
+        ..dialog.clone()
+    };
+    at_end(run, Point::Routing, &dialog, view, merged).await
 }
 
 /// Plans with the size and the header section at hand, then runs.
-async fn at_end(run: Run, dialog: Arc<Dialog>, view: View) -> Result<Merged, ContentError> {
-    let (structure, header) = edits::scan(&view, true).await?;
+async fn at_end(
+    run: &Run,
+    point: Point,
+    dialog: &Dialog,
+    view: &View,
+    merged: &mut Merged,
+) -> Result<(), ContentError> {
+    let (structure, header) = edits::scan(view, true).await?;
     let size = Some(view.len_now());
-    let again = |annotations: &Annotations| {
+    let again = |said: &Annotations| {
         let fields = HeaderFields::new(&structure, &header);
         let facts = ContentFacts {
             size,
             headers: Some(&fields),
         };
-        let dialog = dialog.annotated(annotations);
-        dialog.with_facts(Point::Content, facts, |facts| run.routing.table.plan(facts))
+        let dialog = dialog.annotated(said);
+        dialog.with_facts(point, facts, |facts| run.routing.table.plan(facts))
     };
-    let plan = again(&Annotations::new());
-    let subject = subject(Arc::new(dialog.context()), view);
-    Ok(run.plan(plan, subject, &again).await)
+    let plan = again(&dialog.annotations);
+    let matter = matter(crate::check::point_number(point), dialog);
+    run.plan(plan, &matter, merged, &again).await;
+    Ok(())
 }
 
-fn subject(context: Arc<smtp::Context>, view: View) -> Subject {
-    Subject {
-        point: smtp::Point::Content,
-        command_line: None,
-        context,
-        view: Some(view),
+fn matter(point: smtp::Point, dialog: &Dialog) -> Matter {
+    Matter {
+        point,
+        context: Arc::new(dialog.context()),
+    }
+}
+
+fn path_of(recipient: &Recipient) -> Path {
+    Path {
+        address: recipient.address.clone(),
+        parameters: recipient.parameters.clone(),
     }
 }

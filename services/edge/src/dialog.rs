@@ -2,14 +2,13 @@
 //!
 //! [`Dialog`] is the owned picture of a session that rules and services see; it is rebuilt only where a rule looks.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use opes_proto::smtp;
 use opes_rules::{Facts, Headers, Point, Recipient, Sender};
 
-use crate::stages::Annotations;
+use crate::engine::Annotations;
 
 /// One address with its ESMTP parameters.
 #[derive(Debug, Clone, Default)]
@@ -30,18 +29,16 @@ pub(crate) struct Dialog {
     pub(crate) auth: Option<smtp::Auth>,
     pub(crate) mail_from: Option<Path>,
     pub(crate) recipients: Vec<Path>,
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) annotations: Annotations,
 }
 
 impl Dialog {
-    /// With what services have said since.
-    pub(crate) fn annotated(&self, annotations: &Annotations) -> Self {
-        let mut dialog = self.clone();
-        let said = annotations
-            .iter()
-            .map(|(key, value)| (key.clone(), value.clone()));
-        dialog.annotations.extend(said);
-        dialog
+    /// Of which all this has been said.
+    pub(crate) fn annotated(&self, said: &Annotations) -> Self {
+        Self {
+            annotations: said.clone(),
+            ..self.clone()
+        }
     }
 
     /// The context fields that do not depend on mail data.

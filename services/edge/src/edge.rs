@@ -20,9 +20,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::Users;
 use crate::config::{Acceptance, EdgeConfig, ListenerConfig, ListenerProtocol};
+use crate::dialog::Dialog;
+use crate::engine::Advice;
 use crate::metrics::Metrics;
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
+use crate::splits::Splits;
 use crate::{listener, tls};
 
 /// What the sessions of one edge share.
@@ -40,6 +43,7 @@ pub(crate) struct Edge {
     pub(crate) draining: CancellationToken,
     pub(crate) session_permits: Arc<Semaphore>,
     pub(crate) sessions: TaskTracker,
+    pub(crate) splits: Splits,
     reporter: Option<Reporter>,
     /// Microseconds since 1970: with the second alone, a quick restart would give ids again, and quarantine files are named after them.
     started: u128,
@@ -60,7 +64,6 @@ pub(crate) struct Listener {
 pub struct EdgeHandle {
     edge: Arc<Edge>,
     addresses: Vec<(String, SocketAddr)>,
-    closing: CancellationToken,
 }
 
 /// What an edge holds at one moment.
@@ -98,12 +101,11 @@ pub async fn start(
     metrics: Arc<Metrics>,
     hooks: Hooks,
 ) -> Result<EdgeHandle> {
-    let closing = CancellationToken::new();
     let mut bound = Vec::new();
     for listener in &config.listeners {
         bound.push((
             bind(&hooks.host, listener).await?,
-            Arc::new(shared(&config, listener, &closing)?),
+            Arc::new(shared(&config, listener)?),
         ));
     }
     let (spool, recovered) = Spool::open(&config.spool, hooks.spool).context("spool")?;
@@ -126,6 +128,7 @@ pub async fn start(
         draining: CancellationToken::new(),
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
+        splits: Splits::default(),
         reporter: hooks.reporter,
         started: hooks.host.clock.since_epoch().as_micros(),
         session_count: AtomicU64::new(0),
@@ -137,11 +140,7 @@ pub async fn start(
         addresses.push((shared.config.name.clone(), socket.local_addr()?));
         tokio::spawn(listener::accept(Arc::clone(&edge), shared, socket));
     }
-    Ok(EdgeHandle {
-        edge,
-        addresses,
-        closing,
-    })
+    Ok(EdgeHandle { edge, addresses })
 }
 
 impl EdgeHandle {
@@ -183,7 +182,6 @@ impl EdgeHandle {
             tracing::warn!("sessions still open at the end of drainTimeout are cut");
         }
         self.edge.relay.shutdown(deadline).await;
-        self.closing.cancel();
     }
 }
 
@@ -208,6 +206,21 @@ impl Edge {
         let reason = self.unhealthy_reason()?;
         tracing::warn!(listener = %listener.name, reason, "no mail is taken for now");
         Some(Reply::INSUFFICIENT_STORAGE)
+    }
+
+    /// Passes on what services want people to be told.
+    pub(crate) fn advise(&self, dialog: &Dialog, advice: Vec<Advice>) {
+        for advice in advice {
+            tracing::info!(
+                session_id = dialog.id,
+                rule = advice.rule,
+                service = advice.service,
+                notifications = advice.notifications.len(),
+                recipients = advice.recipients.len(),
+                incident = advice.incident,
+                "advice"
+            );
+        }
     }
 
     pub(crate) fn report(&self, report: &MessageReport) {
@@ -245,14 +258,10 @@ async fn bind(host: &Host, listener: &ListenerConfig) -> Result<opes_host::Liste
     })
 }
 
-fn shared(
-    config: &EdgeConfig,
-    listener: &ListenerConfig,
-    closing: &CancellationToken,
-) -> Result<Listener> {
+fn shared(config: &EdgeConfig, listener: &ListenerConfig) -> Result<Listener> {
     let context = || format!("listener `{}`", listener.name);
     let tls = match &listener.tls {
-        Some(files) => Some(tls::acceptor(files, closing.clone()).with_context(context)?),
+        Some(files) => Some(tls::acceptor(files).with_context(context)?),
         None => None,
     };
     let users = match &listener.users {
@@ -297,12 +306,19 @@ fn smtp_config(
             listener.recipients_max
         },
         tls_available: tls,
+        tls_required: listener.require_tls,
         auth: if users {
             server::AuthMode::TlsOnly
         } else {
             server::AuthMode::Off
         },
         auth_required: submission,
+        prdr: listener.prdr,
+        smtputf8: listener.smtputf8,
+        chunking: listener.chunking,
+        dsn: listener.dsn,
+        errors_max: listener.errors_max,
+        idle_commands_max: listener.idle_commands_max,
         ..server::Config::new(&config.hostname, protocol)
     }
 }

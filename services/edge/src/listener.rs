@@ -8,14 +8,19 @@ use bytes::BytesMut;
 use opes_host::Stream;
 use opes_smtp::proxy;
 use opes_smtp::reply::Reply;
+use opes_smtp::server::TlsInfo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::edge::{Edge, Listener};
 use crate::session::{Connection, SessionEnd};
-use crate::stream::ClientStream;
+use crate::stream::{ClientStream, Prefixed};
+use crate::tls;
 
 /// How long a peer may take for its PROXY header.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client of an implicit TLS listener may take until the greeting can be sent.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -86,8 +91,24 @@ async fn serve(
             Err(_elapsed) => return Err(SessionEnd::Closed),
         }
     };
-    Box::pin(Connection::new(edge, listener, ClientStream::Plain(stream), client, input).run())
-        .await
+    let (stream, input) = begin(&listener, stream, input).await?;
+    Box::pin(Connection::new(edge, listener, stream, client, input).run()).await
+}
+
+/// What the dialog runs on, with the octets of it that have come already.
+async fn begin(
+    listener: &Listener,
+    stream: Stream,
+    input: BytesMut,
+) -> Result<((ClientStream, Option<TlsInfo>), BytesMut), SessionEnd> {
+    let implicit = listener.config.tls.as_ref().is_some_and(|tls| tls.implicit);
+    let Some(acceptor) = listener.tls.as_ref().filter(|_| implicit) else {
+        return Ok(((ClientStream::Plain(stream), None), input));
+    };
+    let stream = Prefixed::new(input, stream);
+    let handshake = tls::handshake(acceptor, stream, HANDSHAKE_TIMEOUT);
+    let (stream, info) = handshake.await.map_err(SessionEnd::Tls)?;
+    Ok(((stream, Some(info)), BytesMut::new()))
 }
 
 /// An IPv4 client of a listener on `[::]` is that IPv4 client, for networks in the configuration as for rules and services.

@@ -38,6 +38,7 @@ pub(crate) enum CalloutLabel {
     Answered,
     Timeout,
     Unavailable,
+    Untrusted,
     Failed,
     Protocol,
     Content,
@@ -46,6 +47,20 @@ pub(crate) enum CalloutLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ByOutcome {
     pub(crate) outcome: OutcomeLabel,
+}
+
+/// How a message with different verdicts was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum RulingLabel {
+    PerRecipient,
+    Split,
+    RejectAll,
+    QuarantineRejected,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByRuling {
+    pub(crate) answer: RulingLabel,
 }
 
 /// Services and rules come from the configuration, so their number is bounded.
@@ -65,6 +80,13 @@ pub(crate) struct ByService {
     pub(crate) service: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByShadow {
+    pub(crate) rule: String,
+    /// One of a few words.
+    pub(crate) would: &'static str,
+}
+
 /// All metrics of one edge.
 #[derive(Debug)]
 pub struct Metrics {
@@ -78,6 +100,9 @@ pub struct Metrics {
     pub(crate) permissions_refused: Family<ByRule, Counter>,
     pub(crate) rules_skipped: Family<ByRule, Counter>,
     pub(crate) observers_dropped: Counter,
+    pub(crate) shadows: Family<ByShadow, Counter>,
+    pub(crate) unaccepted: Counter,
+    pub(crate) mixed: Family<ByRuling, Counter>,
 }
 
 impl Metrics {
@@ -96,6 +121,9 @@ impl Metrics {
             permissions_refused: Family::default(),
             rules_skipped: Family::default(),
             observers_dropped: Counter::default(),
+            shadows: Family::default(),
+            unaccepted: Counter::default(),
+            mixed: Family::default(),
         };
         metrics.declare(registry);
         metrics
@@ -159,6 +187,21 @@ impl Metrics {
             "opes_observers_dropped",
             "Observer callouts not started because too many were running",
             self.observers_dropped.clone(),
+        );
+        registry.register(
+            "opes_shadow_outcomes",
+            "What rules in shadow mode would have done",
+            self.shadows.clone(),
+        );
+        registry.register(
+            "opes_messages_unaccepted",
+            "Messages answered 451 because decisionTimeout had passed, stored or not",
+            self.unaccepted.clone(),
+        );
+        registry.register(
+            "opes_mixed_verdicts",
+            "Messages that some recipients would have got and others not, by how that was answered",
+            self.mixed.clone(),
         );
     }
 }

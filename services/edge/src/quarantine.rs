@@ -7,11 +7,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use opes_content::View;
-use opes_proto::smtp;
 use opes_spool::Envelope;
 use serde::Serialize;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
+
+use crate::engine::Hold;
 
 #[derive(Serialize)]
 struct Held<'a> {
@@ -26,7 +27,7 @@ pub(crate) async fn hold(
     id: &str,
     envelope: &Envelope,
     view: &View,
-    advice: &smtp::Quarantine,
+    advice: &Hold,
 ) -> Result<()> {
     tokio::fs::create_dir_all(folder)
         .await
@@ -58,6 +59,18 @@ pub(crate) async fn hold(
         Some(parent) => sync(parent).await,
         None => Ok(()),
     }
+}
+
+/// Takes a message back whose client was not told 250 after all.
+pub(crate) async fn withdraw(folder: &Path, id: &str) -> Result<()> {
+    // The other way round than it came: without its `.json` it was never acknowledged.
+    for name in [format!("{id}.json"), format!("{id}.eml")] {
+        let path = folder.join(name);
+        tokio::fs::remove_file(&path)
+            .await
+            .with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    sync(folder).await
 }
 
 async fn sync(folder: &Path) -> Result<()> {

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::{Buf as _, BytesMut};
 use opes_host::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
@@ -12,8 +13,60 @@ use tokio_rustls::server::TlsStream;
 #[derive(Debug)]
 pub(crate) enum ClientStream {
     Plain(Stream),
-    Tls(Box<TlsStream<Stream>>),
+    Tls(Box<TlsStream<Prefixed>>),
 }
+
+/// A connection of which some octets have been read already: those behind a PROXY header.
+#[derive(Debug)]
+pub(crate) struct Prefixed {
+    read: BytesMut,
+    stream: Stream,
+}
+
+// === impl Prefixed ===
+
+impl Prefixed {
+    /// `read` comes before what the stream still brings.
+    pub(crate) fn new(read: BytesMut, stream: Stream) -> Self {
+        Self { read, stream }
+    }
+}
+
+impl AsyncRead for Prefixed {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.read.is_empty() {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        }
+        let count = this.read.len().min(buf.remaining());
+        buf.put_slice(&this.read.copy_to_bytes(count));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Prefixed {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+// === impl ClientStream ===
 
 impl AsyncRead for ClientStream {
     fn poll_read(

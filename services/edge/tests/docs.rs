@@ -35,7 +35,7 @@ fn keys() -> BTreeSet<String> {
         .filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "));
     let is_name = |name: &str| {
         name.bytes()
-            .all(|octet| octet.is_ascii_lowercase() || octet == b'_')
+            .all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'_')
     };
     let keys: BTreeSet<_> = fields
         .filter(|(name, _)| is_name(name))
@@ -139,6 +139,13 @@ fn the_defaults_are_those_of_the_page() {
         ),
         ("sizeMax", format!("`{}Mi`", listener.size_max >> 20)),
         ("recipientsMax", listener.recipients_max.to_string()),
+        ("requireTls", format!("`{}`", listener.require_tls)),
+        ("prdr", format!("`{}`", listener.prdr)),
+        ("smtputf8", format!("`{}`", listener.smtputf8)),
+        ("chunking", format!("`{}`", listener.chunking)),
+        ("dsn", format!("`{}`", listener.dsn)),
+        ("errorsMax", listener.errors_max.to_string()),
+        ("idleCommandsMax", listener.idle_commands_max.to_string()),
         (
             "clientTimeout",
             format!("`{}m`", listener.client_timeout.as_secs() / 60),

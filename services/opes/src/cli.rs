@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use opes_callout_server::ListenOptions;
 
 /// Mail filtering as a pipeline: edges speak SMTP, callout services decide, OCP over gRPC runs between.
 #[derive(Debug, Parser)]
@@ -104,9 +105,8 @@ pub(crate) struct ServiceArgs {
     #[arg(value_enum)]
     pub(crate) name: BuiltinName,
 
-    /// Where to listen: ADDRESS:PORT or unix:/PATH
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
-    pub(crate) listen: String,
+    #[command(flatten)]
+    pub(crate) listen: ListenOptions,
 
     /// YAML file with the service's configuration (docs/services/NAME.md); defaults without it
     #[arg(short, long, value_name = "FILE")]

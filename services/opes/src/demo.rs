@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use opes_edge::report::{MessageOutcome, MessageReport};
+use opes_edge::report::MessageReport;
 use tokio::sync::mpsc;
 
 use crate::dev::Event;
@@ -70,14 +70,14 @@ async fn reports(
     let complete = |reports: &[MessageReport], delivered: usize| {
         let queued = reports
             .iter()
-            .find(|report| matches!(report.outcome, MessageOutcome::Queued(_)));
+            .find(|report| report.queue_ids().next().is_some());
         match queued {
             Some(report) => delivered >= report.to.len(),
             None => {
                 !accepted
                     || reports
                         .iter()
-                        .any(|report| report.outcome != MessageOutcome::Refused)
+                        .any(|report| !report.is_refused())
             }
         }
     };

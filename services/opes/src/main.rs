@@ -6,6 +6,7 @@ mod demo;
 mod dev;
 mod edge;
 mod line;
+mod live;
 mod rules;
 mod rulesets;
 mod runtime;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result, anyhow};
 use opes_callout_server::{Listener, ServerConfig, Service, serve};
 use opes_edge::config::EdgeConfig;
-use opes_edge::report::{MessageOutcome, MessageReport};
+use opes_edge::report::MessageReport;
 use opes_edge::{EdgeHandle, Endpoints, Hooks, Metrics, Routing};
 use opes_telemetry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -59,7 +59,7 @@ impl Embedded {
     pub fn accepted(&self) -> usize {
         self.reports()
             .iter()
-            .filter(|report| report.outcome != MessageOutcome::Refused)
+            .filter(|report| !report.is_refused())
             .count()
     }
 

@@ -118,7 +118,7 @@ impl Site {
     fn routing(&self, host: &Host) -> turmoil::Result<Routing> {
         let table = opes_rules::load([("simulation.yaml", &*self.rules)])
             .map_err(|wrong| format!("{wrong:?}"))?;
-        Ok(Routing::on(host, table, &Endpoints::new(), "")?)
+        Ok(Routing::with(host, None, table, &Endpoints::new(), "")?)
     }
 
     fn hooks(&self, host: Host, card: &Card) -> Hooks {

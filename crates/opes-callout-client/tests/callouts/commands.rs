@@ -59,12 +59,7 @@ async fn context_is_what_the_service_asked_for() {
         said.contains("a@example.com") && said.contains("Subject"),
         "{said}"
     );
-    for unasked in [
-        "192.0.2.7",
-        "x@example.org",
-        "X-Secret",
-        "client.example.net",
-    ] {
+    for unasked in ["192.0.2.7", "X-Secret", "client.example.net"] {
         assert!(!said.contains(unasked), "{unasked} in {said}");
     }
 }

@@ -16,6 +16,7 @@ use opes_proto::smtp::{Address, Client, Context, ContextField, HeaderField, Poin
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::copies::decide;
 use crate::flows::scramble;
 
 /// Longer than anything takes on a busy machine; tests of time limits use their own.
@@ -47,7 +48,11 @@ impl Service for Probe {
     fn describe(&self) -> Description {
         Description::new("probe")
             .command_context([ContextField::Client, ContextField::Recipients])
-            .message_context([ContextField::MailFrom, ContextField::Size])
+            .message_context([
+                ContextField::MailFrom,
+                ContextField::Recipients,
+                ContextField::Size,
+            ])
             .message_headers(["Subject"])
             .whole_content()
     }
@@ -123,6 +128,7 @@ impl Service for Probe {
                 adapted.finish().await?;
                 Ok(Decision::accept())
             }
+            copies if copies.starts_with("copies") => decide(copies, message).await,
             seed => scramble(seed.parse()?, message).await,
         }
     }

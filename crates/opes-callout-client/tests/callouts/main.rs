@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod commands;
+mod copies;
 mod failures;
 mod flows;
 mod harness;
 mod lifecycle;
+mod raw;

@@ -24,6 +24,7 @@ pub(super) fn compile(service: &CalloutService, report: &mut Report<'_>) -> Serv
         let message = format!("{transactions} is not between 1 and {TRANSACTIONS_MAX}");
         report.error("spec.transport.maxTransactionsPerConnection", message, "");
     }
+    let tls = tls(spec, report);
     Service {
         name: service.metadata.qualified_name(),
         class: spec.class,
@@ -31,7 +32,8 @@ pub(super) fn compile(service: &CalloutService, report: &mut Report<'_>) -> Serv
         connect_timeout: timeout("spec.limits.connectTimeout", limits.connect_timeout, report),
         idle_timeout: timeout("spec.limits.idleTimeout", limits.idle_timeout, report),
         max_transactions_per_connection: transactions,
-        tls: tls(spec, report),
+        tls,
+        server_name: server_name(spec, tls, report),
         idempotent: spec.idempotent,
     }
 }
@@ -206,6 +208,10 @@ fn tls(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> TlsMode {
             let remedy = "write https://, or transport: { tls: none } if the network is trusted";
             report.error("spec.endpoint", message, remedy);
         }
+        Some(TlsMode::Mutual) if endpoint.starts_with("unix:") => {
+            let remedy = "leave it out: the socket's file mode says who may call";
+            report.error("spec.transport.tls", "a Unix socket has no TLS", remedy);
+        }
         Some(TlsMode::None) if endpoint.starts_with("https://") => {
             report.error(
                 "spec.transport.tls",
@@ -221,6 +227,20 @@ fn tls(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> TlsMode {
         TlsMode::Mutual
     };
     spec.transport.tls.unwrap_or(default)
+}
+
+/// The name to check in place of the endpoint's host.
+fn server_name(spec: &CalloutServiceSpec, tls: TlsMode, report: &mut Report<'_>) -> Option<String> {
+    let name = spec.transport.server_name.clone()?;
+    let field = "spec.transport.serverName";
+    if tls == TlsMode::None {
+        let remedy = "leave it out, or write https:// and tls: mutual";
+        report.error(field, "there is no certificate without TLS", remedy);
+    } else if !is_host_name(&name) && name.parse::<IpAddr>().is_err() {
+        let message = format!("`{name}` is neither a host name nor an address");
+        report.error(field, message, "write filter.example.com");
+    }
+    Some(name)
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -38,6 +38,8 @@ pub struct Config {
     pub chunking: bool,
     /// Offer DSN (RFC 3461); its parameters are kept for the next hop.
     pub dsn: bool,
+    /// Offer PRDR after EHLO (draft-hall-prdr-00 §4.1): a reply for each recipient after the content. Without effect with LMTP.
+    pub prdr: bool,
     /// Protocol errors of one session before 421.
     pub errors_max: u32,
     /// Commands without mail between two messages before 421.
@@ -100,6 +102,7 @@ impl Config {
             smtputf8: true,
             chunking: true,
             dsn: false,
+            prdr: false,
             errors_max: ERRORS_MAX_DEFAULT,
             idle_commands_max: IDLE_COMMANDS_MAX_DEFAULT,
         }

@@ -88,6 +88,9 @@ impl Session {
         if config.dsn {
             list("DSN");
         }
+        if config.prdr && !self.is_lmtp() {
+            list("PRDR");
+        }
         if config.tls_available && self.tls.is_none() {
             list("STARTTLS");
         }

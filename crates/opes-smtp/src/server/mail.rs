@@ -65,7 +65,9 @@ impl Session {
             ("AUTH", Some(_)) if config.auth != AuthMode::Off => {}
             ("RET", Some(ret)) if config.dsn && (is(ret, "FULL") || is(ret, "HDRS")) => {}
             ("ENVID", Some(_)) if config.dsn => {}
+            ("PRDR", None) if self.offers_prdr() => options.prdr = true,
             ("SMTPUTF8", _) if config.smtputf8 => return Err(Reply::PARAMETER_SYNTAX),
+            ("PRDR", _) if self.offers_prdr() => return Err(Reply::PARAMETER_SYNTAX),
             ("RET" | "ENVID", _) if config.dsn => return Err(Reply::PARAMETER_SYNTAX),
             _ => return Err(Reply::UNKNOWN_PARAMETER),
         }

@@ -147,7 +147,7 @@ impl Writer {
         }
         self.shared.tail().end_sync(&syncing);
         let notes: Vec<_> = self.unwritten.drain(..count).collect();
-        self.remove_own_files(&notes);
+        self.remove_own_files(notes.iter().filter_map(|note| note.own_file));
         Ok(())
     }
 

@@ -9,3 +9,4 @@ mod annotations;
 mod harness;
 mod messages;
 mod recipients;
+mod verdicts;

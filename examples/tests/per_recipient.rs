@@ -1,0 +1,97 @@
+//! The example as a process, asked for three recipients.
+
+// Unwrapping is how these tests fail.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use opes_callout_client::{
+    Answer, ContentWant, Group, Request, ServiceClient, ServiceClientConfig,
+};
+use opes_content::{Budget, Limits, View, create};
+use opes_proto::smtp::{Address, Context, Point};
+
+const ORIGINAL: &str = "Subject: hello\r\n\r\nbody\r\n";
+
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+fn start() -> (Program, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_per-recipient"))
+        .args(["--listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let address = line.trim_end().strip_prefix("listening on ").expect(&line);
+    (Program(child), format!("http://{address}"))
+}
+
+async fn answer(target: String, recipients: &[&str]) -> Answer {
+    let limits = Arc::new(Limits::in_dir(std::env::temp_dir()));
+    let (mut writer, content) = create(&Budget::new(1 << 20), &limits);
+    writer.append(ORIGINAL.into()).await.unwrap();
+    writer.finish();
+    let named = |recipient: &&str| Address {
+        address: (*recipient).to_owned(),
+        parameters: Vec::new(),
+    };
+    let context = Context {
+        recipients: recipients.iter().map(named).collect(),
+        size: Some(ORIGINAL.len() as u64),
+        ..Context::default()
+    };
+    let request = Request {
+        group: Arc::new(Group::default()),
+        point: Point::Content,
+        command_line: None,
+        context: Arc::new(context),
+        content: Some(View::original(content)),
+        content_want: ContentWant::All,
+        timeout: Duration::from_secs(20),
+        traceparent: String::new(),
+    };
+    let client = ServiceClient::new(ServiceClientConfig::new("per-recipient", target));
+    client.run(request).await.unwrap()
+}
+
+#[tokio::test]
+async fn each_domain_gets_its_own() {
+    let (_program, target) = start();
+    let recipients = ["ann@example.com", "bob@example.org", "eve@example.net"];
+    let answer = answer(target, &recipients).await;
+    assert_eq!(
+        answer.adapted, None,
+        "ann gets the original, although there is an adapted flow"
+    );
+    assert!(answer.outcome.edits.is_empty());
+    let [marked, noted] = &answer.copies[..] else {
+        panic!("{:?}", answer.copies)
+    };
+    assert_eq!(marked.recipients, ["bob@example.org"]);
+    assert_eq!((marked.outcome.edits.len(), &marked.adapted), (1, &None));
+    assert_eq!(noted.recipients, ["eve@example.net"]);
+    let own = noted.adapted.as_ref().unwrap().flatten(ORIGINAL.as_bytes());
+    let own = String::from_utf8(own).unwrap();
+    assert!(own.starts_with("Subject: a message for you\r\n\r\n") && own.ends_with(ORIGINAL));
+}
+
+#[tokio::test]
+async fn nobody_special_nothing_special() {
+    let (_program, target) = start();
+    let answer = answer(target, &["ann@example.com"]).await;
+    assert!(answer.copies.is_empty() && answer.adapted.is_none());
+}
