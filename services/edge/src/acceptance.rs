@@ -52,6 +52,11 @@ impl Decision {
         }
     }
 
+    fn is_refused(&self) -> bool {
+        let mut outcomes = self.outcomes.iter();
+        outcomes.all(|outcome| *outcome == MessageOutcome::Refused)
+    }
+
     /// For reports: the first reply stands for all.
     fn shown(&self) -> String {
         match &self.reply {
@@ -110,8 +115,13 @@ pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
     };
     let steps = std::mem::take(&mut merged.steps);
     let advice = std::mem::take(&mut merged.advice);
+    let original = merged.original();
     let decision = decide(&origin, &dialog, merged, deadline).await;
-    origin.edge.advise(&dialog, advice);
+    let refused = decision.is_refused();
+    let advising = origin
+        .edge
+        .advise(&dialog, original.as_ref(), refused, advice);
+    advising.await;
     report(&origin.edge, mail, &dialog, steps, octets, &decision);
     decision.reply
 }

@@ -248,7 +248,7 @@ impl Connection {
             })
         };
         run.plan(plan, &matter, &mut merged, &again).await;
-        self.answer(point, &line, &dialog, merged, started)
+        self.answer(point, &line, &dialog, merged, started).await
     }
 
     /// Whom a plan at `point` is about.
@@ -264,7 +264,7 @@ impl Connection {
         }
     }
 
-    fn answer(
+    async fn answer(
         &mut self,
         point: Point,
         line: &Bytes,
@@ -273,7 +273,9 @@ impl Connection {
         started: Instant,
     ) -> Response {
         let steps = std::mem::take(&mut merged.steps);
-        self.edge.advise(dialog, std::mem::take(&mut merged.advice));
+        let advice = std::mem::take(&mut merged.advice);
+        let refused = merged.groups.is_over();
+        self.edge.advise(dialog, None, refused, advice).await;
         let said = merged.groups.said_of_all();
         match self.mail.started {
             Some(_) => self.mail.annotations = said,

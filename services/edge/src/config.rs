@@ -31,6 +31,15 @@ pub struct EdgeConfig {
     pub spool: PathBuf,
     /// Where accepted mail goes.
     pub delivery: DeliveryConfig,
+    /// Who is told of mail that cannot be delivered.
+    #[serde(default)]
+    pub bounces: BouncesConfig,
+    /// What services may have us write to people.
+    #[serde(default)]
+    pub notifications: NotificationsConfig,
+    /// Where services' reports of incidents go besides the log.
+    #[serde(default)]
+    pub incidents: IncidentsConfig,
     /// Folder with `OpesRule` and `CalloutService` objects. None: no rules.
     #[serde(default)]
     pub rules: Option<PathBuf>,
@@ -198,6 +207,59 @@ pub struct DeliveryConfig {
     pub connections_max: usize,
 }
 
+/// Who is told of mail that cannot be delivered (RFC 5321 §6.1).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct BouncesConfig {
+    /// Which senders get delivery reports.
+    pub senders: BounceSenders,
+    /// Gets our own reports that cannot be delivered. None: they are logged and counted.
+    pub postmaster: Option<String>,
+}
+
+/// Which senders get delivery reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BounceSenders {
+    /// All.
+    #[default]
+    All,
+    /// Who sent with AUTH, and addresses of `domains`.
+    Known,
+    /// None.
+    None,
+}
+
+/// Notifications that services ask for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct NotificationsConfig {
+    /// Gets those for the administrator. None: they are dropped and counted.
+    pub administrator: Option<String>,
+    /// Most to one address in an hour; 0 = none.
+    pub per_recipient_per_hour: u32,
+    /// Most that one rule may cause in an hour; 0 = none.
+    pub per_rule_per_hour: u32,
+}
+
+/// Reports of incidents.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct IncidentsConfig {
+    /// A file that gets a line of JSON for each. None: they are in the log only.
+    pub file: Option<PathBuf>,
+}
+
+impl Default for NotificationsConfig {
+    fn default() -> Self {
+        Self {
+            administrator: None,
+            per_recipient_per_hour: 6,
+            per_rule_per_hour: 100,
+        }
+    }
+}
+
 /// Why a configuration cannot be used. Names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -244,6 +306,9 @@ impl EdgeConfig {
             relay_networks: Vec::new(),
             spool,
             delivery: DeliveryConfig::default(),
+            bounces: BouncesConfig::default(),
+            notifications: NotificationsConfig::default(),
+            incidents: IncidentsConfig::default(),
             rules: None,
             callouts: None,
             memory_budget: default_memory_budget(),
@@ -290,6 +355,21 @@ impl EdgeConfig {
                 "needs exactly one of `maildir` and `nextHop`",
                 "write `delivery: { nextHop: \"HOST:PORT\" }` or `delivery: { maildir: DIR }`",
             ));
+        }
+        for (field, address) in [
+            ("bounces.postmaster", &self.bounces.postmaster),
+            (
+                "notifications.administrator",
+                &self.notifications.administrator,
+            ),
+        ] {
+            if address.as_deref().is_some_and(|text| !is_mailbox(text)) {
+                return Err(value(
+                    field,
+                    "is not an address",
+                    "write LOCAL-PART@DOMAIN, for example postmaster@example.com",
+                ));
+            }
         }
         for (index, listener) in self.listeners.iter().enumerate() {
             if self
@@ -375,6 +455,10 @@ pub enum MixedVerdicts {
     RejectAll,
     /// Everybody is answered 250, and those who were refused are held in the quarantine.
     QuarantineRejected,
+}
+
+fn is_mailbox(text: &str) -> bool {
+    text.is_ascii() && opes_smtp::grammar::Mailbox::parse(text).is_some()
 }
 
 /// Octets of `64Ki`, `30Mi`, `1Gi` or a plain number.
@@ -526,6 +610,20 @@ mod tests {
         assert!(message.contains("listeners[0].requireTls"), "{message}");
         let message = error(&SMALLEST.replace("name: mx,", "name: mx, errorsMax: 0,"));
         assert!(message.contains("errorsMax"), "{message}");
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused() {
+        for (key, field) in [
+            ("bounces: { postmaster", "bounces.postmaster"),
+            (
+                "notifications: { administrator",
+                "notifications.administrator",
+            ),
+        ] {
+            let message = error(&format!("{key}: nobody }}\n{SMALLEST}"));
+            assert!(message.contains(field), "{message}");
+        }
     }
 
     #[test]

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
-use opes_content::{Budget, Limits};
+use opes_content::{Budget, Limits, View};
 use opes_host::Host;
-use opes_relay::{DeliveryEvent, OnEvent, Relay, RelayConfig, Route, Tls};
+use opes_relay::{
+    DeliveryEvent, OnEvent, Relay, RelayConfig, ReportResult, Reports, Route, Senders, Tls,
+};
 use opes_smtp::reply::Reply;
 use opes_smtp::server;
 use opes_spool::{Spool, SpoolConfig};
@@ -19,10 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Users;
-use crate::config::{Acceptance, EdgeConfig, ListenerConfig, ListenerProtocol};
+use crate::config::{Acceptance, BounceSenders, EdgeConfig, ListenerConfig, ListenerProtocol};
 use crate::dialog::Dialog;
 use crate::engine::Advice;
-use crate::metrics::Metrics;
+use crate::incidents::{Incident, Incidents};
+use crate::metrics::{ByBounce, Metrics};
+use crate::notify::facts::MessageFacts;
+use crate::notify::{self, About, Notifier, Wanted};
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
 use crate::splits::Splits;
@@ -44,6 +49,8 @@ pub(crate) struct Edge {
     pub(crate) session_permits: Arc<Semaphore>,
     pub(crate) sessions: TaskTracker,
     pub(crate) splits: Splits,
+    pub(crate) notifier: Notifier,
+    pub(crate) incidents: Incidents,
     reporter: Option<Reporter>,
     /// Microseconds since 1970: with the second alone, a quick restart would give ids again, and quarantine files are named after them.
     started: u128,
@@ -108,11 +115,12 @@ pub async fn start(
             Arc::new(shared(&config, listener)?),
         ));
     }
+    let incidents = Incidents::start(config.incidents.file.as_deref()).await?;
     let (spool, recovered) = Spool::open(&config.spool, hooks.spool).context("spool")?;
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
     }
-    let mut relay = relay_config(&config, hooks.deliveries, &hooks.host)?;
+    let mut relay = relay_config(&config, hooks.deliveries, &hooks.host, &metrics)?;
     if let Some(change) = hooks.relay {
         change(&mut relay);
     }
@@ -129,6 +137,8 @@ pub async fn start(
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
         splits: Splits::default(),
+        notifier: Notifier::new(&config.notifications),
+        incidents,
         reporter: hooks.reporter,
         started: hooks.host.clock.since_epoch().as_micros(),
         session_count: AtomicU64::new(0),
@@ -182,6 +192,14 @@ impl EdgeHandle {
             tracing::warn!("sessions still open at the end of drainTimeout are cut");
         }
         self.edge.relay.shutdown(deadline).await;
+        if tokio::time::timeout(deadline, self.edge.incidents.finish())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "incidents still waiting for their file at the end of drainTimeout are in the log only"
+            );
+        }
     }
 }
 
@@ -208,19 +226,41 @@ impl Edge {
         Some(Reply::INSUFFICIENT_STORAGE)
     }
 
-    /// Passes on what services want people to be told.
-    pub(crate) fn advise(&self, dialog: &Dialog, advice: Vec<Advice>) {
+    /// Passes on what services want people to be told. `about`: their message, where there is one.
+    pub(crate) async fn advise(
+        &self,
+        dialog: &Dialog,
+        about: Option<&View>,
+        refused: bool,
+        advice: Vec<Advice>,
+    ) {
+        let mut wanted = Vec::new();
         for advice in advice {
-            tracing::info!(
-                session_id = dialog.id,
-                rule = advice.rule,
-                service = advice.service,
-                notifications = advice.notifications.len(),
-                recipients = advice.recipients.len(),
-                incident = advice.incident,
-                "advice"
-            );
+            if !advice.incident.is_empty() {
+                let incident = Incident {
+                    rule: &advice.rule,
+                    service: &advice.service,
+                    session: &dialog.id,
+                    json: &advice.incident,
+                };
+                self.incidents.record(&incident, &self.metrics);
+            }
+            let of = |notification| Wanted {
+                rule: advice.rule.clone(),
+                service: advice.service.clone(),
+                recipients: advice.recipients.clone(),
+                notification,
+            };
+            wanted.extend(advice.notifications.into_iter().map(of));
         }
+        if wanted.is_empty() {
+            return;
+        }
+        let facts = match about {
+            Some(view) => MessageFacts::read(view).await,
+            None => MessageFacts::default(),
+        };
+        notify::send(self, dialog, &About { facts, refused }, wanted).await;
     }
 
     pub(crate) fn report(&self, report: &MessageReport) {
@@ -316,7 +356,8 @@ fn smtp_config(
         prdr: listener.prdr,
         smtputf8: listener.smtputf8,
         chunking: listener.chunking,
-        dsn: listener.dsn,
+        // Cut-through keeps nothing, so it could not report what the next hop does not (RFC 3461 §5.2.2).
+        dsn: listener.dsn && listener.delivery == Acceptance::Spool,
         errors_max: listener.errors_max,
         idle_commands_max: listener.idle_commands_max,
         ..server::Config::new(&config.hostname, protocol)
@@ -344,6 +385,7 @@ fn relay_config(
     config: &EdgeConfig,
     deliveries: Option<OnEvent>,
     host: &Host,
+    metrics: &Arc<Metrics>,
 ) -> Result<RelayConfig> {
     let route = match (&config.delivery.maildir, &config.delivery.next_hop) {
         (Some(dir), _) => {
@@ -363,8 +405,28 @@ fn relay_config(
     Ok(RelayConfig {
         connections_max,
         host: host.clone(),
+        reports: reports(config, metrics),
         ..RelayConfig::new(route, &config.hostname, on_event)
     })
+}
+
+fn reports(config: &EdgeConfig, metrics: &Arc<Metrics>) -> Reports {
+    let metrics = Arc::clone(metrics);
+    Reports {
+        senders: match config.bounces.senders {
+            BounceSenders::All => Senders::All,
+            BounceSenders::Known => Senders::Known {
+                domains: config.domains.clone(),
+            },
+            BounceSenders::None => Senders::Nobody,
+        },
+        postmaster: config.bounces.postmaster.clone(),
+        system: config.system.clone(),
+        on_result: Arc::new(move |result: ReportResult| {
+            let result = result.into();
+            metrics.bounces.get_or_create(&ByBounce { result }).inc();
+        }),
+    }
 }
 
 fn next_hop(text: &str, lmtp: bool) -> Result<Route> {

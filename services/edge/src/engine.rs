@@ -358,6 +358,12 @@ impl Merged {
         });
     }
 
+    /// The message as the client sent it.
+    pub(crate) fn original(&self) -> Option<View> {
+        let version = self.single().version?;
+        Some(View::original(version.view.content().clone()))
+    }
+
     /// The verdict, line and envelope where all recipients have one fate, as at the points of commands.
     pub(crate) fn single(&self) -> Fate {
         let first = self.groups.groups.first();

@@ -1,5 +1,6 @@
 //! The edge's metrics; docs/reference/metrics.md has a line for each.
 
+use opes_relay::ReportResult;
 use opes_rules::Plan;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -42,6 +43,71 @@ pub(crate) enum CalloutLabel {
     Failed,
     Protocol,
     Content,
+}
+
+/// Who was told of a recipient that failed after our 250.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum BounceLabel {
+    Stored,
+    NotWanted,
+    NullSender,
+    OtherSender,
+    DoubleBounce,
+    Postponed,
+}
+
+impl From<ReportResult> for BounceLabel {
+    fn from(result: ReportResult) -> Self {
+        match result {
+            ReportResult::Stored => Self::Stored,
+            ReportResult::NotWanted => Self::NotWanted,
+            ReportResult::NullSender => Self::NullSender,
+            ReportResult::OtherSender => Self::OtherSender,
+            ReportResult::DoubleBounce => Self::DoubleBounce,
+            ReportResult::Postponed => Self::Postponed,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByBounce {
+    pub(crate) result: BounceLabel,
+}
+
+/// What became of a notification that a service asked for, for one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum NotificationLabel {
+    Stored,
+    /// In answer to a message that must not be answered.
+    Automatic,
+    /// A role or daemon is addressed.
+    Daemon,
+    Outsider,
+    Refused,
+    NoAddress,
+    RecipientLimit,
+    RuleLimit,
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByNotification {
+    pub(crate) result: NotificationLabel,
+}
+
+/// What became of a service's report of an incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum IncidentLabel {
+    Logged,
+    /// Not a JSON object, or too large.
+    Invalid,
+    /// In the log, but the file could not take it.
+    Dropped,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByIncident {
+    pub(crate) result: IncidentLabel,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -103,6 +169,9 @@ pub struct Metrics {
     pub(crate) shadows: Family<ByShadow, Counter>,
     pub(crate) unaccepted: Counter,
     pub(crate) mixed: Family<ByRuling, Counter>,
+    pub(crate) bounces: Family<ByBounce, Counter>,
+    pub(crate) notifications: Family<ByNotification, Counter>,
+    pub(crate) incidents: Family<ByIncident, Counter>,
 }
 
 impl Metrics {
@@ -124,6 +193,9 @@ impl Metrics {
             shadows: Family::default(),
             unaccepted: Counter::default(),
             mixed: Family::default(),
+            bounces: Family::default(),
+            notifications: Family::default(),
+            incidents: Family::default(),
         };
         metrics.declare(registry);
         metrics
@@ -202,6 +274,21 @@ impl Metrics {
             "opes_mixed_verdicts",
             "Messages that some recipients would have got and others not, by how that was answered",
             self.mixed.clone(),
+        );
+        registry.register(
+            "opes_bounces",
+            "Recipients that failed for good after our 250, by who was told",
+            self.bounces.clone(),
+        );
+        registry.register(
+            "opes_notifications",
+            "Notifications that services asked for, by what became of them",
+            self.notifications.clone(),
+        );
+        registry.register(
+            "opes_incidents",
+            "Incidents that services reported, by what became of the report",
+            self.incidents.clone(),
         );
     }
 }

@@ -142,7 +142,9 @@ impl Session {
         if self.is_prdr() {
             self.push_prdr(replies);
         } else {
-            replies.iter().for_each(|reply| self.push(reply));
+            for reply in replies {
+                self.push(reply);
+            }
         }
         if replies.iter().any(Reply::is_positive) {
             self.idle_commands = 0;
