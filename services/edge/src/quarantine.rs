@@ -7,10 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use opes_content::View;
-use opes_spool::Envelope;
+use opes_spool::{Envelope, Files, Spool};
 use serde::Serialize;
-use tokio::fs::File;
-use tokio::io::AsyncWriteExt as _;
 
 use crate::engine::Hold;
 
@@ -23,13 +21,16 @@ struct Held<'a> {
 
 /// Writes the pair.
 pub(crate) async fn hold(
+    spool: &Spool,
     folder: &Path,
     id: &str,
     envelope: &Envelope,
     view: &View,
     advice: &Hold,
 ) -> Result<()> {
-    tokio::fs::create_dir_all(folder)
+    let files = spool.files();
+    files
+        .make_dir(folder)
         .await
         .with_context(|| format!("cannot make {}", folder.display()))?;
     let held = Held {
@@ -39,53 +40,44 @@ pub(crate) async fn hold(
     };
     let json = serde_json::to_vec_pretty(&held)?;
 
-    let aside = folder.join(format!(".{id}.eml"));
-    let mut file = File::create(&aside)
+    let place = |extension: &str| {
+        let name = format!("{id}.{extension}");
+        (folder.join(format!(".{name}")), folder.join(name))
+    };
+    let (aside, name) = place("eml");
+    let published = files.publish(view, &aside, &name);
+    published
         .await
-        .with_context(|| format!("cannot write {}", aside.display()))?;
-    view.write_to(&mut file).await?;
-    publish(file, &aside, &folder.join(format!("{id}.eml"))).await?;
-
-    let aside = folder.join(format!(".{id}.json"));
-    let mut file = File::create(&aside)
+        .with_context(|| format!("cannot write {}", name.display()))?;
+    let (aside, name) = place("json");
+    let published = files.publish_octets(json, &aside, &name);
+    published
         .await
-        .with_context(|| format!("cannot write {}", aside.display()))?;
-    file.write_all(&json).await?;
-    publish(file, &aside, &folder.join(format!("{id}.json"))).await?;
+        .with_context(|| format!("cannot write {}", name.display()))?;
 
-    sync(folder).await?;
+    sync(&files, folder).await?;
     // The first message made the folder, which must not vanish either.
     match folder.parent() {
-        Some(parent) => sync(parent).await,
+        Some(parent) => sync(&files, parent).await,
         None => Ok(()),
     }
 }
 
 /// Takes a message back whose client was not told 250 after all.
-pub(crate) async fn withdraw(folder: &Path, id: &str) -> Result<()> {
+pub(crate) async fn withdraw(spool: &Spool, folder: &Path, id: &str) -> Result<()> {
+    let files = spool.files();
     // The other way round than it came: without its `.json` it was never acknowledged.
-    for name in [format!("{id}.json"), format!("{id}.eml")] {
-        let path = folder.join(name);
-        tokio::fs::remove_file(&path)
-            .await
-            .with_context(|| format!("cannot remove {}", path.display()))?;
-    }
-    sync(folder).await
+    let names = ["json", "eml"].map(|extension| folder.join(format!("{id}.{extension}")));
+    files
+        .remove(names.into())
+        .await
+        .with_context(|| format!("cannot remove {id} from {}", folder.display()))?;
+    sync(&files, folder).await
 }
 
-async fn sync(folder: &Path) -> Result<()> {
-    let synced = async { File::open(folder).await?.sync_all().await };
-    synced
+async fn sync(files: &Files, folder: &Path) -> Result<()> {
+    files
+        .sync_dir(folder)
         .await
         .with_context(|| format!("cannot sync {}", folder.display()))
-}
-
-async fn publish(mut file: File, aside: &Path, name: &Path) -> Result<()> {
-    file.flush().await?;
-    file.sync_all()
-        .await
-        .with_context(|| format!("cannot sync {}", aside.display()))?;
-    tokio::fs::rename(aside, name)
-        .await
-        .with_context(|| format!("cannot rename to {}", name.display()))
 }

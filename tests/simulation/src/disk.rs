@@ -64,6 +64,7 @@ struct Write {
 enum Name {
     Created(PathBuf),
     Removed { path: PathBuf, kept: PathBuf },
+    Renamed { from: PathBuf, to: PathBuf },
 }
 
 /// The medium as one process sees it.
@@ -170,6 +171,8 @@ impl Medium {
         let _ = match name {
             Name::Created(path) if forgotten => std::fs::remove_file(path),
             Name::Created(_) => Ok(()),
+            Name::Renamed { from, to } if forgotten => std::fs::rename(to, from),
+            Name::Renamed { .. } => Ok(()),
             Name::Removed { path, kept } if forgotten => std::fs::rename(kept, path),
             Name::Removed { kept, .. } => std::fs::remove_file(kept),
         };
@@ -310,7 +313,7 @@ impl Disk for ProcessDisk {
         }
         let is_in = |path: &Path| path.parent() == Some(dir);
         state.names.retain(|name| match name {
-            Name::Created(path) => !is_in(path),
+            Name::Created(path) | Name::Renamed { to: path, .. } => !is_in(path),
             Name::Removed { path, kept } if is_in(path) => {
                 // Nobody can see whether it is still there.
                 let _ = std::fs::remove_file(kept);
@@ -318,6 +321,21 @@ impl Disk for ProcessDisk {
             }
             Name::Removed { .. } => true,
         });
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.medium.state();
+        state.begin_whole(self.life)?;
+        std::fs::rename(from, to)?;
+        if let Some(writes) = state.unsynced.remove(from) {
+            state.unsynced.insert(to.to_owned(), writes);
+        }
+        for path in state.paths.values_mut().filter(|path| *path == from) {
+            to.clone_into(path);
+        }
+        let (from, to) = (from.to_owned(), to.to_owned());
+        state.names.push(Name::Renamed { from, to });
         Ok(())
     }
 

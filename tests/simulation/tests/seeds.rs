@@ -89,10 +89,19 @@ fn the_same_seed_goes_the_same_way() {
     let count = number("OPES_SIM_SEEDS").unwrap_or(SEEDS) / 50;
     for seed in 0..count {
         let (first, again) = (outcome(seed, KnownBug::None), outcome(seed, KnownBug::None));
-        for (one, other) in first.trace.iter().zip(&again.trace) {
-            assert_eq!(one, other, "seed {seed}");
-        }
-        assert_eq!(first.fingerprint, again.fingerprint, "seed {seed}");
+        let both = first.trace.iter().zip(&again.trace);
+        let common = both.take_while(|(one, other)| one == other).count();
+        let after = |trace: &[String]| {
+            let (from, to) = (common.saturating_sub(10), trace.len().min(common + 5));
+            trace[from..to].join("\n")
+        };
+        assert_eq!(
+            first.fingerprint,
+            again.fingerprint,
+            "seed {seed}: the ways part behind line {common}\n{}\nor\n{}",
+            after(&first.trace),
+            after(&again.trace)
+        );
     }
 }
 

@@ -193,7 +193,16 @@ impl<'a> Placing<'a> {
         let Some(hold) = &copy.hold else {
             return self.store(copy, undo).await;
         };
-        match quarantine::hold(&edge.quarantine, &copy.id, &copy.envelope, &copy.view, hold).await {
+        match quarantine::hold(
+            &edge.spool,
+            &edge.quarantine,
+            &copy.id,
+            &copy.envelope,
+            &copy.view,
+            hold,
+        )
+        .await
+        {
             Ok(()) => {
                 undo.held.push(copy.id.clone());
                 Ok(Placed::held(copy.id.clone()))
@@ -350,7 +359,7 @@ impl Undo {
             }
         }
         for id in self.held {
-            if let Err(error) = quarantine::withdraw(&edge.quarantine, &id).await {
+            if let Err(error) = quarantine::withdraw(&edge.spool, &edge.quarantine, &id).await {
                 let error = format!("{error:#}");
                 tracing::error!(
                     id,
