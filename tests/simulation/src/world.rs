@@ -23,6 +23,9 @@ use crate::services::{self, Outside};
 /// Messages between hosts are handed on at this pace; everything within a host is exact to the millisecond.
 const TICK: Duration = Duration::from_millis(10);
 
+/// Least delay of a message between hosts.
+const LATENCY_MIN: Duration = Duration::from_millis(1);
+
 /// Virtual time after which what is not settled is stuck.
 const STUCK_MS: u64 = 600_000;
 
@@ -70,6 +73,8 @@ struct World<'a> {
     site: Site,
     /// Of [`HOSTS`].
     paces: [Arc<Pace>; HOSTS.len()],
+    /// Of messages between the edge and each of [`HOSTS`].
+    latency_max: [Duration; HOSTS.len()],
     todo: Vec<(u64, Todo)>,
     /// When the edge is killed in a disk operation: with its power, and for how long.
     ambush: Option<(bool, u64)>,
@@ -103,7 +108,7 @@ impl<'a> World<'a> {
             .epoch(UNIX_EPOCH + EPOCH)
             .tick_duration(TICK)
             .simulation_duration(Duration::from_hours(1))
-            .min_message_latency(Duration::from_millis(1))
+            .min_message_latency(LATENCY_MIN)
             .max_message_latency(plan.message_latency_max)
             .tcp_capacity(SEGMENTS_MAX)
             .build();
@@ -114,6 +119,7 @@ impl<'a> World<'a> {
             ledger,
             site,
             paces: Default::default(),
+            latency_max: [plan.message_latency_max; HOSTS.len()],
             todo: faults
                 .map(|(at, fault)| (*at, Todo::Begin(*fault)))
                 .collect(),
@@ -248,9 +254,7 @@ impl<'a> World<'a> {
                 Todo::ReadFast(host) => self.pace(host).set(None),
                 Todo::DiskWell => self.site.medium.set_low(None),
                 Todo::LinkWell(host) => {
-                    let usual = self.plan.message_latency_max;
-                    self.sim
-                        .set_link_max_message_latency("edge", HOSTS[host], usual);
+                    self.set_latency(host, self.plan.message_latency_max);
                 }
             }
         }
@@ -268,7 +272,7 @@ impl<'a> World<'a> {
                 self.ambush = Some((power, down_ms));
             }
             Fault::Kill { host, down_ms } => {
-                self.sim.crash(HOSTS[host]);
+                self.crash(HOSTS[host]);
                 self.happens(host, now, down_ms, What::HopKilled);
                 self.later(now + down_ms, Todo::Start(host));
             }
@@ -308,9 +312,7 @@ impl<'a> World<'a> {
                 self.outage(What::Disk, now, HEALED_MS);
             }
             Fault::Latency { host, max_ms, ms } => {
-                let max = Duration::from_millis(max_ms);
-                self.sim
-                    .set_link_max_message_latency("edge", HOSTS[host], max);
+                self.set_latency(host, Duration::from_millis(max_ms));
                 self.happens(host, now, ms, What::HopLink);
                 self.later(now + ms, Todo::LinkWell(host));
             }
@@ -368,13 +370,40 @@ impl<'a> World<'a> {
         self.later(now + down_ms, Todo::StartEdge);
     }
 
+    /// The order in which connections are closed is tokio's secret. With the same delay for all, it does not matter.
+    fn crash(&mut self, host: &str) {
+        let all = ["edge", "client"].into_iter().chain(HOSTS);
+        let peers: Vec<_> = all.filter(|peer| *peer != host).collect();
+        for peer in &peers {
+            self.sim
+                .set_link_max_message_latency(host, *peer, LATENCY_MIN);
+        }
+        self.sim.crash(host);
+        for peer in peers {
+            // Only links of the edge are ever slow.
+            let index = HOSTS.iter().position(|name| [peer, host].contains(name));
+            let max = index.map_or(self.plan.message_latency_max, |index| {
+                self.latency_max[index]
+            });
+            self.sim.set_link_max_message_latency(host, peer, max);
+        }
+    }
+
+    /// The longest delay between the edge and a host from now on.
+    fn set_latency(&mut self, host: usize, max: Duration) {
+        self.latency_max[host] = max;
+        self.sim
+            .set_link_max_message_latency("edge", HOSTS[host], max);
+    }
+
     fn stop_edge(&mut self, power: bool) {
         self.site.medium.cut(power);
         let process = self.site.process.lock().expect("no panics").take();
         if let Some(process) = &process {
             process.card.dead.store(true, Ordering::Relaxed);
+            process.card.silent.store(power, Ordering::Relaxed);
         }
-        self.sim.crash("edge");
+        self.crash("edge");
         drop(process);
     }
 
