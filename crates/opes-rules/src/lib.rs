@@ -24,6 +24,7 @@ pub mod point;
 pub mod table;
 
 pub use compile::{compile, load};
+pub use opes_trace::Bypass;
 pub use diagnostic::{Diagnostic, Origin, Position, Severity};
 pub use facts::{Facts, Headers, Recipient, Sender};
 pub use object::{Object, Resource, TlsMode};

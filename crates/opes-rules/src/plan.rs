@@ -35,6 +35,8 @@ pub struct Plan {
     pub shadow_actions: Vec<ActionStep>,
     /// Rules that could not be evaluated; to be counted.
     pub skipped: Vec<Skipped>,
+    /// Callouts that are left out because the sender asked for it and the service allows it; to be reported.
+    pub bypassed: Vec<Step>,
 }
 
 /// A callout to make.
@@ -104,7 +106,8 @@ impl RoutingTable {
             if rule.class != Some(Class::Observe) {
                 selection.remove(&closed, facts.recipients.len());
             }
-            plan.add(rule, selection, &mut closed);
+            let bypassed = is_bypassed(rule, facts);
+            plan.add(rule, selection, bypassed, &mut closed);
         }
         plan
     }
@@ -119,6 +122,12 @@ impl RoutingTable {
         (1..facts.recipients.len()).all(|other| plan.signature_of(other) == first)
             && rules.all(|rule| !rule.reads_annotations() || stays_alike(rule, facts))
     }
+}
+
+/// Whether the rule's service is left out on request. Asking is not enough: the service must allow it.
+pub(crate) fn is_bypassed(rule: &Rule, facts: &Facts<'_>) -> bool {
+    let asked = rule.callout.as_ref().zip(facts.bypass);
+    asked.is_some_and(|(callout, bypass)| callout.bypassable && bypass.covers(&callout.service))
 }
 
 /// Whether a rule whose condition may change with annotations will match all recipients or none.
@@ -216,7 +225,13 @@ impl Selection {
 // === impl Plan ===
 
 impl Plan {
-    fn add(&mut self, rule: &Arc<Rule>, selection: Selection, closed: &mut RecipientSet) {
+    fn add(
+        &mut self,
+        rule: &Arc<Rule>,
+        selection: Selection,
+        bypassed: bool,
+        closed: &mut RecipientSet,
+    ) {
         if let Some(reason) = selection.reason
             && !selection.unknown.is_empty()
         {
@@ -237,6 +252,14 @@ impl Plan {
         }
         let shadow = rule.shadow;
         let rule = Arc::clone(rule);
+        if bypassed {
+            self.bypassed.push(Step {
+                rule,
+                recipients,
+                shadow,
+            });
+            return;
+        }
         match (rule.class, shadow) {
             (None, false) => self.actions.push(ActionStep { rule, recipients }),
             (None, true) => self.shadow_actions.push(ActionStep { rule, recipients }),
@@ -258,7 +281,7 @@ impl Plan {
         }
     }
 
-    /// Nothing to call and nothing to do.
+    /// Nothing to call, nothing to do, and no bypass to report.
     pub const fn is_empty(&self) -> bool {
         self.observers.is_empty()
             && self.analysers.is_empty()
@@ -266,6 +289,7 @@ impl Plan {
             && self.signers.is_empty()
             && self.actions.is_empty()
             && self.shadow_actions.is_empty()
+            && self.bypassed.is_empty()
     }
 
     /// Signature of what this plan does for one recipient (index into `facts.recipients`).

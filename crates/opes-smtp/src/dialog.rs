@@ -267,6 +267,7 @@ fn offer(config: &mut Config, word: &str) -> Result<(), String> {
         "auth-required" => config.auth_required = true,
         "dsn" => config.dsn = true,
         "prdr" => config.prdr = true,
+        "bypass" => config.opes_bypass = true,
         "no-chunking" => config.chunking = false,
         "no-smtputf8" => config.smtputf8 = false,
         _ => return Err(format!("unknown offer {word:?}")),

@@ -10,8 +10,7 @@ mod ruling;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use opes_content::{Content, ContentError, View};
-use opes_mime::{Piece, Rope};
+use opes_content::ContentError;
 use opes_smtp::command::HelloVerb;
 use opes_smtp::reply::Reply;
 use opes_smtp::server::{Body, ContentReply};
@@ -23,20 +22,13 @@ use crate::edge::{Edge, Listener};
 use crate::engine::{Group, Merged, Recipient};
 use crate::mail::Mail;
 use crate::metrics::{ByOutcome, ByRuling, RulingLabel};
-use crate::outcome::Verdict;
 use crate::received::{Received, with_keyword};
 use crate::report::{MessageOutcome, MessageReport, StepReport};
+use crate::routing::Routing;
 use crate::session::Connection;
+use crate::trace::Calls;
 use place::{Placed, Placing};
 use ruling::Ruling;
-
-/// Trace fields from which on a message is in a loop; RFC 5321 §6.3 wants the limit at 100 at least.
-const HOPS_MAX: usize = 100;
-const TRACE_FIELD: &[u8] = b"Received:";
-
-/// Octets of the header section that are searched for trace fields, which stand at its top.
-const TRACE_OCTETS_MAX: u64 = 128 << 10;
-const READ_OCTETS: usize = 32 << 10;
 
 /// What the client is told, and what became of the message for each group of recipients.
 struct Decision {
@@ -66,6 +58,13 @@ impl Decision {
             }
         }
     }
+}
+
+/// What the trace of a message's copies is made from.
+struct Traced {
+    routing: Arc<Routing>,
+    first_octets: Bytes,
+    calls: Calls,
 }
 
 /// Where a message came in, and how.
@@ -105,6 +104,7 @@ pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
     };
     let dialog = Arc::clone(&incoming.dialog);
     let octets = incoming.octets();
+    let (routing, first_octets) = incoming.traced();
     let deadline = Instant::now() + origin.edge.config.decision_timeout;
     let mut merged = match incoming.finish(deadline).await {
         Ok(merged) => merged,
@@ -115,8 +115,13 @@ pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
     };
     let steps = std::mem::take(&mut merged.steps);
     let advice = std::mem::take(&mut merged.advice);
+    let traced = Traced {
+        routing,
+        first_octets,
+        calls: std::mem::take(&mut merged.calls),
+    };
     let original = merged.original();
-    let decision = decide(&origin, &dialog, merged, deadline).await;
+    let decision = decide(&origin, &dialog, merged, traced, deadline).await;
     let refused = decision.is_refused();
     let advising = origin
         .edge
@@ -126,7 +131,17 @@ pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
     decision.reply
 }
 
-async fn decide(origin: &Origin, dialog: &Dialog, merged: Merged, deadline: Instant) -> Decision {
+async fn decide(
+    origin: &Origin,
+    dialog: &Dialog,
+    merged: Merged,
+    traced: Traced,
+    deadline: Instant,
+) -> Decision {
+    let refused = |reply: &Reply| {
+        let tracer = &origin.edge.tracer;
+        Decision::refused(tracer.refusal(reply, &dialog.id))
+    };
     let (recipients, mut groups) = merged.groups.joined();
     let policy = origin.listener.config.mixed_verdicts;
     let mixed = groups.len() > 1;
@@ -137,24 +152,21 @@ async fn decide(origin: &Origin, dialog: &Dialog, merged: Merged, deadline: Inst
             if mixed {
                 origin.count(RulingLabel::RejectAll);
             }
-            return Decision::refused(reply);
+            return refused(&reply);
         }
         Ruling::Split => {
             origin.count(RulingLabel::Split);
             let sender = dialog.mail_from.as_ref();
             let sender = sender.map(|path| path.address.as_str()).unwrap_or_default();
             origin.edge.splits.insert(sender);
-            return Decision::refused(Reply::SEPARATE_TRANSACTIONS);
+            return refused(&Reply::SEPARATE_TRANSACTIONS);
         }
         Ruling::HoldRefused => {
             origin.count(RulingLabel::QuarantineRejected);
             ruling::hold_refused(&mut groups);
         }
     }
-    if let Err(reply) = check_hops(&groups).await {
-        return Decision::refused(reply);
-    }
-    let placing = Placing::new(origin, dialog, &recipients, deadline);
+    let placing = Placing::new(origin, dialog, &recipients, &traced, deadline);
     if origin.apart {
         let placed = placing.each(&groups).await;
         answer_each(&groups, &recipients, placed)
@@ -191,21 +203,6 @@ fn answer_all(placed: Result<Vec<Placed>, Reply>) -> Decision {
     }
 }
 
-/// Nobody gets a message that goes in circles.
-async fn check_hops(groups: &[Group]) -> Result<(), Reply> {
-    let accepted = groups
-        .iter()
-        .find(|group| group.fate.verdict == Verdict::Accept);
-    let Some(version) = accepted.and_then(|group| group.fate.version.as_ref()) else {
-        return Ok(());
-    };
-    match is_looping(version.view.content()).await {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(Reply::ROUTING_LOOP),
-        Err(error) => Err(content_reply(&error)),
-    }
-}
-
 impl Origin {
     fn count(&self, answer: RulingLabel) {
         self.edge
@@ -216,35 +213,10 @@ impl Origin {
     }
 }
 
-/// Whether the message has been through so many servers that it must be going in circles (RFC 5321 §6.3).
-async fn is_looping(content: &Content) -> Result<bool, ContentError> {
-    let (mut hops, mut offset) = (0, 0);
-    while offset < TRACE_OCTETS_MAX {
-        let octets = content.read_at(offset, READ_OCTETS).await?;
-        if octets.is_empty() {
-            break;
-        }
-        for line in octets.split(|octet| *octet == b'\n') {
-            if line == b"\r" {
-                return Ok(hops >= HOPS_MAX);
-            }
-            let name = line.get(..TRACE_FIELD.len());
-            hops += usize::from(name.is_some_and(|name| name.eq_ignore_ascii_case(TRACE_FIELD)));
-        }
-        offset += octets.len() as u64;
-    }
-    Ok(hops >= HOPS_MAX)
-}
-
 /// `only`: the recipient, if this copy is for nobody else.
-fn with_received(
-    origin: &Origin,
-    dialog: &Dialog,
-    only: Option<&str>,
-    view: &View,
-) -> Result<View, opes_mime::RopeError> {
+fn received(origin: &Origin, dialog: &Dialog, only: Option<&str>) -> String {
     let protocol = origin.listener.config.protocol;
-    let field = Received {
+    Received {
         helo: dialog.helo.as_deref().unwrap_or_default(),
         client: dialog.client.ip(),
         hostname: &origin.edge.config.hostname,
@@ -259,15 +231,7 @@ fn with_received(
         recipient: only,
         at: origin.edge.host.clock.now(),
     }
-    .field();
-    let rest = Piece::Original {
-        offset: 0,
-        len: view.len_now(),
-    };
-    view.compose(Some(Rope::from_pieces(vec![
-        Piece::Inserted(Bytes::from(field)),
-        rest,
-    ])))
+    .field()
 }
 
 pub(crate) fn content_reply(error: &ContentError) -> Reply {

@@ -14,12 +14,13 @@ use crate::callout::{Deadline, Live};
 use crate::config::{ListenerProtocol, MixedVerdicts};
 use crate::dialog::{ContentFacts, Dialog, Path};
 use crate::engine::{Annotations, Matter, Merged, Recipient};
-use crate::mail::Mail;
+use crate::mail::{Envelope, Mail};
 use crate::metrics::{ByOutcome, OutcomeLabel};
 use crate::outcome::Verdict;
 use crate::report::{MessageOutcome, MessageReport, StepReport};
 use crate::routing::Routing;
 use crate::session::Connection;
+use crate::trace;
 
 impl Connection {
     /// Answers the core's question about one command.
@@ -32,9 +33,16 @@ impl Connection {
                 if let Some(refusal) = self.edge.cannot_take_mail(&self.listener) {
                     return Response::Refuse(refusal);
                 }
+                if !trace::is_readable(params.as_slice()) {
+                    return Response::Refuse(Reply::PARAMETER_SYNTAX);
+                }
                 self.mail = Mail {
                     started: Some(Instant::now()),
                     annotations: self.annotations.clone(),
+                    envelope: Envelope {
+                        calls: self.calls.clone(),
+                        ..Envelope::default()
+                    },
                     ..Mail::default()
                 };
                 self.transactions += 1;
@@ -89,6 +97,16 @@ impl Connection {
         Arc::clone(self.mail.routing.get_or_insert_with(current))
     }
 
+    /// Leads from a message or a refusal to the log.
+    fn trace_id(&self) -> String {
+        format!("{}.{}", self.id, self.transactions)
+    }
+
+    /// `reply`, which rules or services caused, with our identity.
+    pub(crate) fn refusal(&self, reply: &Reply) -> Reply {
+        self.edge.tracer.refusal(reply, &self.trace_id())
+    }
+
     /// The dialog so far, for rules and services.
     pub(crate) fn dialog(&self) -> Dialog {
         Dialog {
@@ -101,7 +119,7 @@ impl Connection {
     fn envelope(&self) -> Dialog {
         let transaction = self.core.transaction();
         Dialog {
-            id: format!("{}.{}", self.id, self.transactions),
+            id: self.trace_id(),
             listener: Arc::clone(&self.listener.name),
             client: self.client,
             helo: self.core.helo().map(|hello| hello.argument.clone()),
@@ -120,6 +138,7 @@ impl Connection {
             }),
             recipients: Vec::new(),
             annotations: self.annotations().clone(),
+            bypass: None,
         }
     }
 
@@ -181,7 +200,7 @@ impl Connection {
         if !splits || self.recipients().is_empty() || self.shares_plan(recipient) {
             response
         } else {
-            Response::Refuse(Reply::SEPARATE_TRANSACTION)
+            Response::Refuse(self.refusal(&Reply::SEPARATE_TRANSACTION))
         }
     }
 
@@ -223,6 +242,7 @@ impl Connection {
             Some(Question::Identity(auth)) => dialog.auth = Some(auth),
             None => {}
         }
+        dialog.bypass = self.edge.tracer.granted(&dialog, &routing.agents);
         let plan = dialog.with_facts(point, ContentFacts::default(), |facts| {
             routing.table.plan(facts)
         });
@@ -281,13 +301,19 @@ impl Connection {
             Some(_) => self.mail.annotations = said,
             None => self.annotations = said,
         }
+        let calls = std::mem::take(&mut merged.calls);
+        match self.mail.started {
+            Some(_) => self.mail.envelope.calls.add(calls, offered(point, dialog)),
+            None => self.calls.add(calls, None),
+        }
         let fate = merged.single();
         if let (true, Verdict::Refuse(reply)) = (merged.groups.is_over(), &fate.verdict) {
-            self.report_refusal(dialog, reply, steps, started);
+            let reply = self.edge.tracer.refusal(reply, &dialog.id);
+            self.report_refusal(dialog, &reply, steps, started);
             return if reply.closes() {
-                Response::Disconnect(reply.clone())
+                Response::Disconnect(reply)
             } else {
-                Response::Refuse(reply.clone())
+                Response::Refuse(reply)
             };
         }
         self.mail.steps.extend(steps);
@@ -361,6 +387,14 @@ impl Connection {
             reply: reply.to_string(),
             elapsed: started.elapsed(),
         });
+    }
+}
+
+/// The recipient that a command is about, if it is about one.
+fn offered(point: Point, dialog: &Dialog) -> Option<usize> {
+    match point {
+        Point::RcptTo => dialog.recipients.len().checked_sub(1),
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use opes_smtp::limits::{ERRORS_MAX_DEFAULT, IDLE_COMMANDS_MAX_DEFAULT};
+use opes_trace::AgentUri;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// Everything an edge is started with.
@@ -16,9 +17,12 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 pub struct EdgeConfig {
     /// Name in the greeting, in `Received` and in our EHLO.
     pub hostname: String,
-    /// Absolute URI of the OPES system (RFC 3897 §3.2). Empty: none configured.
+    /// Absolute URI of the OPES system (RFC 3897 §3.2). Not set: `https://HOSTNAME/opes`.
     #[serde(default)]
     pub system: String,
+    /// Who may ask for services to be left out (RFC 3897 §4). Not set: nobody, and nothing is offered.
+    #[serde(default)]
+    pub bypass: Option<BypassConfig>,
     /// Where clients come in.
     pub listeners: Vec<ListenerConfig>,
     /// Recipient domains that anybody may send to. Empty: only authenticated clients and `relayNetworks` may send.
@@ -127,6 +131,18 @@ pub struct ListenerConfig {
     /// How long a client may be silent (RFC 5321 §4.5.3.2.7: at least 5 minutes).
     #[serde(default = "default_client_timeout", deserialize_with = "duration")]
     pub client_timeout: Duration,
+}
+
+/// Clients whose bypass requests count. Each needs a service that may be bypassed, too.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BypassConfig {
+    /// Identities as used with AUTH; `*` = everybody who has authenticated.
+    #[serde(default)]
+    pub identities: Vec<String>,
+    /// Networks of clients that need no AUTH for it.
+    #[serde(default)]
+    pub networks: Vec<IpNet>,
 }
 
 /// Dialect of a listener.
@@ -300,7 +316,8 @@ impl EdgeConfig {
     pub fn new(hostname: &str, spool: PathBuf) -> Self {
         Self {
             hostname: hostname.into(),
-            system: String::new(),
+            system: default_system(hostname),
+            bypass: None,
             listeners: Vec::new(),
             domains: Vec::new(),
             relay_networks: Vec::new(),
@@ -331,10 +348,14 @@ impl EdgeConfig {
 
     /// Parses and checks `text`; `path` only names it in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax {
-            path: path.into(),
-            message: error.to_string(),
-        })?;
+        let mut config: Self =
+            serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax {
+                path: path.into(),
+                message: error.to_string(),
+            })?;
+        if config.system.is_empty() {
+            config.system = default_system(&config.hostname);
+        }
         config.check(path)?;
         Ok(config)
     }
@@ -346,6 +367,13 @@ impl EdgeConfig {
             message: message.into(),
             remedy,
         };
+        self.check_system().map_err(|message| {
+            value(
+                "system",
+                &message,
+                "write an absolute URI that is this installation's alone, such as `https://mail.example.com/opes`",
+            )
+        })?;
         if self.listeners.is_empty() {
             return Err(value("listeners", "is empty", "name at least one listener"));
         }
@@ -414,6 +442,30 @@ impl EdgeConfig {
             }
         }
         Ok(())
+    }
+}
+
+// === impl EdgeConfig ===
+
+impl EdgeConfig {
+    /// A name that others may have too is worse than none (R3897-7); without rules nothing is named.
+    fn check_system(&self) -> Result<(), String> {
+        let system = AgentUri::system(&self.system)
+            .and_then(|system| system.child(&["processor", &self.hostname]));
+        match system {
+            Err(error) => Err(format!("`{}` {error}", self.system)),
+            Ok(_) if self.is_system_ambiguous() => Err(format!(
+                "is made from the hostname `{}`, which is not a full domain name",
+                self.hostname
+            )),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn is_system_ambiguous(&self) -> bool {
+        self.rules.is_some()
+            && !self.hostname.contains('.')
+            && self.system == default_system(&self.hostname)
     }
 }
 
@@ -513,6 +565,11 @@ fn octets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// As unique as the host name, which is on every message anyway.
+fn default_system(hostname: &str) -> String {
+    format!("https://{hostname}/opes")
 }
 
 fn default_memory_budget() -> u64 {
@@ -624,6 +681,39 @@ mod tests {
             let message = error(&format!("{key}: nobody }}\n{SMALLEST}"));
             assert!(message.contains(field), "{message}");
         }
+    }
+
+    #[test]
+    fn the_system_has_a_name_of_its_own() {
+        let config = |text: &str| EdgeConfig::parse(text, Path::new("edge.yaml"));
+        assert_eq!(
+            config(SMALLEST).unwrap().system,
+            "https://mail.example.com/opes"
+        );
+        let set = SMALLEST.replace("spool:", "system: 'urn:example:opes'\nspool:");
+        assert_eq!(config(&set).unwrap().system, "urn:example:opes");
+        for (from, to) in [
+            ("spool:", "system: opes\nspool:"),
+            ("spool:", "system: 'https://a.example/;b'\nspool:"),
+            ("mail.example.com", "mail"),
+        ] {
+            let text = SMALLEST.replacen(from, to, 1) + "rules: /etc/opes/rules\n";
+            assert!(error(&text).contains("edge.yaml: system:"), "{text}");
+        }
+    }
+
+    #[test]
+    fn nobody_may_bypass_unless_named() {
+        let text =
+            SMALLEST.to_owned() + "bypass: { identities: ['*'], networks: [192.0.2.0/24] }\n";
+        let config = EdgeConfig::parse(&text, Path::new("edge.yaml")).unwrap();
+        assert_eq!(config.bypass.unwrap().identities, ["*"]);
+        assert!(
+            EdgeConfig::parse(SMALLEST, Path::new("edge.yaml"))
+                .unwrap()
+                .bypass
+                .is_none()
+        );
     }
 
     #[test]

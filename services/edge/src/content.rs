@@ -23,6 +23,7 @@ use crate::header::HeaderFields;
 use crate::mail::Envelope;
 use crate::outcome::Verdict;
 use crate::routing::Routing;
+use crate::trace::Tracer;
 
 type Running = Pin<Box<dyn Future<Output = Merged> + Send>>;
 
@@ -30,6 +31,10 @@ type Running = Pin<Box<dyn Future<Output = Merged> + Send>>;
 pub(crate) struct Incoming {
     writer: Option<Writer>,
     content: Content,
+    /// Our trace field, in front of what the client sends.
+    first_octets: Bytes,
+    has_first_octets: bool,
+    tracer: Arc<Tracer>,
     pub(crate) dialog: Arc<Dialog>,
     /// What the services said of the envelope before the mail data came.
     envelope: Arc<Envelope>,
@@ -41,7 +46,7 @@ pub(crate) struct Incoming {
 enum Stage {
     /// No rule looks at content.
     Nothing,
-    /// The plan needs the whole message.
+    /// The plan needs the whole message, or may be changed by a bypass request in the header section.
     AtEnd,
     Running(Running),
     Done(Box<Merged>),
@@ -88,12 +93,25 @@ impl Incoming {
     ) -> Self {
         let (writer, content) = opes_content::create(&edge.budget, &edge.content_limits);
         let deadline = Deadline::default();
+        let first_octets = edge.tracer.first_octets(&dialog.id, &routing.table);
+        let bypass = edge.tracer.granted(&dialog, &routing.agents);
+        let dialog = Arc::new(Dialog {
+            bypass,
+            ..Arc::unwrap_or_clone(dialog)
+        });
         let run = Live::run_of(routing, &edge.metrics, &deadline);
         let envelope = Arc::new(envelope);
-        let stage = Stage::begin(&run, &dialog, &envelope, &content);
+        let stage = if waits_for_header(&run.routing.table, &edge.tracer, &dialog) {
+            Stage::AtEnd
+        } else {
+            Stage::begin(&run, &dialog, &envelope, &content)
+        };
         Self {
             writer: Some(writer),
             content,
+            first_octets,
+            has_first_octets: false,
+            tracer: Arc::clone(&edge.tracer),
             dialog,
             envelope,
             run,
@@ -104,18 +122,32 @@ impl Incoming {
 
     /// Takes octets. If they cannot be held: the reply that the client gets at the end of the data.
     pub(crate) async fn append(&mut self, octets: Bytes) -> Result<(), Reply> {
-        let Some(writer) = &mut self.writer else {
-            return Ok(());
-        };
-        writer.append(octets).await.map_err(|error| {
+        self.write(octets).await.map_err(|error| {
             tracing::error!(%error, "mail data cannot be held");
             content_reply(&error)
         })
     }
 
-    /// Octets of mail data so far.
+    async fn write(&mut self, octets: Bytes) -> Result<(), ContentError> {
+        let Some(writer) = &mut self.writer else {
+            return Ok(());
+        };
+        if !self.has_first_octets {
+            self.has_first_octets = true;
+            writer.append(self.first_octets.clone()).await?;
+        }
+        writer.append(octets).await
+    }
+
+    /// Octets of mail data so far, without ours.
     pub(crate) fn octets(&self) -> u64 {
-        self.content.len_now()
+        let ours = self.first_octets.len() as u64;
+        self.content.len_now().saturating_sub(ours)
+    }
+
+    /// What the trace of its copies is made from.
+    pub(crate) fn traced(&self) -> (Arc<Routing>, Bytes) {
+        (Arc::clone(&self.run.routing), self.first_octets.clone())
     }
 
     /// Runs the callouts on; pending when there is nothing to run.
@@ -134,12 +166,16 @@ impl Incoming {
         mut self,
         deadline: tokio::time::Instant,
     ) -> Result<Merged, ContentError> {
+        // Also a message without octets has a trace.
+        self.write(Bytes::new()).await?;
         if let Some(writer) = self.writer.take() {
             writer.finish();
         }
         // It is set once; this is the only place.
         let _ = self.deadline.set(deadline);
         let view = View::original(self.content.clone());
+        self.read_request(&view).await?;
+        let size = self.octets();
         let started = start(&self.dialog, &self.envelope, view.clone());
         let mut merged = match self.stage {
             Stage::Nothing => started,
@@ -147,19 +183,58 @@ impl Incoming {
             Stage::Running(running) => running.await,
             Stage::AtEnd => {
                 let mut merged = started;
-                at_end(&self.run, Point::Content, &self.dialog, &view, &mut merged).await?;
+                let original = Original { view: &view, size };
+                at_end(
+                    &self.run,
+                    Point::Content,
+                    &self.dialog,
+                    original,
+                    &mut merged,
+                )
+                .await?;
                 merged
             }
         };
-        route(&self.run, &self.dialog, &view, &mut merged).await?;
+        let original = Original { view: &view, size };
+        route(&self.run, &self.dialog, original, &mut merged).await?;
         Ok(merged)
     }
+
+    /// A request in the header section counts as one in the dialog does.
+    async fn read_request(&mut self, view: &View) -> Result<(), ContentError> {
+        if waits_for_header(&self.run.routing.table, &self.tracer, &self.dialog) {
+            let agents = &self.run.routing.agents;
+            let tracer = &self.tracer;
+            let bypass = tracer
+                .granted_with_header(&self.dialog, agents, view)
+                .await?;
+            self.dialog = Arc::new(Dialog {
+                bypass,
+                ..Dialog::clone(&self.dialog)
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The complete original.
+#[derive(Clone, Copy)]
+struct Original<'a> {
+    view: &'a View,
+    /// Octets that the client sent.
+    size: u64,
+}
+
+/// Could a request in the header section have an effect? Only then is it waited for.
+fn waits_for_header(table: &RoutingTable, tracer: &Tracer, dialog: &Dialog) -> bool {
+    table.has_bypassable() && tracer.may_bypass_in(dialog)
 }
 
 /// One group, save for those whom a rule refused before the mail data came.
 fn start(dialog: &Dialog, envelope: &Envelope, view: View) -> Merged {
     let said = dialog.annotations.clone();
     let mut merged = Merged::new(envelope.recipients(&dialog.recipients), Some(view), said);
+    merged.calls = envelope.calls.clone();
     for (member, reply) in &envelope.refused {
         let verdict = Verdict::Refuse(reply.clone());
         let refuse = |fate: &mut crate::engine::Fate| fate.verdict = verdict.clone();
@@ -185,7 +260,7 @@ async fn callouts(run: Run, plan: Plan, dialog: Arc<Dialog>, mut merged: Merged)
 async fn route(
     run: &Run,
     dialog: &Dialog,
-    view: &View,
+    original: Original<'_>,
     merged: &mut Merged,
 ) -> Result<(), ContentError> {
     if !run.routing.table.has_rules(Point::Routing) || merged.groups.is_over() {
@@ -195,7 +270,7 @@ async fn route(
         recipients: merged.groups.recipients.iter().map(path_of).collect(),
         ..dialog.clone()
     };
-    at_end(run, Point::Routing, &dialog, view, merged).await
+    at_end(run, Point::Routing, &dialog, original, merged).await
 }
 
 /// Plans with the size and the header section at hand, then runs.
@@ -203,15 +278,14 @@ async fn at_end(
     run: &Run,
     point: Point,
     dialog: &Dialog,
-    view: &View,
+    original: Original<'_>,
     merged: &mut Merged,
 ) -> Result<(), ContentError> {
-    let (structure, header) = edits::scan(view, true).await?;
-    let size = Some(view.len_now());
+    let (structure, header) = edits::scan(original.view, true).await?;
     let again = |said: &Annotations| {
         let fields = HeaderFields::new(&structure, &header);
         let facts = ContentFacts {
-            size,
+            size: Some(original.size),
             headers: Some(&fields),
         };
         let dialog = dialog.annotated(said);

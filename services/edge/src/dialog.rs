@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use opes_proto::smtp;
 use opes_rules::{Facts, Headers, Point, Recipient, Sender};
+use opes_trace::Bypass;
 
 use crate::engine::Annotations;
 
@@ -30,6 +31,8 @@ pub(crate) struct Dialog {
     pub(crate) mail_from: Option<Path>,
     pub(crate) recipients: Vec<Path>,
     pub(crate) annotations: Annotations,
+    /// What an authenticated sender asked to have left out.
+    pub(crate) bypass: Option<Arc<Bypass>>,
 }
 
 impl Dialog {
@@ -39,6 +42,13 @@ impl Dialog {
             annotations: said.clone(),
             ..self.clone()
         }
+    }
+
+    /// ESMTP parameters of MAIL.
+    pub(crate) fn mail_parameters(&self) -> &[String] {
+        self.mail_from
+            .as_ref()
+            .map_or(&[], |path| path.parameters.as_slice())
     }
 
     /// The context fields that do not depend on mail data.
@@ -98,6 +108,7 @@ impl Dialog {
             size: content.size,
             headers: content.headers,
             annotations: Some(&self.annotations),
+            bypass: self.bypass.as_deref(),
         })
     }
 }

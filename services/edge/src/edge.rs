@@ -31,6 +31,7 @@ use crate::notify::{self, About, Notifier, Wanted};
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
 use crate::splits::Splits;
+use crate::trace::Tracer;
 use crate::{listener, tls};
 
 /// What the sessions of one edge share.
@@ -39,6 +40,7 @@ pub(crate) struct Edge {
     pub(crate) host: Host,
     pub(crate) routing: ArcSwap<Routing>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tracer: Arc<Tracer>,
     pub(crate) budget: Budget,
     pub(crate) content_limits: Arc<Limits>,
     pub(crate) spool: Spool,
@@ -128,6 +130,9 @@ pub async fn start(
     let edge = Arc::new(Edge {
         routing: ArcSwap::from_pointee(routing),
         metrics,
+        tracer: Arc::new(
+            Tracer::new(&config).with_context(|| format!("system `{}`", config.system))?,
+        ),
         budget: Budget::new(config.memory_budget),
         content_limits: Arc::new(content_limits(&config)?),
         spool,
@@ -360,6 +365,7 @@ fn smtp_config(
         dsn: listener.dsn && listener.delivery == Acceptance::Spool,
         errors_max: listener.errors_max,
         idle_commands_max: listener.idle_commands_max,
+        opes_bypass: config.bypass.is_some(),
         ..server::Config::new(&config.hostname, protocol)
     }
 }

@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::outcome::{Permitted, Verdict};
 use crate::report::StepReport;
 use crate::routing::Routing;
+use crate::trace::Calls;
 use replan::Begun;
 
 pub(crate) use groups::{Annotations, Audience, Fate, Group, Groups, Hold, Recipient};
@@ -70,6 +71,7 @@ pub(crate) struct Merged {
     pub(crate) groups: Groups,
     pub(crate) steps: Vec<StepReport>,
     pub(crate) advice: Vec<Advice>,
+    pub(crate) calls: Calls,
 }
 
 impl Run {
@@ -105,6 +107,9 @@ impl Run {
 
     fn begin(&self, plan: &Plan, matter: &Matter, merged: &mut Merged, begun: &mut Begun) {
         merged.refusals(plan);
+        let bypassed = begun.take_new(&plan.bypassed, merged.total());
+        self.metrics.trace.count_bypassed(&bypassed);
+        merged.bypasses(&bypassed);
         let observers = begun.take_new(&plan.observers, merged.total());
         self.observe(&observers, matter, merged);
         self.shadow_actions(
@@ -144,10 +149,12 @@ impl Run {
     async fn one_by_one(&self, steps: &[Step], matter: &Matter, merged: &mut Merged) {
         for step in steps {
             let audiences = merged.groups.audiences(&step.recipients);
-            let calls = audiences.iter().map(|audience| {
+            let mut calls = Vec::with_capacity(audiences.len());
+            for audience in &audiences {
                 let subject = merged.subject(matter, audience);
-                self.callouts.call(&step.rule, subject)
-            });
+                calls.push(self.callouts.call(&step.rule, subject));
+                merged.calls.ran(&step.rule, &audience.members);
+            }
             let results = join_all(calls).await;
             for (audience, result) in audiences.iter().zip(results) {
                 merged.take(audience, result).await;
@@ -167,6 +174,7 @@ impl Merged {
             groups: Groups::new(recipients, fate),
             steps: Vec::new(),
             advice: Vec::new(),
+            calls: Calls::default(),
         }
     }
 

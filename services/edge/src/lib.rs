@@ -28,6 +28,7 @@ mod session;
 mod splits;
 mod stream;
 mod tls;
+mod trace;
 
 pub use auth::hash as password_hash;
 pub use edge::{EdgeHandle, Hooks, Load, start};

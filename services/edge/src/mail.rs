@@ -12,6 +12,7 @@ use crate::dialog::Path;
 use crate::engine::{Annotations, Recipient};
 use crate::report::StepReport;
 use crate::routing::Routing;
+use crate::trace::Calls;
 
 /// See the module.
 #[derive(Default)]
@@ -36,6 +37,8 @@ pub(crate) struct Envelope {
     pub(crate) removed: BTreeSet<usize>,
     /// With the recipient at which it was put in.
     pub(crate) added: Vec<(usize, Recipient)>,
+    /// Services that were called for them.
+    pub(crate) calls: Calls,
 }
 
 impl Envelope {
@@ -60,6 +63,7 @@ impl Envelope {
         self.next_hops.remove(&index);
         self.removed.remove(&index);
         self.added.retain(|(at, _)| *at != index);
+        self.calls.forget(index);
     }
 }
 

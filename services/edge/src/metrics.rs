@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::report::MessageOutcome;
+use crate::trace::TraceMetrics;
 
 /// How a message, or a command that a rule refused, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -172,6 +173,7 @@ pub struct Metrics {
     pub(crate) bounces: Family<ByBounce, Counter>,
     pub(crate) notifications: Family<ByNotification, Counter>,
     pub(crate) incidents: Family<ByIncident, Counter>,
+    pub(crate) trace: TraceMetrics,
 }
 
 impl Metrics {
@@ -196,6 +198,7 @@ impl Metrics {
             bounces: Family::default(),
             notifications: Family::default(),
             incidents: Family::default(),
+            trace: TraceMetrics::default(),
         };
         metrics.declare(registry);
         metrics
@@ -210,6 +213,7 @@ impl Metrics {
     }
 
     fn declare(&self, registry: &mut Registry) {
+        self.trace.declare(registry);
         registry.register(
             "opes_sessions",
             "SMTP sessions open now",

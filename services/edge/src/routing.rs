@@ -7,6 +7,9 @@ use opes_callout_client::{ClientTls, Group, ServiceClient, ServiceClientConfig};
 use opes_host::Host;
 use opes_proto::smtp;
 use opes_rules::{CalloutSpec, Permission, RoutingTable, Rule, Target, TlsMode};
+use opes_trace::{AgentUri, UriError};
+
+use crate::trace::Agents;
 
 /// Where services that are not named by an endpoint are to be found: name of the `CalloutService` → target.
 pub type Endpoints = BTreeMap<String, String>;
@@ -15,6 +18,7 @@ pub type Endpoints = BTreeMap<String, String>;
 pub struct Routing {
     pub(crate) table: RoutingTable,
     bindings: HashMap<String, Binding>,
+    pub(crate) agents: Agents,
 }
 
 /// A rule's way to its service.
@@ -54,10 +58,19 @@ pub enum RoutingError {
         /// Where it was to be reached.
         target: String,
     },
+    /// Services are named after the system.
+    #[error("system: `{system}` {error}")]
+    System {
+        /// As configured.
+        system: String,
+        /// What is wrong with it.
+        error: UriError,
+    },
 }
 
 impl Routing {
-    /// Makes the clients. Connections are opened when first needed. Services that want TLS are refused.
+    /// Makes the clients and names the services after `system`, an absolute URI. Connections are opened when first needed. Services that
+    /// want TLS are refused.
     pub fn new(
         table: RoutingTable,
         endpoints: &Endpoints,
@@ -74,6 +87,11 @@ impl Routing {
         endpoints: &Endpoints,
         system: &str,
     ) -> Result<Self, RoutingError> {
+        let own = AgentUri::system(system).map_err(|error| RoutingError::System {
+            system: system.to_owned(),
+            error,
+        })?;
+        let agents = Agents::new(&table, &own);
         let mut clients = HashMap::new();
         let mut bindings = HashMap::new();
         for rule in &table.rules {
@@ -90,7 +108,11 @@ impl Routing {
             let group = Arc::new(group(rule, callout, &table.revision));
             bindings.insert(rule.name.clone(), Binding { client, group });
         }
-        Ok(Self { table, bindings })
+        Ok(Self {
+            table,
+            bindings,
+            agents,
+        })
     }
 
     /// The way to the rule's service; none for rules that act by themselves.

@@ -24,6 +24,7 @@ use crate::engine::Annotations;
 use crate::mail::Mail;
 use crate::stream::{ClientStream, Prefixed};
 use crate::tls;
+use crate::trace::Calls;
 
 /// Octets that one read may bring. Replies and small messages fit; large mail data comes in slices of this size.
 const READ_OCTETS: usize = 32 << 10;
@@ -48,6 +49,8 @@ pub(crate) struct Connection {
     pub(crate) core: Session,
     /// What services said of the session before its first transaction.
     pub(crate) annotations: Annotations,
+    /// Services that were called before it.
+    pub(crate) calls: Calls,
     /// The transaction's state outside the core.
     pub(crate) mail: Mail,
     /// MAIL commands so far; numbers the transactions of the session.
@@ -86,6 +89,7 @@ impl Connection {
             id,
             core,
             annotations: Annotations::new(),
+            calls: Calls::default(),
             mail: Mail::default(),
             transactions: 0,
             stream: Some(stream),
@@ -193,7 +197,7 @@ impl Connection {
                 Response::Content(ContentReply::One(Reply::LOCAL_ERROR))
             }
             // Fits every question, the one about the content too.
-            _ => Response::Refuse(Reply::SERVICE_UNAVAILABLE),
+            _ => Response::Refuse(self.refusal(&Reply::SERVICE_UNAVAILABLE)),
         };
         if let Err(error) = self.core.respond(fallback) {
             opes_telemetry::bug!("the core took neither an answer nor its fallback", %error);

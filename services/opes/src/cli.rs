@@ -166,6 +166,10 @@ pub(crate) struct ExplainArgs {
     #[arg(long)]
     pub(crate) auth: Option<String>,
 
+    /// What an authenticated sender asked to have left out: `*`, or services as NAMESPACE/NAME
+    #[arg(long, value_name = "SERVICE", value_delimiter = ',')]
+    pub(crate) bypass: Vec<String>,
+
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -32,6 +32,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes-ocp", Layer::Core),
     ("opes-rules", Layer::Core),
     ("opes-dsn", Layer::Core),
+    ("opes-trace", Layer::Core),
     ("opes-content", Layer::Shell),
     ("opes-spool", Layer::Shell),
     ("opes-relay", Layer::Shell),

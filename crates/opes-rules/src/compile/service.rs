@@ -6,6 +6,8 @@ use crate::table::{Service, Target};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use opes_trace::AgentUri;
+
 /// Longest connect or idle timeout: a client waits 5 minutes for most replies (RFC 5321 §4.5.3.2).
 const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 /// Shortest timeout that a network can meet.
@@ -35,7 +37,20 @@ pub(super) fn compile(service: &CalloutService, report: &mut Report<'_>) -> Serv
         tls,
         server_name: server_name(spec, tls, report),
         idempotent: spec.idempotent,
+        bypassable: spec.bypass.allowed,
+        uri: uri(spec, report),
     }
+}
+
+/// Its name in trace fields.
+fn uri(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> Option<AgentUri> {
+    let written = spec.bypass.uri.as_ref()?;
+    let parsed = AgentUri::parse(written);
+    if let Err(error) = &parsed {
+        let remedy = "or leave it out: the edge makes one below its system's";
+        report.error("spec.bypass.uri", format!("`{written}` {error}"), remedy);
+    }
+    parsed.ok()
 }
 
 /// Checks a timeout's bounds.

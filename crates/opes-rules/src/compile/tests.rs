@@ -262,3 +262,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_name_of_a_service_is_an_absolute_uri() {
+    let service = |uri: &str| {
+        format!(
+            "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: s }}\n\
+             spec: {{ class: adapt, endpoint: 'unix:/run/s', bypass: {{ uri: '{uri}' }} }}\n"
+        )
+    };
+    let found = load([("test.yaml", service("translate").as_str())]).unwrap_err();
+    let said: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let named = |said: &String| said.contains("spec.bypass.uri") && said.contains("absolute URI");
+    assert!(said.iter().any(named), "{said:?}");
+    let table = table(&service("https://mail.example.com/translate"));
+    let service = &table.services["default/s"];
+    assert!(service.uri.is_some() && !service.bypassable);
+}

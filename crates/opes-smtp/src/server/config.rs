@@ -40,6 +40,8 @@ pub struct Config {
     pub dsn: bool,
     /// Offer PRDR after EHLO (draft-hall-prdr-00 §4.1): a reply for each recipient after the content. Without effect with LMTP.
     pub prdr: bool,
+    /// Offer OPESBYPASS (R4902-23); whether a request counts is the shell's decision.
+    pub opes_bypass: bool,
     /// Protocol errors of one session before 421.
     pub errors_max: u32,
     /// Commands without mail between two messages before 421.
@@ -103,6 +105,7 @@ impl Config {
             chunking: true,
             dsn: false,
             prdr: false,
+            opes_bypass: false,
             errors_max: ERRORS_MAX_DEFAULT,
             idle_commands_max: IDLE_COMMANDS_MAX_DEFAULT,
         }

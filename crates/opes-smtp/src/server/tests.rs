@@ -51,6 +51,7 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"MAIL FROM:<a@example.org>\r\n",
         b"MAIL FROM:<a@example.org> SIZE=70\r\n",
         b"MAIL FROM:<a@example.org> PRDR\r\n",
+        b"MAIL FROM:<a@example.org> OPESBYPASS=*\r\n",
         b"RCPT TO:<b@example.com>\r\n",
         b"RCPT TO:<\r\n",
         b"DATA\r\n",

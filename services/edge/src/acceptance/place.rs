@@ -1,11 +1,13 @@
 //! Puts a message where its groups of recipients are to get it from: the spool, the next hop, the quarantine.
 
+use std::sync::Once;
+
 use opes_content::View;
 use opes_smtp::reply::Reply;
 use opes_spool::{Envelope, Queued, Settlement, SpoolError};
 use tokio::time::Instant;
 
-use super::{Origin, with_received};
+use super::{Origin, Traced, content_reply, received};
 use crate::config::Acceptance;
 use crate::dialog::Dialog;
 use crate::edge::Edge;
@@ -13,6 +15,7 @@ use crate::engine::{Group, Hold, Recipient};
 use crate::outcome::Verdict;
 use crate::quarantine;
 use crate::report::MessageOutcome;
+use crate::trace::{Pass, SealError, seal};
 
 /// What became of the message for one group.
 #[derive(Debug)]
@@ -33,6 +36,9 @@ pub(super) struct Placing<'a> {
     origin: &'a Origin,
     dialog: &'a Dialog,
     recipients: &'a [Recipient],
+    traced: &'a Traced,
+    /// A bypass request is one of the message, not of each copy.
+    request_counted: Once,
     deadline: Instant,
 }
 
@@ -104,12 +110,15 @@ impl<'a> Placing<'a> {
         origin: &'a Origin,
         dialog: &'a Dialog,
         recipients: &'a [Recipient],
+        traced: &'a Traced,
         deadline: Instant,
     ) -> Self {
         Self {
             origin,
             dialog,
             recipients,
+            traced,
+            request_counted: Once::new(),
             deadline,
         }
     }
@@ -124,7 +133,7 @@ impl<'a> Placing<'a> {
     }
 
     async fn one(&self, number: usize, group: &Group) -> Placed {
-        let copy = match self.copy(number, group) {
+        let copy = match self.copy(number, group).await {
             Ok(Some(copy)) => copy,
             Ok(None) => return Placed::discarded(),
             Err(reply) => return Placed::refused(reply),
@@ -150,7 +159,7 @@ impl<'a> Placing<'a> {
     pub(super) async fn all_or_none(&self, groups: &[Group]) -> Result<Vec<Placed>, Reply> {
         let mut copies = Vec::with_capacity(groups.len());
         for (number, group) in groups.iter().enumerate() {
-            copies.push(self.copy(number, group)?);
+            copies.push(self.copy(number, group).await?);
         }
         let to_deliver = copies.iter().flatten().filter(|copy| copy.hold.is_none());
         // Copies that may have different fates go through the spool, which is as safe and has a fate for each (ADR 0004).
@@ -281,9 +290,12 @@ impl<'a> Placing<'a> {
     }
 
     /// What the group is to get; none if there is nobody left to get it.
-    fn copy(&self, number: usize, group: &Group) -> Result<Option<Copy>, Reply> {
+    async fn copy(&self, number: usize, group: &Group) -> Result<Option<Copy>, Reply> {
         match &group.fate.verdict {
-            Verdict::Refuse(reply) => return Err(reply.clone()),
+            Verdict::Refuse(reply) => {
+                let tracer = &self.origin.edge.tracer;
+                return Err(tracer.refusal(reply, &self.dialog.id));
+            }
             Verdict::Discard => return Ok(None),
             Verdict::Accept => {}
         }
@@ -300,10 +312,7 @@ impl<'a> Placing<'a> {
             _ => None,
         };
         let view = group.fate.version.as_ref().ok_or(Reply::LOCAL_ERROR)?;
-        let view = with_received(self.origin, self.dialog, only, &view.view).map_err(|error| {
-            opes_telemetry::bug!("trace field cannot be added", %error);
-            Reply::LOCAL_ERROR
-        })?;
+        let view = self.seal(&view.view, &group.members, only).await?;
         let id = match number {
             0 => self.dialog.id.clone(),
             _ => format!("{}-{}", self.dialog.id, number + 1),
@@ -315,6 +324,37 @@ impl<'a> Placing<'a> {
             id,
             is_same_recipients,
         }))
+    }
+
+    /// `view` with this pass's trace fields. `only`: the recipient, if this copy is for nobody else.
+    async fn seal(
+        &self,
+        view: &View,
+        members: &[usize],
+        only: Option<&str>,
+    ) -> Result<View, Reply> {
+        let (dialog, edge) = (self.dialog, &self.origin.edge);
+        let called = self.traced.calls.of(members);
+        let pass = Pass {
+            tracer: &edge.tracer,
+            agents: &self.traced.routing.agents,
+            id: &dialog.id,
+            first_octets: &self.traced.first_octets,
+            believed: edge.may_relay(dialog.client.ip(), dialog.auth.is_some()),
+            may_bypass: edge.tracer.may_bypass_in(dialog),
+            parameters: dialog.mail_parameters(),
+            ran: &called.ran,
+            bypassed: &called.bypassed,
+            received: received(self.origin, dialog, only),
+        };
+        let sealed = seal(view, &pass).await.map_err(|error| unsealed(&error))?;
+        if sealed.restored || sealed.forged > 0 {
+            tracing::warn!(session_id = dialog.id, services = ?called.ran, "trace fields were not as the edge wrote them");
+        }
+        edge.metrics.trace.count_repairs(&sealed);
+        self.request_counted
+            .call_once(|| edge.metrics.trace.count_request(&sealed));
+        Ok(sealed.view)
     }
 
     /// The envelope as the client gave it, with what the services changed.
@@ -377,6 +417,17 @@ fn keep_session(reply: Reply) -> Reply {
         Reply::LOCAL_ERROR.with_text(format!("Next hop said: {reply}"))
     } else {
         reply
+    }
+}
+
+fn unsealed(error: &SealError) -> Reply {
+    match error {
+        SealError::Looping => Reply::ROUTING_LOOP,
+        SealError::Content(error) => content_reply(error),
+        SealError::Rope(error) => {
+            opes_telemetry::bug!("trace fields cannot be spliced in", %error);
+            Reply::LOCAL_ERROR
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the edge does itself for a rule, without a callout.
 
 use opes_proto::smtp;
-use opes_rules::{ActionStep, LocalAction, LocalReply, Plan, Rule};
+use opes_rules::{ActionStep, LocalAction, LocalReply, Plan, Rule, Step};
 use opes_smtp::reply::{Enhanced, Reply};
 
 use super::Merged;
@@ -30,6 +30,21 @@ impl Merged {
                     .change(&members, |fate| fate.verdict = verdict.clone());
                 self.steps.push(local_report(&step.rule, action.name()));
             }
+        }
+    }
+
+    /// Callouts that are left out because the sender asked for it: no more than a line of the report.
+    pub(super) fn bypasses(&mut self, steps: &[Step]) {
+        for step in steps {
+            let members = step.recipients.iter(self.total()).collect();
+            self.calls.bypassed(&step.rule, members);
+            let callout = step.rule.callout.as_ref();
+            self.steps.push(StepReport {
+                service: callout
+                    .map(|callout| callout.service.clone())
+                    .unwrap_or_default(),
+                ..local_report(&step.rule, "bypassed")
+            });
         }
     }
 

@@ -33,7 +33,7 @@ impl Drop for Place {
 }
 
 impl Run {
-    pub(super) fn observe(&self, steps: &[Step], matter: &Matter, merged: &Merged) {
+    pub(super) fn observe(&self, steps: &[Step], matter: &Matter, merged: &mut Merged) {
         for step in steps {
             for audience in merged.groups.everybody_in(&step.recipients) {
                 let Some(place) = Place::take() else {
@@ -41,6 +41,7 @@ impl Run {
                     continue;
                 };
                 let subject = merged.subject(matter, &audience);
+                merged.calls.ran(&step.rule, &audience.members);
                 let dialog_id = matter.context.dialog_id.clone();
                 let (run, step) = (self.clone(), step.clone());
                 tokio::spawn(async move {

@@ -28,6 +28,7 @@ impl Run {
             for audience in merged.groups.audiences(&step.recipients) {
                 let subject = merged.subject(matter, &audience);
                 slots.push(Slot::Running(self.callouts.call(&step.rule, subject)));
+                merged.calls.ran(&step.rule, &audience.members);
                 audiences.push(audience);
             }
         }

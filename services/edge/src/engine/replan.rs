@@ -90,6 +90,7 @@ pub(super) fn join(parts: Vec<(Plan, Vec<usize>)>, total: usize) -> Plan {
         join_steps(&mut joined.analysers, &plan.analysers, of);
         join_steps(&mut joined.adapters, &plan.adapters, of);
         join_steps(&mut joined.signers, &plan.signers, of);
+        join_steps(&mut joined.bypassed, &plan.bypassed, of);
         join_steps(&mut joined.actions, &plan.actions, of);
         join_steps(&mut joined.shadow_actions, &plan.shadow_actions, of);
         joined.skipped.extend(plan.skipped);

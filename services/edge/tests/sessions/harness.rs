@@ -232,7 +232,7 @@ async fn routing(rules: &str, stop: &CancellationToken) -> Routing {
         stop.clone(),
     );
     tokio::spawn(async move { serving.await.unwrap() });
-    Routing::new(table, &endpoints, "").unwrap()
+    Routing::new(table, &endpoints, "https://mail.example.com/opes").unwrap()
 }
 
 /// A rule that calls `service` with `{"do": what}` and may do everything its class can.
