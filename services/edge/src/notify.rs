@@ -8,8 +8,6 @@ pub(crate) mod facts;
 pub(crate) mod limits;
 pub(crate) mod policy;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use bytes::Bytes;
 use opes_dsn::{Author, Notice};
 use opes_proto::smtp;
@@ -123,9 +121,7 @@ fn compose(
     wanted: &Wanted,
     address: &str,
 ) -> (Envelope, Bytes) {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = edge.host.clock.since_epoch();
     let composed = Notice {
         author: Author {
             hostname: &edge.config.hostname,

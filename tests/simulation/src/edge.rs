@@ -118,7 +118,9 @@ impl Site {
     fn routing(&self, host: &Host) -> turmoil::Result<Routing> {
         let table = opes_rules::load([("simulation.yaml", &*self.rules)])
             .map_err(|wrong| format!("{wrong:?}"))?;
-        Ok(Routing::with(host, None, table, &Endpoints::new(), "")?)
+        let system = "https://edge.example.com/opes";
+        let endpoints = Endpoints::new();
+        Ok(Routing::with(host, None, table, &endpoints, system)?)
     }
 
     fn hooks(&self, host: Host, card: &Card) -> Hooks {

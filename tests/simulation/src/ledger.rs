@@ -59,8 +59,8 @@ pub(crate) struct Facts {
     pub(crate) deliveries: Vec<Delivery>,
     /// Recipients that the next hop refused for good.
     pub(crate) refusals: Vec<(Attempt, String)>,
-    /// Reports to the sender of an attempt.
-    pub(crate) bounces: Vec<(u64, Attempt)>,
+    /// Reports to senders: when, on which attempt, on which recipient.
+    pub(crate) bounces: Vec<(u64, Attempt, String)>,
     pub(crate) outages: Vec<Outage>,
     /// Clients that have got rid of their message.
     pub(crate) clients_done: usize,

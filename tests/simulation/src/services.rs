@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::{Ledger, now_ms};
-use crate::mail::{ADDED_FIELD, ADDED_HEAD, ADDED_TAIL, attempt_in};
+use crate::mail::{ADDED_FIELD, ADDED_HEAD, ADDED_TAIL, attempt_in, subject_in};
 use crate::net::{Card, Pace};
 use crate::plan::HEALED_MS;
 
@@ -95,7 +95,8 @@ impl Service for Judge {
         let content = message.read_all(CONTENT_MAX).await?;
         self.0.pause().await;
         let first_try = attempt_in(&content).is_some_and(|(_, attempt)| attempt == 1);
-        let says = |word: &str| content.starts_with(format!("Subject: {word}").as_bytes());
+        let subject = subject_in(&content).unwrap_or_default();
+        let says = |word: &str| subject.starts_with(word);
         Ok(if says("Bad") {
             Answer::reject(550, "5.7.1", "bad")
         } else if says("Suspect") {
@@ -123,12 +124,8 @@ impl Service for Adapter {
             }
         }
         self.0.pause().await;
-        let line = String::from_utf8_lossy(&seen)
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        let manner = line.rsplit(' ').next().unwrap_or_default();
+        let subject = subject_in(&seen).unwrap_or_default();
+        let manner = subject.rsplit(' ').next().unwrap_or_default();
         let header = seen
             .windows(4)
             .position(|four| four == b"\r\n\r\n")
