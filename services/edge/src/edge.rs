@@ -88,6 +88,9 @@ pub struct Load {
     pub deliveries: usize,
 }
 
+/// Changes the settings of the relay before it starts.
+pub type ChangeRelay = Box<dyn FnOnce(&mut RelayConfig) + Send>;
+
 /// Hooks of the program that embeds an edge.
 #[derive(Default)]
 pub struct Hooks {
@@ -100,7 +103,7 @@ pub struct Hooks {
     /// How the spool uses its disk.
     pub spool: SpoolConfig,
     /// The last word on settings of the relay that the configuration has no keys for.
-    pub relay: Option<Box<dyn FnOnce(&mut RelayConfig) + Send>>,
+    pub relay: Option<ChangeRelay>,
 }
 
 /// Starts an edge: spool recovered, listeners bound, mail flowing.

@@ -17,7 +17,7 @@ use crate::edge::Site;
 use crate::hop::{self, Hop};
 use crate::ledger::{Ledger, Outage, What};
 use crate::net::Pace;
-use crate::plan::{Fault, HEALED_MS, HOSTS, KnownBug, Plan};
+use crate::plan::{FAULTS_END_MS, Fault, HEALED_MS, HOSTS, KnownBug, Plan};
 use crate::services::{self, Outside};
 
 /// Messages between hosts are handed on at this pace; everything within a host is exact to the millisecond.
@@ -179,7 +179,7 @@ impl<'a> World<'a> {
             self.spring_ambush(now);
             self.restart_edge(now);
             self.do_what_is_due(now);
-            if now >= HEALED_MS && self.todo.is_empty() && !is_healed {
+            if now >= FAULTS_END_MS && self.todo.is_empty() && !is_healed {
                 self.site.medium.fail_syncs(0);
                 self.ambush = None;
                 self.site.medium.never_die();
