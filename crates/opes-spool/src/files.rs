@@ -14,7 +14,8 @@ use crate::disk::{Disk, run_blocking, write_all_at};
 pub struct Files(Arc<dyn Disk>);
 
 impl Files {
-    pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
+    /// On `disk`.
+    pub fn on(disk: Arc<dyn Disk>) -> Self {
         Self(disk)
     }
 

@@ -285,7 +285,7 @@ impl Spool {
 
     /// For other files of the program that must survive what the spool survives.
     pub fn files(&self) -> Files {
-        Files::new(Arc::clone(&self.shared.disk))
+        Files::on(Arc::clone(&self.shared.disk))
     }
 
     /// Counters for metrics.

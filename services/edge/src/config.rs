@@ -2,6 +2,8 @@
 //!
 //! Unknown keys are refused. Durations are `30s`, `5m`; sizes `64Ki`, `30Mi` or plain octets.
 
+mod quarantine;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +12,8 @@ use ipnet::IpNet;
 use opes_smtp::limits::{ERRORS_MAX_DEFAULT, IDLE_COMMANDS_MAX_DEFAULT};
 use opes_trace::AgentUri;
 use serde::{Deserialize, Deserializer, de::Error as _};
+
+pub use quarantine::{ApiConfig, PostgresConfig, QuarantineConfig, S3Config};
 
 /// Everything an edge is started with.
 #[derive(Debug, Clone, Deserialize)]
@@ -62,6 +66,9 @@ pub struct EdgeConfig {
     /// Sessions open at once; one more is answered 421.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: usize,
+    /// Held messages.
+    #[serde(default)]
+    pub quarantine: QuarantineConfig,
     /// From the last octet of a message to our reply: what callouts get at most, all together. A message that is not stored by then is
     /// not accepted. Clients wait ten minutes (RFC 5321 §4.5.3.2.6), and those that give up send again what we have.
     #[serde(default = "default_decision", deserialize_with = "duration")]
@@ -332,6 +339,7 @@ impl EdgeConfig {
             memory_per_message: default_memory_per_message(),
             admin: None,
             sessions_max: default_sessions_max(),
+            quarantine: QuarantineConfig::default(),
             decision_timeout: default_decision(),
             drain_timeout: default_drain(),
         }
@@ -441,7 +449,7 @@ impl EdgeConfig {
                 ));
             }
         }
-        Ok(())
+        self.quarantine.check(path)
     }
 }
 
@@ -528,7 +536,7 @@ pub fn parse_octets(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is not a size; write 1000000, 64Ki, 30Mi or 1Gi"))
 }
 
-/// Duration of `500ms`, `30s`, `5m`, `2h`.
+/// Duration of `500ms`, `30s`, `5m`, `2h`, `30d`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let split = text
@@ -541,13 +549,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "s" => Some(1_000),
         "m" => Some(60_000),
         "h" => Some(3_600_000),
+        "d" => Some(24 * 3_600_000),
         _ => None,
     };
     number
         .zip(milliseconds)
         .and_then(|(n, unit)| n.checked_mul(unit))
         .map(Duration::from_millis)
-        .ok_or_else(|| format!("`{text}` is not a duration; write 500ms, 30s, 5m or 2h"))
+        .ok_or_else(|| format!("`{text}` is not a duration; write 500ms, 30s, 5m, 2h or 30d"))
 }
 
 fn octets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {

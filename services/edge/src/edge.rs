@@ -1,7 +1,6 @@
 //! One edge: what its sessions share, its listeners, start and drain.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,6 +27,7 @@ use crate::incidents::{Incident, Incidents};
 use crate::metrics::{ByBounce, Metrics};
 use crate::notify::facts::MessageFacts;
 use crate::notify::{self, About, Notifier, Wanted};
+use crate::quarantine::{self, Handover, Quarantine, Releases};
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
 use crate::splits::Splits;
@@ -45,7 +45,7 @@ pub(crate) struct Edge {
     pub(crate) content_limits: Arc<Limits>,
     pub(crate) spool: Spool,
     pub(crate) relay: Relay,
-    pub(crate) quarantine: PathBuf,
+    pub(crate) quarantine: Arc<Handover>,
     /// Set when no new work is to be taken.
     pub(crate) draining: CancellationToken,
     pub(crate) session_permits: Arc<Semaphore>,
@@ -73,6 +73,7 @@ pub(crate) struct Listener {
 pub struct EdgeHandle {
     edge: Arc<Edge>,
     addresses: Vec<(String, SocketAddr)>,
+    releases: Option<Releases>,
 }
 
 /// What an edge holds at one moment.
@@ -98,6 +99,8 @@ pub struct Hooks {
     pub reporter: Option<Reporter>,
     /// Called for each delivery attempt's result.
     pub deliveries: Option<OnEvent>,
+    /// The store of held messages. None: they stay in `quarantine` in the spool folder.
+    pub quarantine: Option<Arc<dyn Quarantine>>,
     /// Network, clock and randomness to work with; the system's by default.
     pub host: Host,
     /// How the spool uses its disk.
@@ -125,6 +128,15 @@ pub async fn start(
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
     }
+    let handover = Handover::open(
+        config.spool.join("quarantine"),
+        spool.files(),
+        metrics.quarantine.clone(),
+    )?;
+    // Released messages wait until the store has confirmed them.
+    let (withheld, recovered): (Vec<_>, Vec<_>) = recovered
+        .into_iter()
+        .partition(|queued| hooks.quarantine.is_some() && !queued.envelope.release.is_empty());
     let mut relay = relay_config(&config, hooks.deliveries, &hooks.host, &metrics)?;
     if let Some(change) = hooks.relay {
         change(&mut relay);
@@ -140,7 +152,7 @@ pub async fn start(
         content_limits: Arc::new(content_limits(&config)?),
         spool,
         relay,
-        quarantine: config.spool.join("quarantine"),
+        quarantine: Arc::new(handover),
         draining: CancellationToken::new(),
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
@@ -153,18 +165,31 @@ pub async fn start(
         host: hooks.host,
         config,
     });
+    let releases = match hooks.quarantine {
+        Some(store) => Some(quarantine::start(&edge, store, withheld)?),
+        None => None,
+    };
     let mut addresses = Vec::new();
     for (socket, shared) in bound {
         addresses.push((shared.config.name.clone(), socket.local_addr()?));
         tokio::spawn(listener::accept(Arc::clone(&edge), shared, socket));
     }
-    Ok(EdgeHandle { edge, addresses })
+    Ok(EdgeHandle {
+        edge,
+        addresses,
+        releases,
+    })
 }
 
 impl EdgeHandle {
     /// Listener names with the addresses they are bound to.
     pub fn addresses(&self) -> &[(String, SocketAddr)] {
         &self.addresses
+    }
+
+    /// What releases held messages, if there is a store of them.
+    pub fn releases(&self) -> Option<&Releases> {
+        self.releases.as_ref()
     }
 
     /// Puts another revision in force for transactions that begin from now on.

@@ -36,4 +36,5 @@ pub use header::HeaderFields;
 pub use metrics::Metrics;
 pub use opes_callout_client::{ClientTls, MutualFiles};
 pub use opes_host::Host;
+pub use quarantine::{Fate, Held, Outcome, Quarantine, ReadContent, Release, Releases};
 pub use routing::{Endpoints, Routing, RoutingError};

@@ -1,83 +1,144 @@
-//! Held messages as pairs of files: `ID.eml` (octets as they would have been delivered) and `ID.json` (envelope and reason).
+//! Held messages on their way to the quarantine store, and released ones on their way back.
 //!
-//! The pair is durable before the client is answered: both files are written aside, synced, renamed, and the folder is synced. The
-//! `.json` comes last, so a message without it was never acknowledged.
+//! A message that is held becomes a pair of files here, `ID.eml` (octets as they would have been delivered) and `ID.json` (envelope and
+//! reason), durable before the client is answered. [`handover`] gives the pair to the store and removes it afterwards, so mail
+//! is taken at disk speed, and whatever happens to the store loses nothing. [`release`] is the way back. The edge links no
+//! database: the program that embeds it gives it a [`Quarantine`]; without one the pairs stay where they are.
+
+mod edge_id;
+pub(crate) mod handover;
+pub(crate) mod metrics;
+mod pair;
+pub(crate) mod release;
 
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use opes_content::View;
-use opes_spool::{Envelope, Files, Spool};
-use serde::Serialize;
+use opes_spool::{Envelope, Queued};
+use serde::{Deserialize, Serialize};
 
+pub(crate) use handover::{Handover, Taken};
+pub use release::{Outcome, Releases};
+
+use crate::edge::Edge;
 use crate::engine::Hold;
+use release::Parts;
 
-#[derive(Serialize)]
-struct Held<'a> {
-    reason: &'a str,
-    queue: &'a str,
-    envelope: &'a Envelope,
+/// A message that is held, without its octets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// The name of the files; unique in this edge.
+    #[serde(default)]
+    pub id: String,
+    /// For people.
+    pub reason: String,
+    /// Queue that the service named, such as `spam`; may be empty.
+    pub queue: String,
+    /// `namespace/name`; empty if unknown.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rule: String,
+    /// `namespace/name`; empty for a rule's own action.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service: String,
+    /// Milliseconds since 1970.
+    #[serde(default)]
+    pub held_at_ms: u64,
+    /// As it would have been spooled.
+    pub envelope: Envelope,
 }
 
-/// Writes the pair.
+/// Gives octets of a held message from an offset on; no octets at its end.
+pub type ReadContent = Box<dyn Fn(u64) -> BoxFuture<'static, Result<Bytes>> + Send + Sync>;
+
+/// A release that the store has begun for this edge.
+pub struct Release {
+    /// Goes into the spool with the message, so that a restart can tell what was done.
+    pub id: String,
+    /// The original envelope with the released recipients.
+    pub envelope: Envelope,
+    /// The octets.
+    pub content: ReadContent,
+}
+
+/// What becomes of a released message that is durable in the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Deliver it.
+    Deliver,
+    /// Forget it: the release was cancelled.
+    Withdraw,
+}
+
+/// The store of held messages, as an edge sees it. Every operation may be repeated.
+pub trait Quarantine: Send + Sync {
+    /// Takes a message over, durably; its octets are in the file `content`.
+    fn hold<'a>(
+        &'a self,
+        edge: &'a str,
+        held: &'a Held,
+        content: &'a Path,
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// Releases that were begun for this edge and not decided.
+    fn unfinished<'a>(&'a self, edge: &'a str) -> BoxFuture<'a, Result<Vec<Release>>>;
+
+    /// Decides on a release whose message is durable in the spool of the edge.
+    fn finish<'a>(&'a self, release: &'a str) -> BoxFuture<'a, Result<Fate>>;
+}
+
+/// Makes a held message durable. After an error nothing is left of it. The store gets it when the [`Taken`] is dropped.
 pub(crate) async fn hold(
-    spool: &Spool,
-    folder: &Path,
+    handover: &Arc<Handover>,
     id: &str,
     envelope: &Envelope,
     view: &View,
     advice: &Hold,
-) -> Result<()> {
-    let files = spool.files();
-    files
-        .make_dir(folder)
-        .await
-        .with_context(|| format!("cannot make {}", folder.display()))?;
+) -> Result<Taken> {
     let held = Held {
-        reason: &advice.reason,
-        queue: &advice.queue,
-        envelope,
+        id: id.into(),
+        reason: advice.reason.clone(),
+        queue: advice.queue.clone(),
+        rule: advice.rule.clone(),
+        service: advice.service.clone(),
+        held_at_ms: envelope.received_at_ms,
+        envelope: envelope.clone(),
     };
-    let json = serde_json::to_vec_pretty(&held)?;
-
-    let place = |extension: &str| {
-        let name = format!("{id}.{extension}");
-        (folder.join(format!(".{name}")), folder.join(name))
-    };
-    let (aside, name) = place("eml");
-    let published = files.publish(view, &aside, &name);
-    published
-        .await
-        .with_context(|| format!("cannot write {}", name.display()))?;
-    let (aside, name) = place("json");
-    let published = files.publish_octets(json, &aside, &name);
-    published
-        .await
-        .with_context(|| format!("cannot write {}", name.display()))?;
-
-    sync(&files, folder).await?;
-    // The first message made the folder, which must not vanish either.
-    match folder.parent() {
-        Some(parent) => sync(&files, parent).await,
-        None => Ok(()),
-    }
+    handover.take(&held, view).await
 }
 
-/// Takes a message back whose client was not told 250 after all.
-pub(crate) async fn withdraw(spool: &Spool, folder: &Path, id: &str) -> Result<()> {
-    let files = spool.files();
-    // The other way round than it came: without its `.json` it was never acknowledged.
-    let names = ["json", "eml"].map(|extension| folder.join(format!("{id}.{extension}")));
-    files
-        .remove(names.into())
-        .await
-        .with_context(|| format!("cannot remove {id} from {}", folder.display()))?;
-    sync(&files, folder).await
-}
-
-async fn sync(files: &Files, folder: &Path) -> Result<()> {
-    files
-        .sync_dir(folder)
-        .await
-        .with_context(|| format!("cannot sync {}", folder.display()))
+/// Hand-over and releases, until the edge drains. `withheld`: the released messages that the spool had.
+pub(crate) fn start(
+    edge: &Arc<Edge>,
+    store: Arc<dyn Quarantine>,
+    withheld: Vec<Queued>,
+) -> Result<Releases> {
+    let id = edge_id::edge_id(&edge.config.spool)?;
+    let relay = Arc::downgrade(edge);
+    let parts = Parts {
+        edge: id.clone(),
+        store: Arc::clone(&store),
+        spool: edge.spool.clone(),
+        budget: edge.budget.clone(),
+        limits: Arc::clone(&edge.content_limits),
+        clock: edge.host.clock.clone(),
+        // An edge that is gone leaves the message in its spool.
+        deliver: Box::new(move |queued| {
+            if let Some(edge) = relay.upgrade() {
+                edge.relay.enqueue(queued);
+            }
+        }),
+        metrics: edge.metrics.quarantine.clone(),
+    };
+    let releases = Releases::new(parts, withheld);
+    let handover = Arc::clone(&edge.quarantine).run(id, store);
+    let retries = releases.clone().run();
+    let draining = edge.draining.clone();
+    tokio::spawn(draining.clone().run_until_cancelled_owned(handover));
+    tokio::spawn(draining.run_until_cancelled_owned(retries));
+    Ok(releases)
 }

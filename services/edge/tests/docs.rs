@@ -29,9 +29,13 @@ fn first_cells(page: &str) -> BTreeSet<&str> {
 
 /// `pub name:` of the structs that are read from YAML, as YAML has them.
 fn keys() -> BTreeSet<String> {
-    let source = include_str!("../src/config.rs");
-    let fields = source
-        .lines()
+    let sources = [
+        include_str!("../src/config.rs"),
+        include_str!("../src/config/quarantine.rs"),
+    ];
+    let fields = sources
+        .iter()
+        .flat_map(|source| source.lines())
         .filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "));
     let is_name = |name: &str| {
         name.bytes()
@@ -133,6 +137,10 @@ fn the_defaults_are_those_of_the_page() {
         (
             "connectionsMax",
             defaults.delivery.connections_max.to_string(),
+        ),
+        (
+            "keep",
+            format!("`{}d`", defaults.quarantine.keep.as_secs() / 86_400),
         ),
         ("sizeMax", format!("`{}Mi`", listener.size_max >> 20)),
         ("recipientsMax", listener.recipients_max.to_string()),

@@ -7,6 +7,7 @@ mod dev;
 mod edge;
 mod line;
 mod live;
+mod quarantine;
 mod rules;
 mod rulesets;
 mod runtime;
@@ -46,6 +47,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::User(UserCommand::Hash { name }) => user::hash(&name),
         Command::Dev(args) => runtime::start()?.block_on(dev::run(args)),
         Command::Edge { config } => runtime::start()?.block_on(edge::run(&config)),
+        Command::Quarantine(args) => runtime::start()?.block_on(quarantine::run(args)),
         Command::Service(args) => runtime::start()?.block_on(builtin::run(args)),
     }
 }

@@ -40,6 +40,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes-callout-server", Layer::Shell),
     ("opes-telemetry", Layer::Shell),
     ("opes-reload", Layer::Shell),
+    ("opes-quarantine", Layer::Shell),
     ("opes-tls", Layer::Shell),
     ("opes-host", Layer::Shell),
     ("opes-edge", Layer::Service),

@@ -64,6 +64,15 @@ impl Service for Probe {
                 Answer::accept().splice(content.len() as u64 - 2, 0, "!")
             }
             Some("header") => Answer::accept().add_header("X-Probe", "seen"),
+            Some("splice-outside") => {
+                Answer::accept()
+                    .add_header("X-Probe", "seen")
+                    .splice(1 << 20, 1, "!")
+            }
+            Some("splice-overlap") => Answer::accept()
+                .add_header("X-Probe", "seen")
+                .splice(0, 5, "a")
+                .splice(4, 5, "b"),
             Some("sleep") => {
                 tokio::time::sleep(PATIENCE).await;
                 Answer::accept()
