@@ -199,13 +199,13 @@ impl Check<'_> {
             let to = &delivery.recipient;
             match mail.form(attempt.1, &delivery.octets) {
                 Form::Broken => {
-                    self.wrong(format!("{attempt:?} {to}: neither original nor adapted"))
+                    self.wrong(format!("{attempt:?} {to}: neither original nor adapted"));
                 }
                 Form::Original if self.plan.adapter_fails != OnFailure::Accept => {
                     self.wrong(format!("{attempt:?} {to}: not adapted"));
                 }
                 _ if !judged => {
-                    self.wrong(format!("{attempt:?} {to}: delivered against the verdict"))
+                    self.wrong(format!("{attempt:?} {to}: delivered against the verdict"));
                 }
                 _ => {}
             }

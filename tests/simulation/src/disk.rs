@@ -170,9 +170,8 @@ impl Medium {
         // What is not there any more needs no care.
         let _ = match name {
             Name::Created(path) if forgotten => std::fs::remove_file(path),
-            Name::Created(_) => Ok(()),
             Name::Renamed { from, to } if forgotten => std::fs::rename(to, from),
-            Name::Renamed { .. } => Ok(()),
+            Name::Created(_) | Name::Renamed { .. } => Ok(()),
             Name::Removed { path, kept } if forgotten => std::fs::rename(kept, path),
             Name::Removed { kept, .. } => std::fs::remove_file(kept),
         };

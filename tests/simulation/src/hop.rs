@@ -62,7 +62,7 @@ async fn serve(hop: Hop, mut stream: BufReader<Wire>) -> io::Result<()> {
                     &mut stream,
                     "250-hop.example.org\r\n250-PIPELINING\r\n250 8BITMIME",
                 )
-                .await?
+                .await?;
             }
             "MAIL" => {
                 transaction = Transaction {
