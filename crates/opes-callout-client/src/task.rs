@@ -121,7 +121,10 @@ impl Task {
                 }
             }
             let room = self.outgoing.octets() < OUTGOING_OCTETS_MAX;
+            // In order, so that a simulation can be repeated. Nobody starves: each round serves callers and transport above.
             tokio::select! {
+                biased;
+                _ = ticks.tick() => self.tick(),
                 frame = inbound.message(), if !self.core.has_ended() => self.on_inbound(frame),
                 ask = asks.recv(), if room && !deserted => if let Some(ask) = ask {
                     self.on_ask(ask);
@@ -134,7 +137,6 @@ impl Task {
                     let Ok(permit) = permit else { return self.stream_lost("the stream was closed") };
                     permit.send(self.outgoing.next_frame());
                 }
-                _ = ticks.tick() => self.tick(),
             }
         }
     }

@@ -88,6 +88,9 @@ pub struct Load {
     pub deliveries: usize,
 }
 
+/// Changes the settings of the relay before it starts.
+pub type ChangeRelay = Box<dyn FnOnce(&mut RelayConfig) + Send>;
+
 /// Hooks of the program that embeds an edge.
 #[derive(Default)]
 pub struct Hooks {
@@ -102,7 +105,7 @@ pub struct Hooks {
     /// How the spool uses its disk.
     pub spool: SpoolConfig,
     /// The last word on settings of the relay that the configuration has no keys for.
-    pub relay: Option<Box<dyn FnOnce(&mut RelayConfig) + Send>>,
+    pub relay: Option<ChangeRelay>,
 }
 
 /// Starts an edge: spool recovered, listeners bound, mail flowing.
@@ -125,7 +128,11 @@ pub async fn start(
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
     }
-    let handover = Handover::open(config.spool.join("quarantine"), metrics.quarantine.clone())?;
+    let handover = Handover::open(
+        config.spool.join("quarantine"),
+        spool.files(),
+        metrics.quarantine.clone(),
+    )?;
     // Released messages wait until the store has confirmed them.
     let (withheld, recovered): (Vec<_>, Vec<_>) = recovered
         .into_iter()

@@ -31,7 +31,7 @@ mod tls;
 mod trace;
 
 pub use auth::hash as password_hash;
-pub use edge::{EdgeHandle, Hooks, Load, start};
+pub use edge::{ChangeRelay, EdgeHandle, Hooks, Load, start};
 pub use header::HeaderFields;
 pub use metrics::Metrics;
 pub use opes_callout_client::{ClientTls, MutualFiles};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use opes_content::View;
+use opes_spool::Files;
 use tokio::sync::Notify;
 
 use super::metrics::QuarantineMetrics;
@@ -31,6 +32,7 @@ const RETRY_MAX: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(crate) struct Handover {
     folder: PathBuf,
+    files: Files,
     metrics: QuarantineMetrics,
     more: Notify,
     /// Taken, and their clients not answered yet.
@@ -57,7 +59,7 @@ enum Round {
 
 impl Handover {
     /// Removes halves that a crash left. Call it before anything is held.
-    pub(crate) fn open(folder: PathBuf, metrics: QuarantineMetrics) -> Result<Self> {
+    pub(crate) fn open(folder: PathBuf, files: Files, metrics: QuarantineMetrics) -> Result<Self> {
         let waiting = scan(&folder, usize::MAX, true)
             .with_context(|| format!("cannot read {}", folder.display()))?
             .len();
@@ -66,6 +68,7 @@ impl Handover {
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
         Ok(Self {
             folder,
+            files,
             metrics,
             more: Notify::new(),
             undecided: Mutex::default(),
@@ -86,8 +89,8 @@ impl Handover {
             handover: Arc::clone(self),
         };
         let pair = Pair::of(&self.folder, &held.id);
-        if let Err(error) = pair.write(&self.folder, held, view).await {
-            pair.clear(&self.folder, &held.id).await;
+        if let Err(error) = pair.write(&self.files, &self.folder, held, view).await {
+            pair.clear(&self.files, &self.folder, &held.id).await;
             return Err(error);
         }
         self.metrics.waiting.inc();
@@ -103,14 +106,15 @@ impl Handover {
 
     /// The first message makes the folder, which must not vanish either.
     async fn make_folder(&self) -> Result<()> {
-        if tokio::fs::try_exists(&self.folder).await.unwrap_or(false) {
+        if self.folder.is_dir() {
             return Ok(());
         }
-        tokio::fs::create_dir_all(&self.folder)
+        self.files
+            .make_dir(&self.folder)
             .await
             .with_context(|| format!("cannot make {}", self.folder.display()))?;
         match self.folder.parent() {
-            Some(parent) => sync(parent).await,
+            Some(parent) => sync(&self.files, parent).await,
             None => Ok(()),
         }
     }
@@ -214,7 +218,7 @@ impl Handover {
             held.held_at_ms = held.envelope.received_at_ms;
         }
         store.hold(edge, &held, &pair.content).await?;
-        pair.remove().await?;
+        pair.remove(&self.files).await?;
         self.metrics.waiting.dec();
         Ok(())
     }
@@ -223,13 +227,13 @@ impl Handover {
 impl Taken {
     /// Takes the message back: its client is not told 250 after all.
     pub(crate) async fn withdraw(self) -> Result<()> {
-        let folder = &self.handover.folder;
+        let Handover { folder, files, .. } = &*self.handover;
         Pair::of(folder, &self.id)
-            .remove()
+            .remove(files)
             .await
             .with_context(|| format!("cannot remove {} from {}", self.id, folder.display()))?;
         self.handover.metrics.waiting.dec();
-        sync(folder).await
+        sync(files, folder).await
     }
 }
 

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use opes_content::View;
-use tokio::fs::File;
-use tokio::io::AsyncWriteExt as _;
+use opes_spool::Files;
 
 use super::Held;
 
@@ -33,22 +32,25 @@ impl Pair {
     }
 
     /// Both files written aside, synced, renamed, and the folder synced.
-    pub(super) async fn write(&self, folder: &Path, held: &Held, view: &View) -> Result<()> {
+    pub(super) async fn write(
+        &self,
+        files: &Files,
+        folder: &Path,
+        held: &Held,
+        view: &View,
+    ) -> Result<()> {
         let json = serde_json::to_vec_pretty(held)?;
-        let aside = aside(folder, &held.id, CONTENT);
-        let mut file = create(&aside).await?;
-        view.write_to(&mut file)
+        let content = aside(folder, &held.id, CONTENT);
+        files
+            .publish(view, &content, &self.content)
             .await
-            .with_context(|| format!("cannot write {}", aside.display()))?;
-        publish(file, &aside, &self.content).await?;
-
-        let aside = self::aside(folder, &held.id, ENVELOPE);
-        let mut file = create(&aside).await?;
-        file.write_all(&json)
+            .with_context(|| format!("cannot write {}", self.content.display()))?;
+        let envelope = aside(folder, &held.id, ENVELOPE);
+        files
+            .publish_octets(json, &envelope, &self.envelope)
             .await
-            .with_context(|| format!("cannot write {}", aside.display()))?;
-        publish(file, &aside, &self.envelope).await?;
-        sync(folder).await
+            .with_context(|| format!("cannot write {}", self.envelope.display()))?;
+        sync(files, folder).await
     }
 
     pub(super) async fn read(&self) -> Result<Held> {
@@ -63,19 +65,19 @@ impl Pair {
         tokio::fs::try_exists(&self.envelope).await.unwrap_or(true)
     }
 
-    pub(super) async fn remove(&self) -> io::Result<()> {
-        for path in [&self.envelope, &self.content] {
-            remove_if_there(path).await?;
-        }
-        Ok(())
+    pub(super) async fn remove(&self, files: &Files) -> io::Result<()> {
+        files
+            .remove(vec![self.envelope.clone(), self.content.clone()])
+            .await
     }
 
     /// Whatever a failed [`Pair::write`] left.
-    pub(super) async fn clear(&self, folder: &Path, id: &str) {
+    pub(super) async fn clear(&self, files: &Files, folder: &Path, id: &str) {
         let asides = [CONTENT, ENVELOPE].map(|extension| aside(folder, id, extension));
-        for path in [&self.envelope, &self.content].into_iter().chain(&asides) {
+        let ours = [self.envelope.clone(), self.content.clone()];
+        for path in ours.into_iter().chain(asides) {
             // A file that cannot be removed is found at the next start.
-            let _ = remove_if_there(path).await;
+            let _ = files.remove(vec![path]).await;
         }
     }
 
@@ -120,36 +122,13 @@ fn is_half(content: &Path) -> bool {
         .all(|extension| !content.with_extension(extension).exists())
 }
 
-pub(super) async fn sync(folder: &Path) -> Result<()> {
-    let synced = async { File::open(folder).await?.sync_all().await };
-    synced
+pub(super) async fn sync(files: &Files, folder: &Path) -> Result<()> {
+    files
+        .sync_dir(folder)
         .await
         .with_context(|| format!("cannot sync {}", folder.display()))
 }
 
 fn aside(folder: &Path, id: &str, extension: &str) -> PathBuf {
     folder.join(format!(".{id}.{extension}"))
-}
-
-async fn create(path: &Path) -> Result<File> {
-    File::create(path)
-        .await
-        .with_context(|| format!("cannot write {}", path.display()))
-}
-
-async fn publish(mut file: File, aside: &Path, name: &Path) -> Result<()> {
-    file.flush().await?;
-    file.sync_all()
-        .await
-        .with_context(|| format!("cannot sync {}", aside.display()))?;
-    tokio::fs::rename(aside, name)
-        .await
-        .with_context(|| format!("cannot rename to {}", name.display()))
-}
-
-async fn remove_if_there(path: &Path) -> io::Result<()> {
-    match tokio::fs::remove_file(path).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }

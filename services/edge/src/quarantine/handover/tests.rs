@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use anyhow::bail;
 use futures_util::future::BoxFuture;
 use opes_content::{Budget, Limits};
-use opes_spool::Envelope;
+use opes_spool::{Envelope, SystemDisk};
 
 use super::*;
 use crate::quarantine::{Fate, Release};
@@ -107,7 +107,14 @@ impl Bench {
 }
 
 fn open(dir: &Path) -> Arc<Handover> {
-    Arc::new(Handover::open(dir.join("quarantine"), QuarantineMetrics::default()).unwrap())
+    Arc::new(
+        Handover::open(
+            dir.join("quarantine"),
+            Files::on(Arc::new(SystemDisk)),
+            QuarantineMetrics::default(),
+        )
+        .unwrap(),
+    )
 }
 
 #[tokio::test]
