@@ -368,6 +368,23 @@ impl EdgeConfig {
         Ok(config)
     }
 
+    /// The key of an address of people that is none.
+    fn broken_address(&self) -> Option<&'static str> {
+        let addresses = [
+            ("bounces.postmaster", &self.bounces.postmaster),
+            (
+                "notifications.administrator",
+                &self.notifications.administrator,
+            ),
+        ];
+        let broken =
+            |address: &Option<String>| address.as_deref().is_some_and(|text| !is_mailbox(text));
+        addresses
+            .into_iter()
+            .find(|(_, address)| broken(address))
+            .map(|(key, _)| key)
+    }
+
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let value = |field: &str, message: &str, remedy| ConfigError::Value {
             path: path.into(),
@@ -392,20 +409,12 @@ impl EdgeConfig {
                 "write `delivery: { nextHop: \"HOST:PORT\" }` or `delivery: { maildir: DIR }`",
             ));
         }
-        for (field, address) in [
-            ("bounces.postmaster", &self.bounces.postmaster),
-            (
-                "notifications.administrator",
-                &self.notifications.administrator,
-            ),
-        ] {
-            if address.as_deref().is_some_and(|text| !is_mailbox(text)) {
-                return Err(value(
-                    field,
-                    "is not an address",
-                    "write LOCAL-PART@DOMAIN, for example postmaster@example.com",
-                ));
-            }
+        if let Some(field) = self.broken_address() {
+            return Err(value(
+                field,
+                "is not an address",
+                "write LOCAL-PART@DOMAIN, for example postmaster@example.com",
+            ));
         }
         for (index, listener) in self.listeners.iter().enumerate() {
             if self
