@@ -215,7 +215,6 @@ impl Metrics {
         }
     }
 
-    #[expect(clippy::too_many_lines, reason = "a list, one entry a metric")]
     fn declare(&self, registry: &mut Registry) {
         self.trace.declare(registry);
         registry.register(
