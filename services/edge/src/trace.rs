@@ -112,8 +112,7 @@ impl Tracer {
         if self.bypass.is_none() || !self.may_bypass_in(dialog) {
             return None;
         }
-        Self::asked(agents, true, dialog.mail_parameters(), None)
-            .granted
+        Self::asked(agents, true, dialog.mail_parameters(), None).granted
     }
 
     /// The same with what the header section of `view`, which is complete, asks for.
