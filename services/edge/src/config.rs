@@ -368,6 +368,23 @@ impl EdgeConfig {
         Ok(config)
     }
 
+    /// The key of an address of people that is none.
+    fn broken_address(&self) -> Option<&'static str> {
+        let addresses = [
+            ("bounces.postmaster", &self.bounces.postmaster),
+            (
+                "notifications.administrator",
+                &self.notifications.administrator,
+            ),
+        ];
+        let broken =
+            |address: &Option<String>| address.as_deref().is_some_and(|text| !is_mailbox(text));
+        addresses
+            .into_iter()
+            .find(|(_, address)| broken(address))
+            .map(|(key, _)| key)
+    }
+
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let value = |field: &str, message: &str, remedy| ConfigError::Value {
             path: path.into(),
@@ -392,20 +409,12 @@ impl EdgeConfig {
                 "write `delivery: { nextHop: \"HOST:PORT\" }` or `delivery: { maildir: DIR }`",
             ));
         }
-        for (field, address) in [
-            ("bounces.postmaster", &self.bounces.postmaster),
-            (
-                "notifications.administrator",
-                &self.notifications.administrator,
-            ),
-        ] {
-            if address.as_deref().is_some_and(|text| !is_mailbox(text)) {
-                return Err(value(
-                    field,
-                    "is not an address",
-                    "write LOCAL-PART@DOMAIN, for example postmaster@example.com",
-                ));
-            }
+        if let Some(field) = self.broken_address() {
+            return Err(value(
+                field,
+                "is not an address",
+                "write LOCAL-PART@DOMAIN, for example postmaster@example.com",
+            ));
         }
         for (index, listener) in self.listeners.iter().enumerate() {
             if self
@@ -427,27 +436,9 @@ impl EdgeConfig {
                     "set `delivery.nextHop`, or leave this listener at `delivery: spool`",
                 ));
             }
-            if listener.require_tls && listener.tls.is_none() {
-                return Err(value(
-                    &format!("listeners[{index}].requireTls"),
-                    "nobody could ever send mail: the listener has no certificate",
-                    "set `tls: { certificate: FILE, key: FILE }`, or leave `requireTls` out",
-                ));
-            }
-            if listener.errors_max == 0 || listener.idle_commands_max == 0 {
-                return Err(value(
-                    &format!("listeners[{index}]"),
-                    "`errorsMax` and `idleCommandsMax` must be at least 1",
-                    "leave them out for the defaults, 20 and 100",
-                ));
-            }
-            if listener.protocol == ListenerProtocol::Submission && listener.users.is_none() {
-                return Err(value(
-                    &format!("listeners[{index}].users"),
-                    "a submission listener needs a user file",
-                    "set `users: FILE` with lines `name:argon2-hash` (`opes user hash` makes one)",
-                ));
-            }
+            listener.check().map_err(|(key, message, remedy)| {
+                value(&format!("listeners[{index}].{key}"), message, remedy)
+            })?;
         }
         self.quarantine.check(path)
     }
@@ -519,6 +510,38 @@ pub enum MixedVerdicts {
 
 fn is_mailbox(text: &str) -> bool {
     text.is_ascii() && opes_smtp::grammar::Mailbox::parse(text).is_some()
+}
+
+// === impl ListenerConfig ===
+
+impl ListenerConfig {
+    /// What does not fit its other keys: key, message, remedy.
+    fn check(&self) -> Result<(), (&'static str, &'static str, &'static str)> {
+        if self.require_tls && self.tls.is_none() {
+            return Err((
+                "requireTls",
+                "nobody could ever send mail: the listener has no certificate",
+                "set `tls: { certificate: FILE, key: FILE }`, or leave `requireTls` out",
+            ));
+        }
+        for (key, limit) in [
+            ("errorsMax", self.errors_max),
+            ("idleCommandsMax", self.idle_commands_max),
+        ] {
+            if limit == 0 {
+                let remedy = "leave it out for the default, or write a number from 1 on";
+                return Err((key, "every session would end at once", remedy));
+            }
+        }
+        if self.protocol == ListenerProtocol::Submission && self.users.is_none() {
+            return Err((
+                "users",
+                "a submission listener needs a user file",
+                "set `users: FILE` with lines `name:argon2-hash` (`opes user hash` makes one)",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Octets of `64Ki`, `30Mi`, `1Gi` or a plain number.

@@ -23,10 +23,9 @@ use crate::auth::Users;
 use crate::config::{Acceptance, BounceSenders, EdgeConfig, ListenerConfig, ListenerProtocol};
 use crate::dialog::Dialog;
 use crate::engine::Advice;
-use crate::incidents::{Incident, Incidents};
+use crate::incidents::Incidents;
 use crate::metrics::{ByBounce, Metrics};
-use crate::notify::facts::MessageFacts;
-use crate::notify::{self, About, Notifier, Wanted};
+use crate::notify::{self, Notifier};
 use crate::quarantine::{self, Handover, Quarantine, Releases};
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
@@ -123,7 +122,8 @@ pub async fn start(
             Arc::new(shared(&config, listener)?),
         ));
     }
-    let incidents = Incidents::start(config.incidents.file.as_deref()).await?;
+    let incidents =
+        Incidents::start(config.incidents.file.as_deref(), hooks.host.clock.clone()).await?;
     let (spool, recovered) = Spool::open(&config.spool, hooks.spool).context("spool")?;
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
@@ -261,39 +261,13 @@ impl Edge {
 
     /// Passes on what services want people to be told. `about`: their message, where there is one.
     pub(crate) async fn advise(
-        &self,
+        self: &Arc<Self>,
         dialog: &Dialog,
         about: Option<&View>,
         refused: bool,
         advice: Vec<Advice>,
     ) {
-        let mut wanted = Vec::new();
-        for advice in advice {
-            if !advice.incident.is_empty() {
-                let incident = Incident {
-                    rule: &advice.rule,
-                    service: &advice.service,
-                    session: &dialog.id,
-                    json: &advice.incident,
-                };
-                self.incidents.record(&incident, &self.metrics);
-            }
-            let of = |notification| Wanted {
-                rule: advice.rule.clone(),
-                service: advice.service.clone(),
-                recipients: advice.recipients.clone(),
-                notification,
-            };
-            wanted.extend(advice.notifications.into_iter().map(of));
-        }
-        if wanted.is_empty() {
-            return;
-        }
-        let facts = match about {
-            Some(view) => MessageFacts::read(view).await,
-            None => MessageFacts::default(),
-        };
-        notify::send(self, dialog, &About { facts, refused }, wanted).await;
+        notify::advise(self, dialog, about, refused, advice).await;
     }
 
     pub(crate) fn report(&self, report: &MessageReport) {

@@ -282,6 +282,11 @@ impl Metrics {
             "Messages that some recipients would have got and others not, by how that was answered",
             self.mixed.clone(),
         );
+        self.declare_people(registry);
+    }
+
+    /// Whom we write to.
+    fn declare_people(&self, registry: &mut Registry) {
         registry.register(
             "opes_bounces",
             "Recipients that failed for good after our 250, by who was told",

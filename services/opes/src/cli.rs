@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Service(ServiceArgs),
     /// Held messages: look at them, release or delete them
     Quarantine(QuarantineArgs),
+    /// Check whether a callout server keeps to OCP/SMTP (docs/ocp-smtp.md, Part E)
+    Conform(ConformArgs),
     /// Check and explain rules
     #[command(subcommand)]
     Rules(RulesCommand),
@@ -113,6 +115,29 @@ pub(crate) struct ServiceArgs {
     /// YAML file with the service's configuration (docs/services/NAME.md); defaults without it
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConformArgs {
+    /// Where the server listens: HOST:PORT or unix:PATH, without TLS
+    #[arg(value_name = "ADDRESS")]
+    pub(crate) address: String,
+
+    /// `parameters` of the rule, for services that need some: a JSON object
+    #[arg(long, value_name = "JSON", default_value = "")]
+    pub(crate) parameters: String,
+
+    /// How long one answer may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) patience: u64,
+
+    /// Show every message of the connections on which something was found
+    #[arg(long)]
+    pub(crate) transcript: bool,
+
+    /// As JSON, transcripts included
+    #[arg(long, conflicts_with = "transcript")]
+    pub(crate) json: bool,
 }
 
 /// The services in this binary.

@@ -2,6 +2,7 @@
 
 mod builtin;
 mod cli;
+mod conform;
 mod demo;
 mod dev;
 mod edge;
@@ -45,6 +46,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Rules(command) => rules::run(command),
         Command::User(UserCommand::Hash { name }) => user::hash(&name),
+        Command::Conform(args) => runtime::start()?.block_on(conform::run(args)),
         Command::Dev(args) => runtime::start()?.block_on(dev::run(args)),
         Command::Edge { config } => runtime::start()?.block_on(edge::run(&config)),
         Command::Quarantine(args) => runtime::start()?.block_on(quarantine::run(args)),

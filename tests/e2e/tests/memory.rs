@@ -98,12 +98,11 @@ async fn a_hundred_times_20_mib_into_a_slow_service() -> Result<()> {
 
 const LARGE: usize = 50;
 const LARGE_OCTETS: usize = 50_000_000;
-/// The budget of 64 MiB, and what is on its way outside of it: SMTP, gRPC, and 256 KiB for each adapted flow.
-const EDGE_MAX: u64 = 224 << 20;
-/// Two messages at a time, as its configuration says, each held once and looked at.
-const FILTER_MAX: u64 = 192 << 20;
+/// Two messages at a time are looked at, as its configuration says, in a buffer of up to twice their size; of the others the first MiB
+/// and what is on its way.
+const FILTER_MAX: u64 = 512 << 20;
 /// A few chunks of each message.
-const READER_MAX: u64 = 96 << 20;
+const READER_MAX: u64 = 64 << 20;
 
 /// Rewrites every octet: nothing of the original is left to refer to, so all of it comes back.
 struct Shouting;
@@ -164,16 +163,19 @@ fn processes(folder: &Path) -> Result<[Daemon; 2]> {
 }
 
 /// Three analysers beside each other while the client sends, then two adapters one after the other.
-fn five_rules(targets: [(&str, &str, String); 5]) -> String {
-    let objects = targets.map(|(name, class, endpoint)| {
-        let allow = if class == "adapt" { "header, body, rewrite" } else { "reject, quarantine" };
+fn five_rules(targets: &[(&str, &str, String); 5]) -> String {
+    let objects = targets.iter().enumerate().map(|(number, (name, class, endpoint))| {
+        let allow = match *class {
+            "adapt" => "header, body, rewrite",
+            _ => "reject, quarantine",
+        };
         format!(
             "---\napiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: {name} }}\nspec: {{ class: {class}, endpoint: \"{endpoint}\" }}\n\
-             ---\napiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: {name} }}\nspec:\n  at: [content]\n  callout:\n    \
+             ---\napiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: {name} }}\nspec:\n  at: [content]\n  priority: {number}\n  callout:\n    \
              serviceRef: {{ name: {name} }}\n    wants: {{ content: all }}\n    allow: [{allow}]\n    timeout: 600s\n    onFailure: tempfail\n"
         )
     });
-    objects.concat()
+    objects.collect()
 }
 
 fn edge_with(folder: &Path, rules: &str, next_hop: SocketAddr) -> Result<Daemon> {
@@ -198,7 +200,7 @@ async fn fifty_times_50_mb_through_five_services() -> Result<()> {
     let hop = Blackhole::start(&["Received:", "X-Scanned-Octets:"], rewritten).await?;
     let [filter, example] = processes(folder.path())?;
     let at = |daemon: &Daemon| format!("http://{}", daemon.address("on"));
-    let rules = five_rules([
+    let rules = five_rules(&[
         ("filter", "analyze", at(&filter)),
         ("slow", "analyze", embedded(Slow).await?),
         ("reading", "analyze", embedded(Reading).await?),
@@ -215,7 +217,7 @@ async fn fifty_times_50_mb_through_five_services() -> Result<()> {
     }
     let started = Instant::now();
     let processes = [
-        ("edge", &edge, EDGE_MAX),
+        ("edge", &edge, RESIDENT_MAX),
         ("filter", &filter, FILTER_MAX),
         ("example", &example, READER_MAX),
     ];
@@ -223,7 +225,10 @@ async fn fifty_times_50_mb_through_five_services() -> Result<()> {
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     while !clients.is_empty() {
         tokio::select! {
-            Some(result) = clients.join_next() => result??,
+            Some(result) = clients.join_next() => {
+                ensure!(hop.wrong().is_none(), "{:?}", hop.wrong());
+                result??;
+            }
             _ = ticks.tick() => {}
         }
         for (peak, (name, daemon, max)) in peaks.iter_mut().zip(processes) {

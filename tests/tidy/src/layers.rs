@@ -38,6 +38,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes-relay", Layer::Shell),
     ("opes-callout-client", Layer::Shell),
     ("opes-callout-server", Layer::Shell),
+    ("opes-conform", Layer::Shell),
     ("opes-telemetry", Layer::Shell),
     ("opes-reload", Layer::Shell),
     ("opes-quarantine", Layer::Shell),

@@ -133,7 +133,12 @@ impl World {
                     wrong.iter().map(ToString::to_string).collect::<String>()
                 )
             });
-        let routing = Routing::new(table, &crate::Endpoints::new(), "").unwrap();
+        let routing = Routing::new(
+            table,
+            &crate::Endpoints::new(),
+            "https://mail.example.com/opes",
+        )
+        .unwrap();
         let mut registry = prometheus_client::registry::Registry::default();
         let stage = Arc::new(self.stage);
         let run = Run {

@@ -32,7 +32,8 @@ async fn check_places(bench: &Bench) {
     assert!(!accepted.contains("X-Probe"), "{accepted}");
     let adapted = bench.delivered("example.org", "adapt").await;
     assert!(
-        adapted.contains("X-Probe: seen\r\nSubject: a\r\n"),
+        adapted.contains("\r\nX-Probe: seen\r\nOPES-System: ")
+            && adapted.contains("\r\nSubject: a\r\n"),
         "{adapted}"
     );
     let mail = bench.dir.path().join("mail/example.org");
