@@ -15,6 +15,9 @@ const SETTLED_MS: u64 = 3_000;
 /// The relay gives up on a reply after 15 s, and tries again within 10.
 const RETRIED_MS: u64 = 30_000;
 
+/// What waited for a link or a slow reader may be read so long after it is well again; the edge that sent it has given up or is dead.
+const CAUGHT_UP_MS: u64 = 2_000;
+
 /// What is held in `quarantine`: the attempts, and how the messages look.
 struct Held(Vec<(Attempt, Vec<u8>)>);
 
@@ -151,20 +154,16 @@ impl Check<'_> {
     /// The 250 of the first delivery did not arrive, or could not be noted down.
     fn may_repeat(&self, first: u64, second: u64) -> bool {
         self.facts.outages.iter().any(|outage| {
-            let within = outage.from_ms <= second && first <= outage.to_ms;
+            let (from, to) = (outage.from_ms, outage.to_ms);
             match outage.what {
-                What::EdgeKilled => {
-                    outage.from_ms <= second
-                        && first <= outage.from_ms + 100
-                        && outage.from_ms <= first + SETTLED_MS
+                // In a tick that the hop has begun before the edge died.
+                What::EdgeKilled | What::EdgePowerCut => {
+                    from <= second && from <= first + SETTLED_MS && first <= from + 100
                 }
-                What::EdgePowerCut => {
-                    outage.from_ms <= second
-                        && outage.from_ms <= first + SETTLED_MS
-                        && first <= outage.from_ms + 100
+                What::HopKilled | What::HopLink => {
+                    from <= second && from <= first + RETRIED_MS && first <= to + CAUGHT_UP_MS
                 }
-                What::HopKilled | What::HopLink => within && outage.from_ms <= first + RETRIED_MS,
-                What::Disk => within && second <= outage.to_ms + RETRIED_MS,
+                What::Disk => from <= second && first <= to && second <= to + RETRIED_MS,
                 What::Elsewhere => false,
             }
         })
@@ -183,7 +182,7 @@ impl Check<'_> {
             self.facts.outages.iter().any(|outage| {
                 hop.contains(&outage.what)
                     && outage.from_ms <= delivery.at_ms + RETRIED_MS
-                    && delivery.at_ms <= outage.to_ms
+                    && delivery.at_ms <= outage.to_ms + CAUGHT_UP_MS
             })
         };
         failed_commit || (self.plan.cut_through && deliveries.iter().all(lost_reply))
