@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use opes_content::ContentError;
 use opes_proto::smtp::{self, MessageStart, Part, ProfileSelection};
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
@@ -17,6 +18,7 @@ use crate::connection::Handle;
 use crate::error::CalloutError;
 use crate::extent::{Extent, Fragment};
 use crate::naming::Naming;
+use crate::own::{Held, LINE_OCTETS_MAX, Own};
 use crate::pool::{Place, Pool};
 use crate::request::{Answer, Request};
 use crate::sender::Sender;
@@ -30,14 +32,18 @@ const ATTEMPTS_MAX: usize = 3;
 pub struct ServiceClient {
     pool: Arc<Pool>,
     idempotent: bool,
+    inserted_octets_max: u64,
 }
 
 impl ServiceClient {
     /// Connects to nothing yet.
     pub fn new(config: ServiceClientConfig) -> Self {
-        let idempotent = config.idempotent;
-        let pool = Pool::new(config);
-        Self { pool, idempotent }
+        let (idempotent, inserted_octets_max) = (config.idempotent, config.inserted_octets_max);
+        Self {
+            pool: Pool::new(config),
+            idempotent,
+            inserted_octets_max,
+        }
     }
 
     /// Replaces the endpoints, which are written as in [`ServiceClientConfig::endpoints`]. Those that are not named any more
@@ -102,9 +108,60 @@ impl ServiceClient {
         request: &Request,
         clock: &mut Clock,
     ) -> Result<Answer, Lost> {
-        let raw = exchange(handle, place, request, clock).await?;
-        let answer = answer(raw, request, &handle.negotiated, &handle.naming).await;
+        let (raw, held) = self.exchange(handle, place, request, clock).await?;
+        let answer = answer(raw, held, request, &handle.negotiated, &handle.naming).await;
         answer.map(|a| clock.stamp(a)).map_err(Lost::Failed)
+    }
+
+    async fn exchange(
+        &self,
+        handle: &Handle,
+        place: Place,
+        request: &Request,
+        clock: &mut Clock,
+    ) -> Result<(Raw, Held), Lost> {
+        let naming = &handle.naming;
+        let link = Arc::new(Link::new(handle.negotiated.selection.initial_credit));
+        let extent = extent(handle, request);
+        let mut sender = request
+            .mail_data()
+            .map(|view| Sender::new(view, extent, Arc::clone(&link)));
+        let data = match &mut sender {
+            Some(sender) => sender.first(naming).await.map_err(Lost::Failed)?,
+            None => other_data(request),
+        };
+        let (reply, answer) = oneshot::channel();
+        let (own, held) = Own::of(request);
+        let open = Open {
+            group: Arc::clone(&request.group),
+            budget_ms: budget_ms(request, clock),
+            traceparent: request.traceparent.clone(),
+            am_el: am_el(request),
+            profile: start_profile(handle, request, extent),
+            data,
+            link: Arc::clone(&link),
+            own,
+            own_octets_max: self.own_octets_max(request),
+            reply,
+            place,
+        };
+        if handle.ask(Ask::Open(Box::new(open))).is_err() {
+            return Err(Lost::NotTaken(
+                naming.unavailable("the connection was lost"),
+            ));
+        }
+        let running = Running {
+            link: Some(link),
+            asks: handle.asks(),
+        };
+        wait(naming, answer, (sender, held), running, clock).await
+    }
+
+    fn own_octets_max(&self, request: &Request) -> u64 {
+        match request.mail_data() {
+            Some(_) => self.inserted_octets_max,
+            None => self.inserted_octets_max.min(LINE_OCTETS_MAX),
+        }
     }
 }
 
@@ -120,54 +177,15 @@ fn ended(result: &Result<Answer, Lost>, fair: bool) -> Ended {
     }
 }
 
-async fn exchange(
-    handle: &Handle,
-    place: Place,
-    request: &Request,
-    clock: &mut Clock,
-) -> Result<Raw, Lost> {
-    let naming = &handle.naming;
-    let link = Arc::new(Link::new(handle.negotiated.selection.initial_credit));
-    let extent = extent(handle, request);
-    let mut sender = request
-        .mail_data()
-        .map(|view| Sender::new(view, extent, Arc::clone(&link)));
-    let data = match &mut sender {
-        Some(sender) => sender.first(naming).await.map_err(Lost::Failed)?,
-        None => other_data(request),
-    };
-    let (reply, answer) = oneshot::channel();
-    let open = Open {
-        group: Arc::clone(&request.group),
-        budget_ms: budget_ms(request, clock),
-        traceparent: request.traceparent.clone(),
-        am_el: am_el(request),
-        profile: start_profile(handle, request, extent),
-        data,
-        link: Arc::clone(&link),
-        reply,
-        place,
-    };
-    if handle.ask(Ask::Open(Box::new(open))).is_err() {
-        return Err(Lost::NotTaken(
-            naming.unavailable("the connection was lost"),
-        ));
-    }
-    let running = Running {
-        link: Some(link),
-        asks: handle.asks(),
-    };
-    wait(naming, answer, sender, running, clock).await
-}
-
-/// Feeds the original and waits for the answer, whichever ends first.
+/// Feeds the original, holds what the service brings, and waits for the answer, whichever ends first.
 async fn wait(
     naming: &Naming,
     mut answer: oneshot::Receiver<Result<Raw, Lost>>,
-    mut sender: Option<Sender<'_>>,
+    (mut sender, mut own): (Option<Sender<'_>>, Own),
     mut running: Running,
     clock: &mut Clock,
-) -> Result<Raw, Lost> {
+) -> Result<(Raw, Held), Lost> {
+    let not_held = |error: ContentError| Lost::Failed(naming.content(error.to_string()));
     let over = tokio::time::sleep_until(clock.deadline());
     tokio::pin!(over);
     loop {
@@ -178,7 +196,14 @@ async fn wait(
                 running.link = None;
                 let lost = || Lost::Failed(naming.unavailable("the connection was lost"));
                 clock.excuse(sender.as_ref());
-                return reply.unwrap_or_else(|_| Err(lost()));
+                let raw = reply.unwrap_or_else(|_| Err(lost()))?;
+                let held = own.finish().await;
+                return Ok((raw, held.map_err(not_held)?));
+            }
+            octets = own.next() => {
+                if let Some(octets) = own.hold(octets).await.map_err(not_held)? {
+                    running.held(octets);
+                }
             }
             data = next(sender.as_mut(), naming), if sending => {
                 running.send(data.map_err(Lost::Failed)?);
@@ -252,6 +277,15 @@ impl Running {
             let _gone = self.asks.send(Ask::Data {
                 link: Arc::clone(link),
                 data,
+            });
+        }
+    }
+
+    fn held(&self, octets: u64) {
+        if let Some(link) = &self.link {
+            let _gone = self.asks.send(Ask::Held {
+                link: Arc::clone(link),
+                octets,
             });
         }
     }

@@ -107,7 +107,6 @@ pub(crate) async fn open(
         availability: Arc::clone(&availability),
         naming: Arc::clone(naming),
         idle_timeout: config.idle_timeout,
-        inserted_octets_max: config.inserted_octets_max,
         epoch,
         tls: tls.clone(),
     };
@@ -202,7 +201,12 @@ async fn connect_tls(
     };
     let name = config.server_name.as_deref();
     let name = name.or(naming.host.as_deref()).unwrap_or(host);
-    let (stream, link) = tls::connect(material, (host, port), name, naming).await?;
+    let unreachable = |error: io::Error| naming.unreachable(&error.to_string());
+    let connected = config.host.network.connect(host, port).await;
+    let stream = connected.map_err(unreachable)?;
+    stream.set_nodelay().map_err(unreachable)?;
+    let target = format!("{host}:{port}");
+    let (stream, link) = tls::connect(material, stream, &target, name, naming).await?;
     let uri = Endpoint::from_shared(naming.target.clone())
         .map_err(|error| naming.unreachable(&innermost(&error)))?;
     let mut once = Some(TokioIo::new(stream));

@@ -21,6 +21,7 @@ mod extent;
 mod groups;
 mod naming;
 mod negotiated;
+mod own;
 mod pool;
 mod pulse;
 mod reassembly;

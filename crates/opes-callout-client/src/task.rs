@@ -48,7 +48,6 @@ pub(crate) struct Parts {
     pub(crate) availability: Arc<Availability>,
     pub(crate) naming: Arc<Naming>,
     pub(crate) idle_timeout: Duration,
-    pub(crate) inserted_octets_max: u64,
     pub(crate) epoch: Instant,
     pub(crate) tls: Option<tls::Link>,
 }
@@ -59,7 +58,6 @@ pub(crate) struct Task {
     availability: Arc<Availability>,
     naming: Arc<Naming>,
     service_uri: String,
-    inserted_octets_max: u64,
     transactions: HashMap<u32, Transaction>,
     groups: Groups,
     outgoing: Outgoing,
@@ -108,7 +106,6 @@ pub(crate) async fn run(parts: Parts) {
         availability,
         naming,
         service_uri,
-        inserted_octets_max: parts.inserted_octets_max,
         transactions: HashMap::new(),
         groups: Groups::default(),
         outgoing: Outgoing::default(),
@@ -150,7 +147,10 @@ impl Task {
                 }
             }
             let room = self.outgoing.octets() < OUTGOING_OCTETS_MAX;
+            // In order, so that a simulation can be repeated. Nobody starves: each round serves callers and transport above.
             tokio::select! {
+                biased;
+                _ = ticks.tick() => self.tick(),
                 frame = inbound.message(), if !self.core.has_ended() => self.on_inbound(frame),
                 ask = asks.recv(), if room && !deserted => if let Some(ask) = ask {
                     self.on_ask(ask);
@@ -163,7 +163,6 @@ impl Task {
                     let Ok(permit) = permit else { return self.stream_lost("the stream was closed") };
                     permit.send(self.outgoing.next_frame());
                 }
-                _ = ticks.tick() => self.tick(),
                 () = &mut over, if !renewed => {
                     renewed = true;
                     self.retire(Loss::Drained);
@@ -271,6 +270,12 @@ impl Task {
                     self.pump(xid);
                 }
             }
+            Ask::Held { link, octets } => {
+                let Some(xid) = link.xid() else { return };
+                if let Some(transaction) = self.transactions.get_mut(&xid) {
+                    transaction.own_held(xid, octets, &mut self.core);
+                }
+            }
             Ask::Cancel { link } => {
                 if let Some(xid) = link.xid() {
                     // It may have ended in the meantime.
@@ -289,6 +294,8 @@ impl Task {
             profile,
             data,
             link,
+            own,
+            own_octets_max,
             reply,
             place,
         } = open;
@@ -315,7 +322,7 @@ impl Task {
             }
         };
         link.set_xid(xid);
-        let mut transaction = Transaction::new(link, reply, place);
+        let mut transaction = Transaction::new(link, reply, (own, own_octets_max), place);
         transaction.note_progress(self.epoch.elapsed());
         transaction.hand_over(data);
         self.transactions.insert(xid, transaction);
@@ -456,10 +463,12 @@ impl Task {
     }
 
     fn adapted(&mut self, xid: u32, payload: Bytes, as_is: Option<u64>) {
-        let (octets, max) = (payload.len() as u64, self.inserted_octets_max);
-        self.reassemble(xid, |t| match as_is {
-            Some(from) => t.reassembly.yours(from, octets),
-            None => t.reassembly.mine(payload, max),
+        let Some(from) = as_is else {
+            return self.reassemble(xid, |transaction| transaction.mine(payload));
+        };
+        let octets = payload.len() as u64;
+        self.reassemble(xid, |transaction| {
+            transaction.reassembly.yours(from, octets)
         });
         if let Some(transaction) = self.transactions.get_mut(&xid) {
             transaction.received(xid, octets, &mut self.core);

@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use opes_ocp::{CallError, Processor};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::ask::{Data, Link, Lost, OriginalEnd, Raw};
 use crate::extent::Fragment;
 use crate::negotiated::ADAPTED_CREDIT;
 use crate::pool::Place;
-use crate::reassembly::{Adapted, Reassembly};
+use crate::reassembly::{Adapted, Reassembly, Refused};
 
 #[derive(Debug)]
 pub(crate) struct Transaction {
     pub(crate) link: Arc<Link>,
     pub(crate) reply: oneshot::Sender<Result<Raw, Lost>>,
+    own: mpsc::UnboundedSender<Bytes>,
+    own_octets_max: u64,
     /// Held until the transaction is over, so that places and transactions are the same number.
     _place: Place,
     /// Handed over and not sent yet: pauses only, as credit was looked at before.
@@ -30,6 +32,8 @@ pub(crate) struct Transaction {
     pub(crate) reassembly: Reassembly,
     received: u64,
     granted: u64,
+    /// Octets of the service's own that the caller has not said to be held.
+    unheld: u64,
     /// When a flow moved last, or was not to move because the mail client keeps us waiting.
     progress_at: Duration,
     pub(crate) answer: Option<(Bytes, Adapted)>,
@@ -45,11 +49,14 @@ impl Transaction {
     pub(crate) fn new(
         link: Arc<Link>,
         reply: oneshot::Sender<Result<Raw, Lost>>,
+        (own, own_octets_max): (mpsc::UnboundedSender<Bytes>, u64),
         place: Place,
     ) -> Self {
         Self {
             link,
             reply,
+            own,
+            own_octets_max,
             _place: place,
             held: VecDeque::new(),
             end: None,
@@ -58,6 +65,7 @@ impl Transaction {
             reassembly: Reassembly::default(),
             received: 0,
             granted: ADAPTED_CREDIT,
+            unheld: 0,
             progress_at: Duration::ZERO,
             answer: None,
             begun: false,
@@ -104,10 +112,10 @@ impl Transaction {
     }
 
     /// For how long nothing has moved although it was the service's turn. While the original is still growing and all of it
-    /// was sent, it is the mail client's.
+    /// was sent, it is the mail client's; while the service may be without credit because its octets wait to be held, it is ours.
     pub(crate) fn stalled_for(&mut self, now: Duration) -> Duration {
-        let ours = !self.ended && self.held.is_empty();
-        if ours {
+        let growing = !self.ended && self.held.is_empty();
+        if growing || self.unheld >= ADAPTED_CREDIT / 2 {
             self.progress_at = now;
         }
         now.saturating_sub(self.progress_at)
@@ -129,7 +137,23 @@ impl Transaction {
         core.finish(xid, end == OriginalEnd::Whole)
     }
 
-    /// Adapted payload has come: more credit, long before it runs out. What is inserted is bounded elsewhere.
+    /// DUM of the service's own octets. What the caller has not said to be held costs credit.
+    pub(crate) fn mine(&mut self, octets: Bytes) -> Result<(), Refused> {
+        self.reassembly
+            .mine(octets.len() as u64, self.own_octets_max)?;
+        self.unheld += octets.len() as u64;
+        // The caller may have gone; its cancellation follows.
+        let _gone = self.own.send(octets);
+        Ok(())
+    }
+
+    /// The caller has put so many of them where they belong.
+    pub(crate) fn own_held(&mut self, xid: u32, octets: u64, core: &mut Processor) {
+        self.unheld = self.unheld.saturating_sub(octets);
+        self.received(xid, octets, core);
+    }
+
+    /// Adapted payload is held, or of no more use: more credit, long before it runs out.
     pub(crate) fn received(&mut self, xid: u32, octets: u64, core: &mut Processor) {
         self.received += octets;
         if self.granted - self.received < ADAPTED_CREDIT / 2 {

@@ -111,7 +111,7 @@ impl AsyncWrite for ClientStream {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -122,7 +122,7 @@ mod tests {
         let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (mut far, _) = far.unwrap();
         far.write_all(b"cdef").await.unwrap();
-        let mut stream = Prefixed::new(BytesMut::from(&b"ab"[..]), near.unwrap());
+        let mut stream = Prefixed::new(BytesMut::from(&b"ab"[..]), Stream::Tcp(near.unwrap()));
         let mut octet = [0; 1];
         stream.read_exact(&mut octet).await.unwrap();
         assert_eq!(&octet, b"a");

@@ -29,9 +29,13 @@ fn first_cells(page: &str) -> BTreeSet<&str> {
 
 /// `pub name:` of the structs that are read from YAML, as YAML has them.
 fn keys() -> BTreeSet<String> {
-    let source = include_str!("../src/config.rs");
-    let fields = source
-        .lines()
+    let sources = [
+        include_str!("../src/config.rs"),
+        include_str!("../src/config/quarantine.rs"),
+    ];
+    let fields = sources
+        .iter()
+        .flat_map(|source| source.lines())
         .filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "));
     let is_name = |name: &str| {
         name.bytes()
@@ -134,6 +138,18 @@ fn the_defaults_are_those_of_the_page() {
             "connectionsMax",
             defaults.delivery.connections_max.to_string(),
         ),
+        (
+            "keep",
+            format!("`{}d`", defaults.quarantine.keep.as_secs() / 86_400),
+        ),
+        (
+            "perRecipientPerHour",
+            defaults.notifications.per_recipient_per_hour.to_string(),
+        ),
+        (
+            "perRulePerHour",
+            defaults.notifications.per_rule_per_hour.to_string(),
+        ),
         ("sizeMax", format!("`{}Mi`", listener.size_max >> 20)),
         ("recipientsMax", listener.recipients_max.to_string()),
         ("requireTls", format!("`{}`", listener.require_tls)),
@@ -195,14 +211,20 @@ fn every_metric_has_a_row_and_every_row_a_metric() {
 #[test]
 fn every_value_of_a_label_is_named() {
     let source = include_str!("../src/metrics.rs");
-    for label in ["OutcomeLabel", "CalloutLabel"] {
+    for label in [
+        "OutcomeLabel",
+        "CalloutLabel",
+        "BounceLabel",
+        "NotificationLabel",
+        "IncidentLabel",
+    ] {
         let start = source.find(&format!("enum {label} {{")).unwrap();
         let body = source[start..].split('}').next().unwrap_or_default();
         for value in body
             .lines()
             .skip(1)
             .map(|line| line.trim().trim_end_matches(','))
-            .filter(|value| !value.is_empty())
+            .filter(|value| !value.is_empty() && !value.starts_with("///"))
         {
             assert!(
                 METRICS.contains(&format!("`{value}`")),

@@ -87,7 +87,7 @@ async fn edits_come_into_force_and_mistakes_do_not() -> Result<()> {
     ensure!(line.len() > "rules reloaded, revision ".len(), "{line}");
     let refusal = mail("second")
         .await
-        .map_or_else(|error| error.to_string(), |reply| reply);
+        .unwrap_or_else(|error| error.to_string());
     ensure!(refusal.contains("not today"), "{refusal}");
 
     fs::write(&rules, CLOSED.replace("reject", "rejct"))?;
@@ -95,7 +95,7 @@ async fn edits_come_into_force_and_mistakes_do_not() -> Result<()> {
     ensure!(line.contains("1 mistake"), "{line}");
     let refusal = mail("third")
         .await
-        .map_or_else(|error| error.to_string(), |reply| reply);
+        .unwrap_or_else(|error| error.to_string());
     ensure!(refusal.contains("not today"), "{refusal}");
 
     // A built-in service that was not there before is started.

@@ -12,6 +12,7 @@ async fn beyond_the_bounds_a_callout_fails_at_once() {
         max_queued: 1,
         ..config(&servers)
     });
+    ready(&client).await;
     let calls = (0..4).map(|_| async {
         let started = Instant::now();
         (client.run(request(PATIENCE)).await, started.elapsed())

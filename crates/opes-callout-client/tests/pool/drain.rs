@@ -19,6 +19,8 @@ async fn a_rolling_restart_costs_no_message_although_nothing_may_be_repeated() {
             .await;
         client.set_endpoints(&rest);
     }
+    load.run_until(load.elapsed() + Duration::from_millis(500))
+        .await;
     let figures = load.finish().await;
     assert_eq!(figures.errors(), [""; 0]);
     assert!(servers[3..].iter().all(|server| server.begun() > 0));

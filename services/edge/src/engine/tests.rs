@@ -38,10 +38,9 @@ impl Callouts for Stage {
             let to = subject.context.recipients.iter();
             let to = to.map(|recipient| recipient.address.clone()).collect();
             let top = match &subject.view {
-                Some(view) => view.read_at(0, 40).await.unwrap(),
-                None => bytes::Bytes::new(),
+                Some(view) => top(view).await,
+                None => String::new(),
             };
-            let top = String::from_utf8_lossy(&top).into_owned();
             self.calls.lock().unwrap().push((name.clone(), to, top));
             let script = self.scripts.get(&name).cloned().unwrap_or_default();
             sleep(script.after).await;
@@ -70,6 +69,19 @@ impl Callouts for Stage {
             }
         })
     }
+}
+
+/// The first forty octets.
+async fn top(view: &View) -> String {
+    let mut octets = Vec::new();
+    while octets.len() < 40 {
+        let more = view.read_at(octets.len() as u64, 40 - octets.len());
+        match more.await.unwrap() {
+            more if more.is_empty() => break,
+            more => octets.extend_from_slice(&more),
+        }
+    }
+    String::from_utf8_lossy(&octets).into_owned()
 }
 
 /// A world of rules, all at `content`, with the class of each one's service.
@@ -113,6 +125,7 @@ impl World {
         self
     }
 
+    #[expect(clippy::too_many_lines, reason = "one world from start to end")]
     async fn run(self, to: &[&str]) -> Played {
         let table =
             opes_rules::load([("test.yaml", self.rules.as_str())]).unwrap_or_else(|wrong| {
@@ -121,7 +134,12 @@ impl World {
                     wrong.iter().map(ToString::to_string).collect::<String>()
                 )
             });
-        let routing = Routing::new(table, &crate::Endpoints::new(), "").unwrap();
+        let routing = Routing::new(
+            table,
+            &crate::Endpoints::new(),
+            "https://mail.example.com/opes",
+        )
+        .unwrap();
         let mut registry = prometheus_client::registry::Registry::default();
         let stage = Arc::new(self.stage);
         let run = Run {
@@ -138,7 +156,7 @@ impl World {
             .unwrap();
         writer.finish();
         let recipients: Vec<Recipient> = to.iter().map(|to| recipient(to)).collect();
-        let context = smtp::Context {
+        let shown = smtp::Context {
             recipients: to
                 .iter()
                 .map(|to| smtp::Address {
@@ -150,7 +168,7 @@ impl World {
         };
         let matter = Matter {
             point: smtp::Point::Content,
-            context: Arc::new(context),
+            context: Arc::new(shown),
         };
         let again = |said: &Annotations| {
             let to: Vec<opes_rules::Recipient<'_>> = to

@@ -10,7 +10,7 @@ fn routing(limits: &str) -> Routing {
     let (objects, wrong) = opes_rules::parse("test", &rules);
     assert!(wrong.is_empty(), "{wrong:?}");
     let table = opes_rules::compile(objects).unwrap();
-    Routing::new(table, &Endpoints::new(), "").unwrap()
+    Routing::new(table, &Endpoints::new(), "https://mx.example.com/opes").unwrap()
 }
 
 fn endpoints(routing: &Routing) -> Vec<String> {

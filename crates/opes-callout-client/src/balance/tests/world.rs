@@ -171,6 +171,17 @@ impl World {
 
     /// A millisecond: some end, one begins, the keeper looks.
     pub(super) fn step(&mut self) {
+        self.finish();
+        if let Some(ticket) = self.place() {
+            self.shares[self.numbers[&ticket.endpoint]] += 1;
+            self.running.push_back((self.now + SERVICE_TIME, ticket));
+        }
+        self.upkeep();
+        self.now += STEP;
+    }
+
+    /// Ends what has run long enough.
+    pub(super) fn finish(&mut self) {
         while let Some((until, ticket)) = self.running.front().copied() {
             if until > self.now {
                 break;
@@ -185,12 +196,6 @@ impl World {
             self.balancer.ended(ticket, ended, self.now);
             self.balancer.release(ticket, self.now);
         }
-        if let Some(ticket) = self.place() {
-            self.shares[self.numbers[&ticket.endpoint]] += 1;
-            self.running.push_back((self.now + SERVICE_TIME, ticket));
-        }
-        self.upkeep();
-        self.now += STEP;
     }
 
     pub(super) fn run(&mut self, time: Duration) {
