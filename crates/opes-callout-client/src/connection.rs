@@ -1,5 +1,6 @@
 //! Opens one OCP connection: transport, stream, negotiation. What comes out is a [`Handle`] to its task.
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -238,7 +239,7 @@ fn endpoint(endpoint: Endpoint, config: &ServiceClientConfig) -> Endpoint {
 }
 
 /// "Transport error" helps nobody; its innermost cause does.
-fn innermost(error: &dyn std::error::Error) -> String {
+fn innermost(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
@@ -246,17 +247,43 @@ fn innermost(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
+/// It went away: gRPC has no code for that while a stream is opened, and a service that stops is no stranger.
+fn is_network(error: &(dyn Error + 'static)) -> bool {
+    error.is::<io::Error>() || error.downcast_ref().is_some_and(h2::Error::is_io)
+}
+
+/// The transport has ended and does not say why: whoever is there went away, or does not speak HTTP/2.
+fn is_closed(error: &(dyn Error + 'static)) -> bool {
+    let ended = |error: &hyper::Error| error.is_closed() || error.is_canceled();
+    error.downcast_ref().is_some_and(ended)
+}
+
+fn any_cause(error: &dyn Error, is: fn(&(dyn Error + 'static)) -> bool) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if is(error) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// The stream was not opened: not there, or something else than a callout service.
 fn refused(naming: &Naming, status: &Status, tls: Option<&tls::Link>) -> CalloutError {
     if let Some(refusal) = tls.and_then(|link| link.refusal(naming)) {
         return refusal;
     }
-    let said = match std::error::Error::source(status) {
+    let said = match status.source() {
         Some(source) => innermost(source),
         None => describe(status),
     };
     match status.code() {
         Code::Unavailable => naming.unreachable(&said),
+        _ if any_cause(status, is_network) => naming.unreachable(&said),
+        _ if any_cause(status, is_closed) => naming.unavailable(
+            "the connection was closed at once; is a callout service listening there?",
+        ),
         Code::Unimplemented => naming.protocol("it is a gRPC server without the OCP service"),
         _ => naming.protocol(said),
     }
