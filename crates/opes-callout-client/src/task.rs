@@ -38,6 +38,9 @@ const BATCH_MAX: usize = 64;
 /// Time budgets are also kept by the callers; this finds what has got stuck. The pulse is counted in it.
 const TICK: Duration = Duration::from_millis(250);
 
+/// A service that has closed one direction of the stream may take so long to say why on the other.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// What a connection is made of.
 pub(crate) struct Parts {
     pub(crate) core: Processor,
@@ -136,21 +139,28 @@ impl Task {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut deserted = false;
+        // The service reads no more since then. What it said before is still on its way, and is the reason.
+        let mut deaf: Option<Instant> = None;
         loop {
-            self.take_asks(asks);
-            self.send_ready(&frames);
+            if deaf.is_none() {
+                self.take_asks(asks);
+                self.send_ready(&frames);
+            }
             if self.core.has_ended() {
                 self.answer_queued(asks);
                 deserted = true;
-                if self.outgoing.is_empty() {
+                if self.outgoing.is_empty() || deaf.is_some() {
                     return;
                 }
             }
-            let room = self.outgoing.octets() < OUTGOING_OCTETS_MAX;
+            let room = deaf.is_none() && self.outgoing.octets() < OUTGOING_OCTETS_MAX;
             // In order, so that a simulation can be repeated. Nobody starves: each round serves callers and transport above.
             tokio::select! {
                 biased;
-                _ = ticks.tick() => self.tick(),
+                _ = ticks.tick() => match deaf {
+                    Some(since) if since.elapsed() >= LAST_WORDS => self.stream_lost("the stream was closed"),
+                    _ => self.tick(),
+                },
                 frame = inbound.message(), if !self.core.has_ended() => self.on_inbound(frame),
                 ask = asks.recv(), if room && !deserted => if let Some(ask) = ask {
                     self.on_ask(ask);
@@ -159,10 +169,10 @@ impl Task {
                     deserted = true;
                     self.retire(Loss::Drained);
                 },
-                permit = frames.reserve(), if !self.outgoing.is_empty() => {
-                    let Ok(permit) = permit else { return self.stream_lost("the stream was closed") };
-                    permit.send(self.outgoing.next_frame());
-                }
+                permit = frames.reserve(), if deaf.is_none() && !self.outgoing.is_empty() => match permit {
+                    Ok(permit) => permit.send(self.outgoing.next_frame()),
+                    Err(_closed) => deaf = Some(Instant::now()),
+                },
                 () = &mut over, if !renewed => {
                     renewed = true;
                     self.retire(Loss::Drained);

@@ -1,24 +1,26 @@
 //! What the server's operator reads.
+//!
+//! One subscriber for all threads: those of single threads race for what the log macros remember of them.
 
+use std::cell::RefCell;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 use std::time::Duration;
-
-use tracing::subscriber::DefaultGuard;
 
 use crate::peers::PATIENCE;
 
-/// The log of this test's thread, on which both ends run.
-pub(crate) struct Log {
-    text: Arc<Mutex<Vec<u8>>>,
-    _guard: DefaultGuard,
+thread_local! {
+    static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-struct Sink(Arc<Mutex<Vec<u8>>>);
+/// The log of this test's thread, on which both ends run.
+pub(crate) struct Log(());
+
+struct Sink;
 
 impl Write for Sink {
     fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(octets);
+        TEXT.with_borrow_mut(|text| text.extend_from_slice(octets));
         Ok(octets.len())
     }
 
@@ -27,23 +29,28 @@ impl Write for Sink {
     }
 }
 
-impl Log {
-    pub(crate) fn capture() -> Self {
-        let text = Arc::<Mutex<Vec<u8>>>::default();
-        let sink = Arc::clone(&text);
-        let log = tracing_subscriber::fmt()
+/// Before anything may be logged in this process.
+pub(crate) fn install() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        tracing_subscriber::fmt()
             .with_max_level(tracing::Level::INFO)
             .with_ansi(false)
-            .with_writer(move || Sink(Arc::clone(&sink)))
-            .finish();
-        Self {
-            text,
-            _guard: tracing::subscriber::set_default(log),
-        }
+            .with_writer(|| Sink)
+            .init();
+    });
+}
+
+impl Log {
+    pub(crate) fn capture() -> Self {
+        install();
+        TEXT.with_borrow_mut(Vec::clear);
+        Self(())
     }
 
     pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.text.lock().unwrap().clone()).unwrap()
+        let Self(()) = self;
+        TEXT.with_borrow(|text| String::from_utf8(text.clone()).unwrap())
     }
 
     /// Waits for a warning that a caller was refused for this reason. Its address is not in it.

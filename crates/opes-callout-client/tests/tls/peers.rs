@@ -108,6 +108,7 @@ pub(crate) struct Ends {
 
 impl Ends {
     pub(crate) fn new() -> Self {
+        crate::log::install();
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new("callouts");
         let (service, edge) = (
