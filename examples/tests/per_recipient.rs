@@ -42,7 +42,7 @@ fn start() -> (Program, String) {
 
 async fn ask(target: String, recipients: &[&str]) -> Answer {
     let limits = Arc::new(Limits::in_dir(std::env::temp_dir()));
-    let (mut writer, content) = create(&Budget::new(1 << 20), &limits);
+    let (mut writer, whole) = create(&Budget::new(1 << 20), &limits);
     writer.append(ORIGINAL.into()).await.unwrap();
     writer.finish();
     let to = |recipient: &&str| Address {
@@ -59,7 +59,7 @@ async fn ask(target: String, recipients: &[&str]) -> Answer {
         point: Point::Content,
         command_line: None,
         context: Arc::new(context),
-        content: Some(View::original(content)),
+        content: Some(View::original(whole)),
         content_want: ContentWant::All,
         timeout: Duration::from_secs(20),
         traceparent: String::new(),

@@ -15,6 +15,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/swaks", "swaks"),
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/python3", "python3"),
+    ("/usr/share/doc/python3-venv", "python3-venv"),
     // swaks speaks TLS with it.
     ("/usr/share/doc/libnet-ssleay-perl", "libnet-ssleay-perl"),
 ];
@@ -100,6 +101,7 @@ mod tests {
                 "swaks",
                 "openssl",
                 "python3",
+                "python3-venv",
                 "libnet-ssleay-perl"
             ]
         );
