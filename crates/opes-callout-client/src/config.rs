@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use opes_host::Host;
+use opes_tls::ClientTls;
 use tonic::codegen::http::Uri;
 
 /// How to reach one service, and bounds.
@@ -10,8 +12,12 @@ use tonic::codegen::http::Uri;
 pub struct ServiceClientConfig {
     /// Name in logs and errors.
     pub name: String,
-    /// `http://host:port` or `unix:/path`.
+    /// `http://host:port`, `https://host:port` (needs [`tls`](Self::tls)) or `unix:/path`.
     pub target: String,
+    /// Our certificate and the authorities of services, for `https://`.
+    pub tls: Option<ClientTls>,
+    /// Name that the service's certificate must be for; none = the host of [`target`](Self::target).
+    pub server_name: Option<String>,
     /// For one attempt to connect and negotiate.
     pub connect_timeout: Duration,
     /// A connection without transactions is closed after this.
@@ -28,6 +34,8 @@ pub struct ServiceClientConfig {
     pub idempotent: bool,
     /// Largest frame that is read, in octets.
     pub frame_octets_max: usize,
+    /// Network and randomness to work with.
+    pub host: Host,
 }
 
 impl ServiceClientConfig {
@@ -36,6 +44,8 @@ impl ServiceClientConfig {
         Self {
             name: name.into(),
             target: target.into(),
+            tls: None,
+            server_name: None,
             connect_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_mins(1),
             connections: 2,
@@ -44,6 +54,7 @@ impl ServiceClientConfig {
             inserted_octets_max: 64 * 1024 * 1024,
             idempotent: false,
             frame_octets_max: 4 * 1024 * 1024,
+            host: Host::default(),
         }
     }
 }
@@ -52,13 +63,15 @@ impl ServiceClientConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     Tcp(Uri),
+    Tls { host: String, port: u16 },
     Unix(PathBuf),
 }
 
 impl Target {
     /// The error is the remedy, for people.
     pub(crate) fn parse(target: &str) -> Result<Self, &'static str> {
-        const FORM: &str = "the address is neither http://HOST:PORT nor unix:/PATH";
+        const FORM: &str =
+            "the address is none of http://HOST:PORT, https://HOST:PORT and unix:/PATH";
         if let Some(path) = target.strip_prefix("unix:") {
             return if path.is_empty() {
                 Err(FORM)
@@ -67,11 +80,14 @@ impl Target {
             };
         }
         let uri: Uri = target.parse().map_err(|_| FORM)?;
-        let complete = uri.scheme_str() == Some("http") && uri.port().is_some();
-        if complete {
-            Ok(Self::Tcp(uri))
-        } else {
-            Err(FORM)
+        match (uri.scheme_str(), uri.host(), uri.port_u16()) {
+            (Some("http"), Some(_), Some(_)) => Ok(Self::Tcp(uri)),
+            (Some("https"), Some(host), Some(port)) => {
+                // An IPv6 address is in brackets in a URI and nowhere else (RFC 3986 §3.2.2).
+                let host = host.trim_matches(['[', ']']).to_owned();
+                Ok(Self::Tls { host, port })
+            }
+            _ => Err(FORM),
         }
     }
 }
@@ -90,8 +106,16 @@ mod tests {
             Target::parse("unix:/run/x"),
             Ok(Target::Unix("/run/x".into()))
         );
+        assert_eq!(
+            Target::parse("https://[::1]:9000"),
+            Ok(Target::Tls {
+                host: "::1".into(),
+                port: 9000
+            })
+        );
         for bad in [
             "",
+            "https://example.com",
             "unix:",
             "127.0.0.1:80",
             "http://example.com",

@@ -1,15 +1,18 @@
 //! Opens one OCP connection: transport, stream, negotiation. What comes out is a [`Handle`] to its task.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use opes_ocp::{Extensions, Limits, Processor, ProcessorConfig};
 use opes_proto::ocp::callout_client::CalloutClient;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -19,6 +22,7 @@ use crate::error::CalloutError;
 use crate::naming::Naming;
 use crate::negotiated::{self, ADAPTED_CREDIT, Negotiated};
 use crate::task::{self, Parts, describe};
+use crate::tls;
 
 /// HTTP/2 windows: wide, because credit per transaction is what slows a sender down.
 const STREAM_WINDOW_OCTETS: u32 = 4 * 1024 * 1024;
@@ -39,6 +43,7 @@ const FRAMES_QUEUED: usize = 4;
 pub(crate) struct Handle {
     asks: mpsc::UnboundedSender<Ask>,
     retired: Arc<AtomicBool>,
+    tls: Option<tls::Link>,
     pub(crate) negotiated: Negotiated,
     pub(crate) places: Arc<Semaphore>,
 }
@@ -46,7 +51,9 @@ pub(crate) struct Handle {
 impl Handle {
     /// Takes new transactions.
     pub(crate) fn is_open(&self) -> bool {
-        !self.retired.load(Ordering::Acquire) && !self.asks.is_closed()
+        !self.retired.load(Ordering::Acquire)
+            && !self.asks.is_closed()
+            && !self.tls.as_ref().is_some_and(tls::Link::is_over)
     }
 
     /// Gives the ask back if the connection is over.
@@ -64,7 +71,7 @@ pub(crate) async fn open(
     config: &ServiceClientConfig,
     naming: &Arc<Naming>,
 ) -> Result<Arc<Handle>, CalloutError> {
-    let channel = connect(config, naming).await?;
+    let (channel, tls) = connect(config, naming).await?;
     let mut client = CalloutClient::new(channel)
         .max_decoding_message_size(config.frame_octets_max)
         .max_encoding_message_size(usize::MAX);
@@ -73,7 +80,7 @@ pub(crate) async fn open(
     let inbound = client
         .connect(ReceiverStream::new(outbound))
         .await
-        .map_err(|status| refused(naming, &status))?
+        .map_err(|status| refused(naming, &status, tls.as_ref()))?
         .into_inner();
     let (asks, queue) = mpsc::unbounded_channel();
     let (ready, negotiated) = oneshot::channel();
@@ -87,7 +94,6 @@ pub(crate) async fn open(
         retired: Arc::clone(&retired),
         naming: Arc::clone(naming),
         idle_timeout: config.idle_timeout,
-        inserted_octets_max: config.inserted_octets_max,
         epoch,
     };
     tokio::spawn(task::run(parts));
@@ -102,6 +108,7 @@ pub(crate) async fn open(
     Ok(Arc::new(Handle {
         asks,
         retired,
+        tls,
         negotiated,
         places,
     }))
@@ -132,10 +139,33 @@ fn processor_config(config: &ServiceClientConfig) -> ProcessorConfig {
     }
 }
 
-async fn connect(config: &ServiceClientConfig, naming: &Naming) -> Result<Channel, CalloutError> {
+async fn connect(
+    config: &ServiceClientConfig,
+    naming: &Naming,
+) -> Result<(Channel, Option<tls::Link>), CalloutError> {
     let target = Target::parse(&config.target).map_err(|form| naming.unavailable(form))?;
     let result = match target {
-        Target::Tcp(uri) => endpoint(Endpoint::from(uri), config).connect().await,
+        Target::Tcp(uri) if config.host.network.is_system() => {
+            endpoint(Endpoint::from(uri), config).connect().await
+        }
+        Target::Tcp(uri) => {
+            let network = config.host.network.clone();
+            let connector = tower::service_fn(move |uri: Uri| {
+                let network = network.clone();
+                async move {
+                    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16());
+                    let stream = network.connect(host, port.unwrap_or_default()).await;
+                    stream.map(TokioIo::new)
+                }
+            });
+            endpoint(Endpoint::from(uri), config)
+                .connect_with_connector(connector)
+                .await
+        }
+        Target::Tls { host, port } => {
+            let (channel, link) = connect_tls(config, &host, port, naming).await?;
+            return Ok((channel, Some(link)));
+        }
         Target::Unix(path) => {
             // The authority of HTTP/2 means nothing on a Unix socket.
             let endpoint = endpoint(Endpoint::from_static("http://localhost"), config);
@@ -146,7 +176,44 @@ async fn connect(config: &ServiceClientConfig, naming: &Naming) -> Result<Channe
             endpoint.connect_with_connector(connector).await
         }
     };
-    result.map_err(|error| naming.unavailable(innermost(&error)))
+    let channel = result.map_err(|error| naming.unavailable(innermost(&error)))?;
+    Ok((channel, None))
+}
+
+/// The handshake before the channel: its errors keep their type, and a channel of one stream never reconnects by itself.
+async fn connect_tls(
+    config: &ServiceClientConfig,
+    host: &str,
+    port: u16,
+    naming: &Naming,
+) -> Result<(Channel, tls::Link), CalloutError> {
+    let Some(material) = &config.tls else {
+        let remedy = "configure certificate, key and ca for callouts, or write http:// with transport: { tls: none }";
+        return Err(naming.untrusted("we have no certificate to show", remedy));
+    };
+    let name = config.server_name.as_deref().unwrap_or(host);
+    let unavailable = |error: io::Error| naming.unavailable(error.to_string());
+    let connected = config.host.network.connect(host, port).await;
+    let stream = connected.map_err(unavailable)?;
+    stream.set_nodelay().map_err(unavailable)?;
+    let target = format!("{host}:{port}");
+    let (stream, link) = tls::connect(material, stream, &target, name, naming).await?;
+    let uri = Endpoint::from_shared(config.target.clone())
+        .map_err(|error| naming.unavailable(innermost(&error)))?;
+    let mut once = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_| {
+        let stream = once.take();
+        async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
+    });
+    let connected = endpoint(uri, config)
+        .connect_with_connector(connector)
+        .await;
+    match connected {
+        Ok(channel) => Ok((channel, link)),
+        Err(error) => Err(link
+            .refusal(naming)
+            .unwrap_or_else(|| naming.unavailable(innermost(&error)))),
+    }
 }
 
 fn endpoint(endpoint: Endpoint, config: &ServiceClientConfig) -> Endpoint {
@@ -171,7 +238,10 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 /// The stream was not opened: not there, or something else than a callout service.
-fn refused(naming: &Naming, status: &Status) -> CalloutError {
+fn refused(naming: &Naming, status: &Status, tls: Option<&tls::Link>) -> CalloutError {
+    if let Some(refusal) = tls.and_then(|link| link.refusal(naming)) {
+        return refusal;
+    }
     let said = match std::error::Error::source(status) {
         Some(source) => innermost(source),
         None => describe(status),

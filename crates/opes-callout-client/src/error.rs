@@ -20,6 +20,18 @@ pub enum CalloutError {
         /// What the network said.
         reason: String,
     },
+    /// One end does not accept the other's certificate, or the service does not speak TLS.
+    #[error("service {service} at {target}: {problem}\n  help: {remedy}")]
+    Untrusted {
+        /// Name of the service.
+        service: String,
+        /// Where it is.
+        target: String,
+        /// Whose certificate, and what is wrong with it.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
     /// The time for everything together, connecting included, is over.
     #[error(
         "service {service} did not answer within {} ms: raise the rule's timeout or look why it is slow",

@@ -23,6 +23,19 @@ impl Naming {
         }
     }
 
+    pub(crate) fn untrusted(
+        &self,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> CalloutError {
+        CalloutError::Untrusted {
+            service: self.service.clone(),
+            target: self.target.clone(),
+            problem: problem.into(),
+            remedy: remedy.into(),
+        }
+    }
+
     pub(crate) fn protocol(&self, detail: impl Into<String>) -> CalloutError {
         let (service, target) = (self.service.clone(), self.target.clone());
         CalloutError::Protocol {

@@ -1,9 +1,10 @@
 //! Hands the original over to the connection while it grows: waits for octets and for credit, never for the service.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use opes_content::{Progress, View};
+use tokio::time::Instant;
 
 use crate::ask::{Data, Link, OriginalEnd};
 use crate::error::CalloutError;

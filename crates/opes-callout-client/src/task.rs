@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use opes_ocp::{AdaptedEnd, Failure, Processor, ProcessorEvent, StartTransaction};
 use opes_proto::ocp::message::Kind;
 use opes_proto::ocp::{Frame, Message};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use crate::ask::{Ask, Lost, Open, Raw};
@@ -43,7 +44,6 @@ pub(crate) struct Parts {
     pub(crate) retired: Arc<AtomicBool>,
     pub(crate) naming: Arc<Naming>,
     pub(crate) idle_timeout: Duration,
-    pub(crate) inserted_octets_max: u64,
     pub(crate) epoch: Instant,
 }
 
@@ -53,7 +53,6 @@ pub(crate) struct Task {
     retired: Arc<AtomicBool>,
     naming: Arc<Naming>,
     service_uri: String,
-    inserted_octets_max: u64,
     transactions: HashMap<u32, Transaction>,
     groups: Groups,
     outgoing: Outgoing,
@@ -87,7 +86,6 @@ pub(crate) async fn run(parts: Parts) {
         retired,
         naming,
         service_uri,
-        inserted_octets_max: parts.inserted_octets_max,
         transactions: HashMap::new(),
         groups: Groups::default(),
         outgoing: Outgoing::default(),
@@ -123,7 +121,10 @@ impl Task {
                 }
             }
             let room = self.outgoing.octets() < OUTGOING_OCTETS_MAX;
+            // In order, so that a simulation can be repeated. Nobody starves: each round serves callers and transport above.
             tokio::select! {
+                biased;
+                _ = ticks.tick() => self.tick(),
                 frame = inbound.message(), if !self.core.has_ended() => self.on_inbound(frame),
                 ask = asks.recv(), if room && !deserted => if let Some(ask) = ask {
                     self.on_ask(ask);
@@ -136,7 +137,6 @@ impl Task {
                     let Ok(permit) = permit else { return self.stream_lost("the stream was closed") };
                     permit.send(self.outgoing.next_frame());
                 }
-                _ = ticks.tick() => self.tick(),
             }
         }
     }
@@ -207,6 +207,12 @@ impl Task {
                     self.pump(xid);
                 }
             }
+            Ask::Held { link, octets } => {
+                let Some(xid) = link.xid() else { return };
+                if let Some(transaction) = self.transactions.get_mut(&xid) {
+                    transaction.received(xid, octets, &mut self.core);
+                }
+            }
             Ask::Cancel { link } => {
                 if let Some(xid) = link.xid() {
                     // It may have ended in the meantime.
@@ -225,6 +231,8 @@ impl Task {
             profile,
             data,
             link,
+            own,
+            own_octets_max,
             reply,
             permit,
         } = open;
@@ -252,7 +260,7 @@ impl Task {
             }
         };
         link.set_xid(xid);
-        let mut transaction = Transaction::new(link, reply, permit);
+        let mut transaction = Transaction::new(link, reply, (own, own_octets_max), permit);
         transaction.hand_over(data);
         self.transactions.insert(xid, transaction);
         self.pump(xid);
@@ -375,10 +383,12 @@ impl Task {
     }
 
     fn adapted(&mut self, xid: u32, payload: Bytes, as_is: Option<u64>) {
-        let (octets, max) = (payload.len() as u64, self.inserted_octets_max);
-        self.reassemble(xid, |t| match as_is {
-            Some(from) => t.reassembly.yours(from, octets),
-            None => t.reassembly.mine(payload, max),
+        let Some(from) = as_is else {
+            return self.reassemble(xid, |transaction| transaction.mine(payload));
+        };
+        let octets = payload.len() as u64;
+        self.reassemble(xid, |transaction| {
+            transaction.reassembly.yours(from, octets)
         });
         if let Some(transaction) = self.transactions.get_mut(&xid) {
             transaction.received(xid, octets, &mut self.core);
@@ -471,7 +481,14 @@ impl Task {
         }
         self.report_ready(Err(error.clone()));
         for orphan in self.orphans.drain(..) {
-            let _gone = orphan.reply.send(Err(Lost::Failed(error.clone())));
+            // CE 200 means that nothing was open there: what was not begun has crossed it on the way.
+            let crossed = result.is_ok() && !orphan.begun;
+            let lost = if crossed {
+                Lost::NotTaken
+            } else {
+                Lost::Failed
+            };
+            let _gone = orphan.reply.send(Err(lost(error.clone())));
         }
     }
 

@@ -124,6 +124,18 @@ impl CommandAnswer {
         self
     }
 
+    /// Another reverse-path; empty = the null reverse-path.
+    pub fn mail_from(mut self, address: impl Into<String>) -> Self {
+        self.answer = self.answer.mail_from(address);
+        self
+    }
+
+    /// The recipient in question changed, taken out, or another one added.
+    pub fn recipient(mut self, change: RecipientChange) -> Self {
+        self.answer = self.answer.recipient(change);
+        self
+    }
+
     /// Later rules can test this: `annotation("key")`.
     pub fn annotate(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.answer = self.answer.annotate(key, value);

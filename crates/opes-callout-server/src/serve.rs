@@ -14,8 +14,10 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::config::ServerConfig;
 use crate::connection::{self, Shutdown};
+use crate::host;
 use crate::listener::Listener;
 use crate::service::Service;
+use crate::tls::{self, Generation};
 
 /// HTTP/2 windows: wide, because credit per transaction is what slows a sender down.
 const STREAM_WINDOW_OCTETS: u32 = 4 * 1024 * 1024;
@@ -33,6 +35,13 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Frames between a connection's task and the transport.
 const FRAMES_QUEUED: usize = 4;
+
+/// Callers whose handshake is done and whom the transport has not taken yet.
+const CALLERS_QUEUED: usize = 16;
+
+/// A connection under TLS is drained after this, whatever the processor does: who got in with a certificate that has
+/// expired since has to show another one.
+const TLS_CONNECTION_AGE_MAX: Duration = Duration::from_hours(2);
 
 /// For the last frames to get out once all connections were told to close.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -125,6 +134,19 @@ async fn accept(
                 .serve_with_incoming_shutdown(incoming, shutdown)
                 .await
         }
+        Listener::Tls(listener, material) => {
+            let (callers, incoming) = mpsc::channel(CALLERS_QUEUED);
+            tokio::spawn(tls::accept(listener, material, callers));
+            let incoming = ReceiverStream::new(incoming);
+            router
+                .serve_with_incoming_shutdown(incoming, shutdown)
+                .await
+        }
+        Listener::Host(listener) => {
+            router
+                .serve_with_incoming_shutdown(host::incoming(listener), shutdown)
+                .await
+        }
         Listener::Unix(listener) => {
             let incoming = UnixListenerStream::new(listener);
             router
@@ -152,14 +174,32 @@ impl<S: Service> Callout for Harness<S> {
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let (frames, outbound) = mpsc::channel(FRAMES_QUEUED);
         let (service, config) = (Arc::clone(&self.service), self.config.clone());
-        let connection = connection::run(
-            service,
-            config,
-            request.into_inner(),
-            frames,
-            self.shutdown.clone(),
-        );
-        tokio::spawn(connection);
+        let generation = request.extensions().get::<Generation>().cloned();
+        let orders = Shutdown {
+            drain: self.shutdown.drain.child_token(),
+            now: self.shutdown.now.clone(),
+        };
+        let drain = orders.drain.clone();
+        let connection = connection::run(service, config, request.into_inner(), frames, orders);
+        tokio::spawn(until_renewed(connection, generation, drain));
         Ok(Response::new(ReceiverStream::new(outbound)))
     }
+}
+
+/// A connection that is old, or whose certificates are no longer in force, finishes what runs on it and takes nothing new; the processor
+/// opens another one, if it still may.
+async fn until_renewed(
+    connection: impl Future<Output = ()>,
+    generation: Option<Generation>,
+    drain: CancellationToken,
+) {
+    tokio::pin!(connection);
+    if let Some(Generation(over)) = generation {
+        tokio::select! {
+            () = &mut connection => return,
+            () = over.cancelled() => drain.cancel(),
+            () = tokio::time::sleep(TLS_CONNECTION_AGE_MAX) => drain.cancel(),
+        }
+    }
+    connection.await;
 }

@@ -21,7 +21,8 @@ pub const LINE_OCTETS_MAX: usize = 998;
 /// One change of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
-    /// A new header field. Several at one place appear in the order of the edits.
+    /// A new header field. Several at one place appear in the order of the edits, those below the last field after every other
+    /// insertion at that place.
     HeaderAdd {
         /// Field name.
         name: String,
@@ -149,6 +150,10 @@ struct Target<'m> {
     /// The header section, or more of the message.
     octets: &'m [u8],
     splices: Vec<Splice>,
+    /// Fields to stand below the last one.
+    appended: Vec<u8>,
+    /// Changes of the body: at the same place they come after fields.
+    body: Vec<Splice>,
 }
 
 /// The splices that make `edits`, sorted and without overlap, ready for [`crate::Rope::splice_all`]. `header_octets` starts at
@@ -171,11 +176,13 @@ pub fn apply(
         structure,
         octets: header_octets,
         splices: Vec::with_capacity(edits.len()),
+        appended: Vec::new(),
+        body: Vec::new(),
     };
     for edit in edits {
         target.edit(edit, edits)?;
     }
-    sorted(target.splices)
+    target.finish()
 }
 
 impl Target<'_> {
@@ -193,6 +200,26 @@ impl Target<'_> {
             Edit::BodyMark { text } => self.mark_body(text, all),
             Edit::Splice(splice) => self.own_splice(splice),
         }
+    }
+
+    /// Everything in its order. What completes the last line of a header section, or ends the section, is put here: it depends on all edits.
+    fn finish(mut self) -> Result<Vec<Splice>, EditError> {
+        let fields_end = self.structure.fields_end;
+        self.splices = sorted(self.splices)?;
+        let mut line_ended = self.line_ended();
+        if !self.appended.is_empty() {
+            let line_end: &[u8] = if line_ended { b"" } else { b"\r\n" };
+            let fields = [line_end, &self.appended].concat();
+            self.insert(fields_end, fields);
+            line_ended = true;
+        }
+        let section_ends = |splice: &Splice| splice.offset == self.structure.header_end;
+        if !self.has_empty_line() && self.body.iter().any(section_ends) {
+            let ends: &'static [u8] = if line_ended { b"\r\n" } else { b"\r\n\r\n" };
+            self.insert(fields_end, ends);
+        }
+        self.splices.append(&mut self.body);
+        sorted(self.splices)
     }
 
     fn own_splice(&mut self, splice: &Splice) -> Result<(), EditError> {
@@ -218,6 +245,21 @@ impl Target<'_> {
 
     fn insert(&mut self, offset: u64, octets: impl Into<Bytes>) {
         self.splice(offset, 0, octets);
+    }
+
+    /// Does a line end, or nothing at all, stand before the place for new fields, once the sorted splices are made?
+    fn line_ended(&self) -> bool {
+        let mut at = self.structure.fields_end;
+        for splice in self.splices.iter().rev() {
+            let end = splice.offset.saturating_add(splice.size);
+            match splice.replacement.last() {
+                _ if end > at => {}
+                _ if end < at => break,
+                Some(octet) => return *octet == b'\n',
+                None => at = splice.offset,
+            }
+        }
+        self.starts_line(at)
     }
 
     /// Does octet `offset` start a line? True at the start of the message.

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use opes_host::Host;
 use opes_smtp::client::DATA_TERMINATION_TIMEOUT;
 
 use crate::event::OnEvent;
+use crate::report::Reports;
 use crate::tls::Tls;
 
 /// Where mail goes unless a recipient has a next hop of its own.
@@ -83,6 +85,10 @@ pub struct RelayConfig {
     pub backlog_max: usize,
     /// Called for every recipient of every attempt, on the delivering task: it must not block.
     pub on_event: OnEvent,
+    /// Who is told of recipients that failed.
+    pub reports: Reports,
+    /// Network, clock and randomness to work with.
+    pub host: Host,
 }
 
 impl RelayConfig {
@@ -98,6 +104,8 @@ impl RelayConfig {
             timeouts: Timeouts::default(),
             backlog_max: 100_000,
             on_event,
+            reports: Reports::default(),
+            host: Host::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use opes_host::Network;
 use opes_smtp::client::{
     Action, Client, ClientConfig, DATA_BLOCK_TIMEOUT, DotStuffer, Mail, Outcome, QUIT_TIMEOUT,
     TlsMode,
@@ -15,7 +16,6 @@ use opes_smtp::client::{
 use opes_smtp::reply::Reply;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -35,6 +35,7 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How to reach one next hop and how to speak to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
+    pub(crate) network: Network,
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) lmtp: bool,
@@ -87,14 +88,14 @@ impl Connection {
     }
 
     async fn connect(peer: &Peer, tls: TlsMode) -> Result<Self, Reply> {
-        let connecting = TcpStream::connect((peer.host.as_str(), peer.port));
+        let connecting = peer.network.connect(&peer.host, peer.port);
         let stream = timeout(peer.timeouts.connect, connecting)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|error| unreachable_reply(peer, &error))?;
         // Every write is a whole group of commands or a whole message: waiting for more would only cost time.
         stream
-            .set_nodelay(true)
+            .set_nodelay()
             .map_err(|error| unreachable_reply(peer, &error))?;
         let config = ClientConfig {
             hostname: peer.hostname.clone(),
@@ -333,5 +334,6 @@ fn lost(mail: &Mail<'_>) -> Outcome {
     Outcome {
         replies: vec![Reply::NEXT_HOP_CONNECTION_LOST; mail.recipients.len()],
         untried: false,
+        reports: false,
     }
 }

@@ -44,7 +44,7 @@ pub enum DeliveryOutcome {
         /// When the relay tries again, about; `None` in cut-through mode, where the client does.
         next_attempt: Option<Duration>,
     },
-    /// Never. The sender ought to be told.
+    /// Never. The sender is told as [`crate::Reports`] says.
     Failed {
         /// What was said.
         reply: Reply,

@@ -1,7 +1,7 @@
 //! One message for one destination, and the books about it: what is settled, what is told, what is tried again.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use opes_smtp::reply::Reply;
 use opes_spool::{Envelope, QueueId, Queued, Recipient, Settlement};
@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::event::{DeliveryEvent, DeliveryOutcome};
 use crate::lane::Target;
 use crate::relay::Shared;
+use crate::report;
 use crate::source::Source;
 
 /// A message, the recipients at one destination, and how often it was tried.
@@ -47,6 +48,18 @@ pub(crate) struct Verdict {
     pub(crate) detail: Option<String>,
     /// Where it was delivered to.
     pub(crate) place: Option<String>,
+    /// Who took it tells the sender of it (RFC 3461 §5.2.1).
+    pub(crate) reports: bool,
+}
+
+/// What a verdict means for the recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Delivered,
+    /// It will never be.
+    Failed,
+    /// Not this time. Also every refusal of a client's message in cut-through mode that is not for good.
+    Again,
 }
 
 // === impl Verdict ===
@@ -57,6 +70,7 @@ impl Verdict {
             reply,
             detail: None,
             place: None,
+            reports: false,
         }
     }
 }
@@ -108,15 +122,13 @@ impl Job {
     }
 
     /// Since the message was received.
-    pub(crate) fn age(&self) -> Duration {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+    pub(crate) fn age(&self, shared: &Shared) -> Duration {
+        let now = shared.config.host.clock.since_epoch();
         now.saturating_sub(Duration::from_millis(self.envelope.received_at_ms))
     }
 
     pub(crate) fn is_expired(&self, shared: &Shared) -> bool {
-        !self.is_live() && self.age() >= shared.config.retry.give_up_after
+        !self.is_live() && self.age(shared) >= shared.config.retry.give_up_after
     }
 
     /// The same verdict for everybody.
@@ -125,51 +137,121 @@ impl Job {
     }
 
     /// Closes the books on one attempt: settles in the spool first, then tells, then plans the next attempt.
-    pub(crate) async fn finish(self, verdicts: Vec<Verdict>, shared: &Arc<Shared>) {
-        let decided = self.decided(&verdicts, shared);
-        if let (Some(id), false) = (self.queue_id(), decided.is_empty()) {
-            settle(&id, &decided, shared).await;
+    pub(crate) async fn finish(self, mut verdicts: Vec<Verdict>, shared: &Arc<Shared>) {
+        let mut fates = self.fates(&verdicts, shared);
+        if let Some(id) = self.queue_id() {
+            self.record(&id, &mut verdicts, &mut fates, shared).await;
         }
-        let again = self.again(&verdicts, &decided, shared);
+        let again = self.again(&verdicts, &fates, shared);
         if again.is_none() && !self.is_live() {
             shared.closed_one();
         }
-        self.tell(&verdicts, again.as_ref().map(|again| again.wait), shared);
+        let wait = again.as_ref().map(|again| again.wait);
+        self.tell(&verdicts, &fates, wait, shared);
         match again {
             Some(again) => self.try_again(again, shared),
             None => self.answer(verdicts),
         }
     }
 
-    /// Recipients that need no more work. Those of a client are its business.
-    fn decided(&self, verdicts: &[Verdict], shared: &Shared) -> Vec<(u32, Settlement)> {
+    fn fates(&self, verdicts: &[Verdict], shared: &Shared) -> Vec<Fate> {
         let expired = self.is_expired(shared);
-        let settlement = |verdict: &Verdict| match &verdict.reply {
-            reply if reply.is_positive() => Some(Settlement::Delivered),
-            reply if reply.is_permanent() || expired => Some(Settlement::Failed {
-                reply: reply.to_string(),
-            }),
-            _ => None,
+        let fate = |verdict: &Verdict| match &verdict.reply {
+            reply if reply.is_positive() => Fate::Delivered,
+            reply if reply.is_permanent() || expired => Fate::Failed,
+            _ => Fate::Again,
         };
-        let both = self.recipients.iter().zip(verdicts);
-        both.filter_map(|(index, verdict)| Some((*index, settlement(verdict)?)))
-            .collect()
+        verdicts.iter().map(fate).collect()
     }
 
-    fn again(
+    /// Settles what is decided. Recipients that the sender is told of are settled by the report itself; all others first, since a
+    /// report may have to wait for the disk.
+    async fn record(
         &self,
+        id: &QueueId,
+        verdicts: &mut [Verdict],
+        fates: &mut [Fate],
+        shared: &Arc<Shared>,
+    ) {
+        let told = report::due(self, verdicts, fates, shared);
+        self.settle(
+            id,
+            verdicts,
+            fates,
+            |place| !told.places.contains(&place),
+            shared,
+        )
+        .await;
+        if told.places.is_empty() {
+            return;
+        }
+        let Err(error) = report::send(self, id, &told, verdicts, shared).await else {
+            return;
+        };
+        let detail = format!("the report to the sender cannot be stored: {error}");
+        tracing::error!(queue_id = %id, %error, "the report to a sender cannot be stored; its recipients are tried again");
+        for place in &told.places {
+            if let (Some(verdict), Some(fate @ Fate::Failed)) =
+                (verdicts.get_mut(*place), fates.get_mut(*place))
+            {
+                *fate = Fate::Again;
+                verdict.reply = Reply::LOCAL_ERROR;
+                verdict.detail = Some(detail.clone());
+            }
+        }
+        // What was delivered must not be delivered again, told or not.
+        self.settle(
+            id,
+            verdicts,
+            fates,
+            |place| told.places.contains(&place),
+            shared,
+        )
+        .await;
+    }
+
+    async fn settle(
+        &self,
+        id: &QueueId,
         verdicts: &[Verdict],
-        decided: &[(u32, Settlement)],
+        fates: &[Fate],
+        which: impl Fn(usize) -> bool,
         shared: &Shared,
-    ) -> Option<Again> {
+    ) {
+        let settlement =
+            |(place, index): (usize, &u32)| match (fates.get(place)?, verdicts.get(place)?) {
+                (Fate::Delivered, _) if which(place) => Some((*index, Settlement::Delivered)),
+                (Fate::Failed, verdict) if which(place) => {
+                    let reply = verdict.reply.to_string();
+                    Some((*index, Settlement::Failed { reply }))
+                }
+                (Fate::Delivered | Fate::Failed | Fate::Again, _) => None,
+            };
+        let decided: Vec<_> = self
+            .recipients
+            .iter()
+            .enumerate()
+            .filter_map(settlement)
+            .collect();
+        if !decided.is_empty()
+            && let Err(error) = shared.spool.settle(id, &decided).await
+        {
+            tracing::error!(queue_id = %id, %error, "an outcome is not recorded yet; after a crash now, the message would be delivered again");
+        }
+    }
+
+    fn again(&self, verdicts: &[Verdict], fates: &[Fate], shared: &Shared) -> Option<Again> {
         let Origin::Spool { attempts, .. } = self.origin else {
             return None;
         };
-        if decided.len() == self.recipients.len() {
+        let both = self.recipients.iter().zip(fates);
+        let left: Vec<u32> = both
+            .filter(|(_, fate)| **fate == Fate::Again)
+            .map(|(index, _)| *index)
+            .collect();
+        if left.is_empty() {
             return None;
         }
-        let is_left = |index: &u32| !decided.iter().any(|(settled, _)| settled == index);
-        let left = self.recipients.iter().copied().filter(is_left).collect();
         // "Too many recipients", and some were taken: the rest is welcome in a transaction of its own.
         let at_once = verdicts.iter().any(|verdict| verdict.reply.is_positive())
             && verdicts.iter().all(|verdict| {
@@ -182,7 +264,7 @@ impl Job {
                 .config
                 .retry
                 .message
-                .delay(attempts + 1, crate::relay::random())
+                .delay(attempts + 1, shared.random())
         };
         Some(Again { wait, left })
     }
@@ -214,19 +296,26 @@ impl Job {
     /// Tells that a stored message waits for its next hop. It stays where it is in the queue.
     pub(crate) fn tell_waiting(&self, reply: &Reply, wait: Duration, shared: &Shared) {
         if !self.is_live() && !self.is_expired(shared) {
-            self.tell(&self.all(&Verdict::new(reply.clone())), Some(wait), shared);
+            let verdicts = self.all(&Verdict::new(reply.clone()));
+            let fates = vec![Fate::Again; verdicts.len()];
+            self.tell(&verdicts, &fates, Some(wait), shared);
         }
     }
 
-    fn tell(&self, verdicts: &[Verdict], next_attempt: Option<Duration>, shared: &Shared) {
-        let expired = self.is_expired(shared);
-        let elapsed = self.age();
-        for (recipient, verdict) in self.recipients().zip(verdicts) {
+    fn tell(
+        &self,
+        verdicts: &[Verdict],
+        fates: &[Fate],
+        next_attempt: Option<Duration>,
+        shared: &Shared,
+    ) {
+        let elapsed = self.age(shared);
+        for (recipient, (verdict, fate)) in self.recipients().zip(verdicts.iter().zip(fates)) {
             let event = DeliveryEvent {
                 queue_id: self.queue_id(),
                 session_id: self.envelope.session_id.clone(),
                 recipient: recipient.address.clone(),
-                outcome: outcome(verdict, expired, next_attempt, &self.target),
+                outcome: outcome(verdict, *fate, next_attempt, &self.target),
                 elapsed,
             };
             log(&event);
@@ -240,35 +329,29 @@ struct Again {
     left: Vec<u32>,
 }
 
-async fn settle(id: &QueueId, decided: &[(u32, Settlement)], shared: &Shared) {
-    if let Err(error) = shared.spool.settle(id, decided).await {
-        tracing::error!(queue_id = %id, %error, "an outcome is not recorded yet; after a crash now, the message would be delivered again");
-    }
-}
-
 fn asks_for_another_transaction(reply: &Reply) -> bool {
     reply.code() == Reply::TOO_MANY_RECIPIENTS.code()
 }
 
 fn outcome(
     verdict: &Verdict,
-    expired: bool,
+    fate: Fate,
     next_attempt: Option<Duration>,
     target: &Target,
 ) -> DeliveryOutcome {
     let reply = verdict.reply.clone();
     let detail = verdict.detail.clone();
-    if reply.is_positive() {
-        let place = verdict.place.clone().unwrap_or_else(|| target.to_string());
-        DeliveryOutcome::Delivered { place, reply }
-    } else if reply.is_permanent() || expired {
-        DeliveryOutcome::Failed { reply, detail }
-    } else {
-        DeliveryOutcome::Deferred {
+    match fate {
+        Fate::Delivered => {
+            let place = verdict.place.clone().unwrap_or_else(|| target.to_string());
+            DeliveryOutcome::Delivered { place, reply }
+        }
+        Fate::Failed => DeliveryOutcome::Failed { reply, detail },
+        Fate::Again => DeliveryOutcome::Deferred {
             reply,
             detail,
             next_attempt,
-        }
+        },
     }
 }
 
@@ -284,7 +367,7 @@ fn log(event: &DeliveryEvent) {
             tracing::info!(queue_id, session_id = event.session_id, %outcome, ?next_attempt, "delivery deferred");
         }
         DeliveryOutcome::Failed { .. } => {
-            tracing::error!(queue_id, session_id = event.session_id, %outcome, "delivery failed for good; the sender is not told by this version");
+            tracing::warn!(queue_id, session_id = event.session_id, %outcome, "delivery failed for good");
         }
     }
 }

@@ -6,7 +6,7 @@
 //! goes out while its client waits, over the same connections.
 //!
 //! Fails per recipient with a reply: transient ones are tried again until [`RetrySchedule::give_up_after`], permanent ones are
-//! settled as failed and reported as a [`DeliveryEvent`]. A next hop that cannot be reached holds its queue, not each message.
+//! settled as failed, told to the sender in a delivery report ([`Reports`]) and reported as a [`DeliveryEvent`]. A next hop that cannot be reached holds its queue, not each message.
 //! Must not know: listeners, rules, callouts.
 //!
 //! ```text
@@ -22,6 +22,7 @@ mod job;
 mod lane;
 mod maildir;
 mod relay;
+mod report;
 mod source;
 mod tls;
 mod worker;
@@ -30,4 +31,5 @@ pub use config::{Backoff, RelayConfig, RetrySchedule, Route, Timeouts};
 pub use event::{DeliveryEvent, DeliveryOutcome, OnEvent};
 pub use opes_spool::Queued;
 pub use relay::Relay;
+pub use report::{OnReport, ReportResult, Reports, Senders};
 pub use tls::{Tls, TlsError};

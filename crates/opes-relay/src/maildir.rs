@@ -23,7 +23,7 @@ use self::mailbox::mailbox_of;
 use crate::config::Route;
 use crate::job::{Job, Origin, Verdict};
 use crate::lane::{Lane, Seat};
-use crate::relay::{Shared, random};
+use crate::relay::Shared;
 use crate::source::Source;
 
 /// Batches written at the same time: enough to keep a disk busy, few enough for the blocking pool.
@@ -88,7 +88,7 @@ impl Worker {
                 continue;
             }
             match body_in_memory(&job.source).await {
-                Ok(Some(body)) => batch.add(job, &body, &self.shared.config.hostname),
+                Ok(Some(body)) => batch.add(job, &body, &self.shared),
                 Ok(None) => self.stream(dir, job).await,
                 Err(verdict) => {
                     let verdicts = job.all(&verdict);
@@ -102,7 +102,7 @@ impl Worker {
     /// A message that is large, or still growing, to each of its mailboxes in turn.
     async fn stream(&self, dir: &Path, job: Job) {
         let mut verdicts = Vec::new();
-        let names = Names::of(&job, &self.shared.config.hostname);
+        let names = Names::of(&job, &self.shared);
         for (index, recipient) in job.recipients.iter().zip(job.recipients()) {
             let (chunks, body) = mpsc::channel(CHUNKS_AHEAD);
             let verdict = match names.deposit(&job, *index, recipient, Body::Stream(body)) {
@@ -144,8 +144,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn add(&mut self, job: Job, body: &[Bytes], hostname: &str) {
-        let names = Names::of(&job, hostname);
+    fn add(&mut self, job: Job, body: &[Bytes], shared: &Shared) {
+        let names = Names::of(&job, shared);
         let mut planned = Vec::with_capacity(job.recipients.len());
         for (index, recipient) in job.recipients.iter().zip(job.recipients()) {
             match names.deposit(&job, *index, recipient, Body::Memory(body.to_vec())) {
@@ -190,15 +190,15 @@ struct Names<'a> {
 
 impl<'a> Names<'a> {
     /// A stored message keeps its names for life; in cut-through mode each attempt is a message of its own.
-    fn of(job: &Job, hostname: &'a str) -> Self {
+    fn of(job: &Job, shared: &'a Shared) -> Self {
         let (unique, suspect) = match &job.origin {
             Origin::Spool { id, suspect, .. } => (id.to_string(), *suspect),
-            Origin::Client(_) => (format!("{:016x}", random()), false),
+            Origin::Client(_) => (format!("{:016x}", shared.random()), false),
         };
         Self {
             unique,
             suspect,
-            hostname,
+            hostname: &shared.config.hostname,
         }
     }
 
@@ -289,6 +289,7 @@ fn verdict(result: Result<PathBuf, DepositError>) -> Verdict {
             reply: Reply::OK,
             detail: None,
             place: Some(path.display().to_string()),
+            reports: false,
         },
         Err(error) => {
             let detail = error.to_string();
@@ -297,6 +298,7 @@ fn verdict(result: Result<PathBuf, DepositError>) -> Verdict {
                 reply: error.reply(),
                 detail: Some(detail),
                 place: None,
+                reports: false,
             }
         }
     }

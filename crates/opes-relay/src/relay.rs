@@ -1,9 +1,7 @@
 //! The handle: routes messages to lanes, starts workers, stops everything.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -204,7 +202,7 @@ impl Shared {
         }
     }
 
-    fn enqueue(self: &Arc<Self>, queued: &Queued, suspect: bool) {
+    pub(crate) fn enqueue(self: &Arc<Self>, queued: &Queued, suspect: bool) {
         for (target, recipients) in self.routes(&queued.envelope, &queued.pending) {
             self.backlog.fetch_add(1, Ordering::Relaxed);
             self.push(Job::stored(queued, target, recipients, suspect));
@@ -293,6 +291,7 @@ impl Shared {
 
     fn peer(&self, host: &str, port: u16, lmtp: bool) -> Peer {
         Peer {
+            network: self.config.host.network.clone(),
             host: host.to_owned(),
             port,
             lmtp,
@@ -321,6 +320,11 @@ impl Shared {
         }
     }
 
+    /// To spread retries.
+    pub(crate) fn random(&self) -> u64 {
+        self.config.host.random.next_u64()
+    }
+
     /// A part of a stored message is through.
     pub(crate) fn closed_one(&self) {
         self.backlog.fetch_sub(1, Ordering::Relaxed);
@@ -335,9 +339,4 @@ impl Shared {
     fn lanes(&self) -> MutexGuard<'_, HashMap<Target, Arc<Lane>>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Good enough to spread retries; not for secrets.
-pub(crate) fn random() -> u64 {
-    RandomState::new().hash_one(0)
 }

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::connection::{Connection, Peer};
 use crate::job::{Job, Verdict};
 use crate::lane::{Lane, Seat};
-use crate::relay::{Shared, random};
+use crate::relay::Shared;
 
 pub(crate) struct Worker {
     shared: Arc<Shared>,
@@ -70,7 +70,11 @@ impl Worker {
         };
         match self.send(&job).await {
             Ok(outcome) => {
-                let verdicts = outcome.replies.into_iter().map(Verdict::new).collect();
+                let verdict = |reply| Verdict {
+                    reports: outcome.reports,
+                    ..Verdict::new(reply)
+                };
+                let verdicts = outcome.replies.into_iter().map(verdict).collect();
                 job.finish(verdicts, &self.shared).await;
                 self.replace_connection().await;
                 ControlFlow::Continue(())
@@ -132,7 +136,7 @@ impl Worker {
         }
         let wait = self
             .lane
-            .next_wait(&self.shared.config.retry.next_hop, random());
+            .next_wait(&self.shared.config.retry.next_hop, self.shared.random());
         let job = self.seat.leave_to_others(job, wait)?;
         self.shared.connection_wanted.notify_one();
         let permit = Arc::clone(connections).acquire_owned();
@@ -175,7 +179,9 @@ impl Worker {
     /// No connection is to be had: leaves if others have one, else holds the queue and tries again later.
     async fn unreachable(&mut self, job: Job, reply: Reply) -> ControlFlow<()> {
         let shared = &self.shared;
-        let wait = self.lane.next_wait(&shared.config.retry.next_hop, random());
+        let wait = self
+            .lane
+            .next_wait(&shared.config.retry.next_hop, shared.random());
         let Some(job) = self.seat.leave_to_others(job, wait) else {
             return ControlFlow::Break(());
         };
@@ -192,6 +198,7 @@ impl Worker {
     async fn rest(&mut self, wait: Duration) -> ControlFlow<()> {
         self.permit = None;
         tokio::select! {
+            biased;
             () = sleep(wait) => {}
             () = self.lane.work() => {}
             () = self.shared.stopping.cancelled() => {}

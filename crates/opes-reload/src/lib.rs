@@ -1,13 +1,15 @@
-//! A text file that is read again when it changes.
+//! Text files that are read again when they change.
 //!
-//! Owns the last good reading of one file. A missing, unreadable or malformed file is an error when it is opened; later it
-//! is logged once per edit and the last good reading stays. Polling, not inotify: a mounted ConfigMap changes by a symlink
-//! that a watch on the file does not see. Must not know what is in the file.
+//! Owns the last good reading of one file, or of several that belong together ([`Reloaded`]), and tells when files or the
+//! content of folders have changed and hold still ([`Watch`]). A missing, unreadable or malformed file is an error when it
+//! is opened; later it is logged once per edit and the last good reading stays. Polling, not inotify: a mounted ConfigMap
+//! changes by a symlink that a watch on the file does not see. Must not know what is in the files.
+
+mod watch;
 
 use std::fmt::Display;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -15,12 +17,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+pub use crate::watch::{ENTRIES_MAX, Watch};
+
 /// How often the file is looked at.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest file that is read, in octets.
 pub const FILE_OCTETS_MAX: u64 = 32 << 20;
 
-/// The last good reading of a file. Clones share it.
+/// The last good reading of a file, or of several that are read together. Clones share it.
 pub struct Reloaded<T> {
     shared: Arc<Shared<T>>,
 }
@@ -49,7 +53,7 @@ pub enum OpenError {
     },
 }
 
-/// What happened at one look at the file.
+/// What happened at one look at the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
     /// As before.
@@ -62,28 +66,13 @@ pub enum Look {
     Refused,
 }
 
-type Parse<T> = dyn Fn(&Path, &str) -> Result<T, String> + Send + Sync;
+type Parse<T> = dyn Fn(&[PathBuf], &[String]) -> Result<T, String> + Send + Sync;
 
 struct Shared<T> {
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     parse: Box<Parse<T>>,
     current: ArcSwap<T>,
-    progress: Mutex<Progress>,
-}
-
-/// Which state of the file has been dealt with, and which was seen last. `None`: the file is not there.
-struct Progress {
-    handled: Option<Stamp>,
-    seen: Option<Stamp>,
-}
-
-/// Two equal stamps: the same content, as far as can be told without reading.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    octets: u64,
-    modified: (i64, i64),
+    watch: Mutex<Watch>,
 }
 
 // === impl Reloaded ===
@@ -96,16 +85,31 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         path: impl Into<PathBuf>,
         parse: impl Fn(&Path, &str) -> Result<T, E> + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
+        Self::open_all([path.into()], move |[path], [text]| parse(path, text))
+    }
+
+    /// The same for files that make sense together only, such as a certificate and its key: a change of any of them reads
+    /// them all. A pair that is changed one file after the other is refused and logged in between, and then taken.
+    pub fn open_all<const N: usize, E: Display>(
+        paths: [PathBuf; N],
+        parse: impl Fn([&Path; N], [&str; N]) -> Result<T, E> + Send + Sync + 'static,
+    ) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::open(
-            path.into(),
-            Box::new(move |path, text| parse(path, text).map_err(|error| error.to_string())),
+            paths.into(),
+            Box::new(move |paths, texts| {
+                let all = |index: usize| (paths.get(index), texts.get(index));
+                let path = |index| all(index).0.map_or(Path::new(""), PathBuf::as_path);
+                let text = |index| all(index).1.map_or("", String::as_str);
+                parse(std::array::from_fn(path), std::array::from_fn(text))
+                    .map_err(|error| error.to_string())
+            }),
         )?);
         let watched = Arc::downgrade(&shared);
         thread::Builder::new()
             .name("opes-reload".to_owned())
             .spawn(move || watch(&watched))
             .map_err(|reason| OpenError::NoThread {
-                path: shared.path.clone(),
+                path: shared.name(),
                 reason,
             })?;
         Ok(Self { shared })
@@ -116,7 +120,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         self.shared.current.load_full()
     }
 
-    /// Looks at the file now. A change is taken at the second look that finds the same state, so that a file that is just
+    /// Looks at the files now. A change is taken at the second look that finds the same state, so that a file that is just
     /// being written is not read half.
     pub fn look(&self) -> Look {
         self.shared.look()
@@ -134,7 +138,7 @@ impl<T> Clone for Reloaded<T> {
 impl<T> std::fmt::Debug for Reloaded<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reloaded")
-            .field("path", &self.shared.path)
+            .field("paths", &self.shared.paths)
             .finish_non_exhaustive()
     }
 }
@@ -142,49 +146,44 @@ impl<T> std::fmt::Debug for Reloaded<T> {
 // === impl Shared ===
 
 impl<T> Shared<T> {
-    fn open(path: PathBuf, parse: Box<Parse<T>>) -> Result<Self, OpenError> {
-        let stamp = Stamp::of(&path);
-        let text = read(&path).map_err(|reason| OpenError::Unreadable {
-            path: path.clone(),
-            reason,
-        })?;
-        let first = parse(&path, &text).map_err(OpenError::Malformed)?;
-        let progress = Mutex::new(Progress {
-            handled: stamp,
-            seen: stamp,
-        });
+    fn open(paths: Vec<PathBuf>, parse: Box<Parse<T>>) -> Result<Self, OpenError> {
+        // Before the reading: an edit in between is then seen as one.
+        let watch = Mutex::new(Watch::new(paths.clone()));
+        let texts = paths
+            .iter()
+            .map(|path| {
+                read(path).map_err(|reason| OpenError::Unreadable {
+                    path: path.clone(),
+                    reason,
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let first = parse(&paths, &texts).map_err(OpenError::Malformed)?;
         Ok(Self {
-            path,
+            paths,
             parse,
             current: ArcSwap::from_pointee(first),
-            progress,
+            watch,
         })
     }
 
     fn look(&self) -> Look {
         // Held across the reading: two looks at once must not store in the wrong order.
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamp = Stamp::of(&self.path);
-        if stamp == progress.handled {
-            progress.seen = stamp;
-            return Look::Unchanged;
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        match watch.look() {
+            Look::Taken => self.take(),
+            look => look,
         }
-        if stamp != progress.seen {
-            progress.seen = stamp;
-            return Look::Changing;
-        }
-        progress.handled = stamp;
-        self.take()
     }
 
     fn take(&self) -> Look {
-        let fresh = read(&self.path)
-            .map_err(|reason| format!("{}: {reason}", self.path.display()))
-            .and_then(|text| (self.parse)(&self.path, &text));
-        match fresh {
+        let named =
+            |path: &PathBuf| read(path).map_err(|reason| format!("{}: {reason}", path.display()));
+        let texts: Result<Vec<_>, _> = self.paths.iter().map(named).collect();
+        match texts.and_then(|texts| (self.parse)(&self.paths, &texts)) {
             Ok(fresh) => {
                 self.current.store(Arc::new(fresh));
-                tracing::info!(file = %self.path.display(), "file read again");
+                tracing::info!(file = %self.name().display(), "file read again");
                 Look::Taken
             }
             Err(error) => {
@@ -192,6 +191,11 @@ impl<T> Shared<T> {
                 Look::Refused
             }
         }
+    }
+
+    /// The first file stands for all.
+    fn name(&self) -> PathBuf {
+        self.paths.first().cloned().unwrap_or_default()
     }
 }
 
@@ -216,20 +220,6 @@ fn read(path: &Path) -> Result<String, String> {
         return Err(format!("larger than {} MiB", FILE_OCTETS_MAX >> 20));
     }
     Ok(text)
-}
-
-// === impl Stamp ===
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let found = fs::metadata(path).ok()?;
-        Some(Self {
-            device: found.dev(),
-            inode: found.ino(),
-            octets: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::{Look, OpenError, Reloaded};
+use super::{Look, OpenError, Reloaded, Watch};
 
 fn number(path: &Path, text: &str) -> Result<u32, String> {
     text.trim()
@@ -71,4 +71,55 @@ fn opening_fails_with_the_place() {
         malformed.to_string().contains("number:1: invalid digit"),
         "{malformed}"
     );
+}
+
+#[test]
+fn files_that_belong_together_are_read_together() {
+    let directory = TempDir::new().unwrap();
+    let [left, right] = ["left", "right"].map(|name| directory.path().join(name));
+    let both = |left_text: &str, right_text: &str| {
+        fs::write(&left, left_text).unwrap();
+        fs::write(&right, right_text).unwrap();
+    };
+    both("1", "1");
+    let equal = |_: [&Path; 2], [one, other]: [&str; 2]| {
+        let same = one == other;
+        same.then(|| one.to_owned())
+            .ok_or_else(|| format!("{one} is not {other}"))
+    };
+    let pair = Reloaded::open_all([left.clone(), right.clone()], equal).unwrap();
+    let settle = || {
+        pair.look();
+        pair.look();
+        pair.current().as_ref().clone()
+    };
+    fs::write(&right, "22").unwrap();
+    assert_eq!(settle(), "1");
+    fs::write(&left, "22").unwrap();
+    assert_eq!(settle(), "22");
+    both("333", "333");
+    assert_eq!(settle(), "333");
+
+    both("4", "55");
+    let refused = Reloaded::open_all([left.clone(), right.clone()], equal).unwrap_err();
+    assert_eq!(refused.to_string(), "4 is not 55");
+    fs::remove_file(&right).unwrap();
+    let missing = Reloaded::open_all([left.clone(), right.clone()], equal).unwrap_err();
+    assert!(missing.to_string().contains("right: No such"), "{missing}");
+}
+
+#[test]
+fn a_folder_is_read_when_it_holds_still() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("rules.yaml");
+    let mut watch = Watch::new(vec![directory.path().to_owned()]);
+    assert_eq!(watch.look(), Look::Unchanged);
+    fs::write(&file, "a").unwrap();
+    assert_eq!(watch.look(), Look::Changing);
+    fs::write(&file, "ab").unwrap();
+    assert_eq!(watch.look(), Look::Changing);
+    assert_eq!(watch.look(), Look::Taken);
+    assert_eq!(watch.look(), Look::Unchanged);
+    fs::remove_file(&file).unwrap();
+    assert_eq!((watch.look(), watch.look()), (Look::Changing, Look::Taken));
 }

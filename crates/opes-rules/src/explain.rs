@@ -2,7 +2,7 @@
 
 use crate::facts::Facts;
 use crate::matcher::Mismatch;
-use crate::plan::{RecipientSet, in_share};
+use crate::plan::{RecipientSet, in_share, is_bypassed};
 use crate::point::{Class, Point};
 use crate::table::{LocalAction, RoutingTable, Rule};
 use serde::Serialize;
@@ -173,7 +173,7 @@ fn verdict(
     VerdictExplanation {
         recipient: name.map(|recipient| recipient.address.to_owned()),
         runs: reason.is_none(),
-        reason: reason.unwrap_or_else(|| "everything in match holds".to_owned()),
+        reason: reason.unwrap_or_else(|| why_it_runs(rule, facts)),
     }
 }
 
@@ -209,7 +209,19 @@ fn mismatch(
             },
         )
         .and_then(|()| matcher.check_condition(facts, recipient));
-    verdict.err().map(|mismatch| reason(&mismatch, rule))
+    match verdict {
+        Ok(()) => is_bypassed(rule, facts).then(|| "bypassed on request".to_owned()),
+        Err(mismatch) => Some(reason(&mismatch, rule)),
+    }
+}
+
+fn why_it_runs(rule: &Rule, facts: &Facts<'_>) -> String {
+    let asked = rule.callout.as_ref().zip(facts.bypass);
+    if asked.is_some_and(|(callout, bypass)| bypass.covers(&callout.service)) {
+        "everything in match holds; the bypass is refused, since the service does not have `bypass.allowed`".to_owned()
+    } else {
+        "everything in match holds".to_owned()
+    }
 }
 
 fn reason(mismatch: &Mismatch, rule: &Rule) -> String {

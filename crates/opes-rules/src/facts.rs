@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use opes_trace::Bypass;
+
 /// Everything that rules can ask about.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
@@ -40,6 +42,8 @@ pub struct Facts<'a> {
     pub headers: Option<&'a dyn Headers>,
     /// What services have annotated so far.
     pub annotations: Option<&'a BTreeMap<String, String>>,
+    /// Services that are to be left out where they allow it; the asking was authenticated.
+    pub bypass: Option<&'a Bypass>,
 }
 
 /// Reverse-path of a transaction.
@@ -86,6 +90,7 @@ impl Facts<'_> {
             size: None,
             headers: None,
             annotations: None,
+            bypass: None,
         }
     }
 

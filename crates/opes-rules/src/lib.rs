@@ -26,10 +26,11 @@ pub mod table;
 pub use compile::{compile, load};
 pub use diagnostic::{Diagnostic, Origin, Position, Severity};
 pub use facts::{Facts, Headers, Recipient, Sender};
-pub use object::{Object, Resource};
+pub use object::{Object, Resource, TlsMode};
+pub use opes_trace::Bypass;
 pub use parse::parse;
 pub use permission::{Permission, PermissionSet};
-pub use plan::{ActionStep, Plan, PlanSignature, RecipientSet, Skipped, Step};
+pub use plan::{ActionStep, Plan, RecipientSet, Skipped, Step};
 pub use point::{Class, OnFailure, Point};
 pub use table::{
     CalloutSpec, ContentWant, LocalAction, LocalReply, RoutingTable, Rule, Service, Target,

@@ -298,6 +298,20 @@ pub struct CalloutServiceSpec {
     /// A transaction may be repeated on another instance.
     #[serde(default)]
     pub idempotent: bool,
+    /// Its name in trace fields, and whether a sender may ask to leave it out (RFC 3897 §4).
+    #[serde(default)]
+    pub bypass: BypassPolicy,
+}
+
+/// Whether a service may be bypassed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BypassPolicy {
+    /// An authenticated sender may have it left out. Never for access control, security and reporting.
+    pub allowed: bool,
+    /// Absolute URI that names it in trace fields and bypass requests; absent = one below the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
 }
 
 /// A service that comes with OPES.
@@ -367,6 +381,9 @@ pub struct Transport {
     /// Absent = `mutual`, except on a Unix socket or a loopback address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,
+    /// Name that the service's certificate must be for; absent = the host of the endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
     /// Most transactions open at once on one connection.
     pub max_transactions_per_connection: u32,
 }
@@ -469,6 +486,7 @@ impl Default for Transport {
     fn default() -> Self {
         Self {
             tls: None,
+            server_name: None,
             max_transactions_per_connection: 256,
         }
     }

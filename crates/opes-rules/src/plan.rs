@@ -35,6 +35,8 @@ pub struct Plan {
     pub shadow_actions: Vec<ActionStep>,
     /// Rules that could not be evaluated; to be counted.
     pub skipped: Vec<Skipped>,
+    /// Callouts that are left out because the sender asked for it and the service allows it; to be reported.
+    pub bypassed: Vec<Step>,
 }
 
 /// A callout to make.
@@ -70,7 +72,7 @@ pub struct Skipped {
 
 /// Recipients with the same signature get the same treatment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PlanSignature(u64);
+struct PlanSignature(u64);
 
 /// For whom a rule matches, and for whom that cannot be known.
 struct Selection {
@@ -104,7 +106,8 @@ impl RoutingTable {
             if rule.class != Some(Class::Observe) {
                 selection.remove(&closed, facts.recipients.len());
             }
-            plan.add(rule, selection, &mut closed);
+            let bypassed = is_bypassed(rule, facts);
+            plan.add(rule, selection, bypassed, &mut closed);
         }
         plan
     }
@@ -119,15 +122,12 @@ impl RoutingTable {
         (1..facts.recipients.len()).all(|other| plan.signature_of(other) == first)
             && rules.all(|rule| !rule.reads_annotations() || stays_alike(rule, facts))
     }
+}
 
-    /// Signature of the plan for the one recipient in `facts`.
-    ///
-    /// At RCPT the edge asks it with `point: Content` to find recipients that need a transaction of
-    /// their own. What is not known yet counts as a difference only between rules that could match.
-    pub fn plan_signature(&self, facts: &Facts<'_>) -> PlanSignature {
-        let address = facts.recipients.first().map_or("", |to| to.address);
-        self.plan(facts).signature(0, address)
-    }
+/// Whether the rule's service is left out on request. Asking is not enough: the service must allow it.
+pub(crate) fn is_bypassed(rule: &Rule, facts: &Facts<'_>) -> bool {
+    let asked = rule.callout.as_ref().zip(facts.bypass);
+    asked.is_some_and(|(callout, bypass)| callout.bypassable && bypass.covers(&callout.service))
 }
 
 /// Whether a rule whose condition may change with annotations will match all recipients or none.
@@ -225,7 +225,13 @@ impl Selection {
 // === impl Plan ===
 
 impl Plan {
-    fn add(&mut self, rule: &Arc<Rule>, selection: Selection, closed: &mut RecipientSet) {
+    fn add(
+        &mut self,
+        rule: &Arc<Rule>,
+        selection: Selection,
+        bypassed: bool,
+        closed: &mut RecipientSet,
+    ) {
         if let Some(reason) = selection.reason
             && !selection.unknown.is_empty()
         {
@@ -246,6 +252,14 @@ impl Plan {
         }
         let shadow = rule.shadow;
         let rule = Arc::clone(rule);
+        if bypassed {
+            self.bypassed.push(Step {
+                rule,
+                recipients,
+                shadow,
+            });
+            return;
+        }
         match (rule.class, shadow) {
             (None, false) => self.actions.push(ActionStep { rule, recipients }),
             (None, true) => self.shadow_actions.push(ActionStep { rule, recipients }),
@@ -267,7 +281,7 @@ impl Plan {
         }
     }
 
-    /// Nothing to call and nothing to do.
+    /// Nothing to call, nothing to do, and no bypass to report.
     pub const fn is_empty(&self) -> bool {
         self.observers.is_empty()
             && self.analysers.is_empty()
@@ -275,32 +289,11 @@ impl Plan {
             && self.signers.is_empty()
             && self.actions.is_empty()
             && self.shadow_actions.is_empty()
-    }
-
-    /// Something is to be done for some recipients only. Observers do nothing to a message.
-    pub fn is_mixed(&self) -> bool {
-        let steps = [&self.analysers, &self.adapters, &self.signers];
-        let steps = steps.into_iter().flatten().map(|step| &step.recipients);
-        let actions = self.actions.iter().map(|step| &step.recipients);
-        steps
-            .chain(actions)
-            .any(|recipients| *recipients != RecipientSet::All)
-    }
-
-    /// A rule was skipped for an annotation that a service of this plan may still make: plan again
-    /// when the analysers have answered.
-    pub fn waits_for_annotations(&self) -> bool {
-        self.skipped.iter().any(|skipped| {
-            skipped.reason == Unevaluable::Missing(crate::condition::Variable::Annotation)
-        })
+            && self.bypassed.is_empty()
     }
 
     /// Signature of what this plan does for one recipient (index into `facts.recipients`).
-    pub fn signature_of(&self, recipient: usize) -> PlanSignature {
-        self.signature(recipient, &recipient.to_string())
-    }
-
-    fn signature(&self, recipient: usize, name: &str) -> PlanSignature {
+    fn signature_of(&self, recipient: usize) -> PlanSignature {
         let steps = [
             &self.observers,
             &self.analysers,
@@ -332,7 +325,7 @@ impl Plan {
             hash.text(&skipped.rule.name);
             // Its answer may turn out another for each recipient.
             if skipped.rule.matcher.condition_per_recipient() {
-                hash.text(name);
+                hash.text(&recipient.to_string());
             }
         }
         PlanSignature(hash.finish())

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use opes_trace::AgentUri;
+
 /// All rules and services of one revision.
 #[derive(Debug, Default)]
 pub struct RoutingTable {
@@ -65,6 +67,8 @@ pub struct CalloutSpec {
     pub parameters: serde_json::Value,
     /// The same, serialized once, with sorted keys.
     pub parameters_json: String,
+    /// The service may be left out if that is asked for.
+    pub bypassable: bool,
 }
 
 /// How much of the mail data a rule sends.
@@ -152,8 +156,14 @@ pub struct Service {
     pub max_transactions_per_connection: u32,
     /// How the connection is protected.
     pub tls: TlsMode,
+    /// Name that its certificate must be for; none = the host of the endpoint.
+    pub server_name: Option<String>,
     /// A transaction may be repeated on another instance.
     pub idempotent: bool,
+    /// It may be left out if an authenticated sender asks for that.
+    pub bypassable: bool,
+    /// Its name in trace fields and bypass requests; none: one that the processor makes.
+    pub uri: Option<AgentUri>,
 }
 
 /// Where a service is.
@@ -178,6 +188,11 @@ impl RoutingTable {
     /// Whether any rule looks at this point. When not, there is nothing to plan.
     pub fn has_rules(&self, point: Point) -> bool {
         !self.rules_at(point).is_empty()
+    }
+
+    /// Whether a bypass request can have an effect.
+    pub fn has_bypassable(&self) -> bool {
+        self.services.values().any(|service| service.bypassable)
     }
 
     /// Indexes into [`RoutingTable::rules`], in running order.

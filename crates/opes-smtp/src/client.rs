@@ -97,6 +97,8 @@ pub struct Outcome {
     /// The connection ended before the peer answered our MAIL: nothing is known about the message, and on a connection
     /// that had been idle, a new connection is worth a try at once.
     pub untried: bool,
+    /// The peer offers DSN: it was told what the sender wants to hear, and will tell it (RFC 3461 §5.2.1).
+    pub reports: bool,
 }
 
 /// [`Client::begin`] was called while something else was under way.
@@ -266,6 +268,7 @@ impl Client {
         Some(Action::Done(Outcome {
             replies: transaction.into_results(rest),
             untried,
+            reports: self.extensions.dsn,
         }))
     }
 

@@ -46,7 +46,7 @@ pub struct Settings {
 /// What the shell answers at one processing point.
 #[derive(Debug, Clone)]
 pub enum Answer {
-    /// One reply, or with LMTP content one for each recipient.
+    /// One reply, or with content of LMTP and PRDR one for each recipient.
     Replies(Vec<Reply>),
     /// Another command line.
     Line(String),
@@ -266,6 +266,8 @@ fn offer(config: &mut Config, word: &str) -> Result<(), String> {
         "auth" => config.auth = AuthMode::TlsOnly,
         "auth-required" => config.auth_required = true,
         "dsn" => config.dsn = true,
+        "prdr" => config.prdr = true,
+        "bypass" => config.opes_bypass = true,
         "no-chunking" => config.chunking = false,
         "no-smtputf8" => config.smtputf8 = false,
         _ => return Err(format!("unknown offer {word:?}")),

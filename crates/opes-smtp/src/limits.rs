@@ -25,6 +25,9 @@ pub const PATH_OCTETS_MAX: usize = 256;
 /// Longest domain (RFC 5321 §4.5.3.1.2, RFC 1035 §2.3.4), and longest argument of HELO.
 pub const DOMAIN_OCTETS_MAX: usize = 255;
 
+/// EHLO keyword and MAIL parameter of a request not to be handled by OPES services (R4902-23; docs/ocp-smtp.md).
+pub const BYPASS_KEYWORD: &str = "OPESBYPASS";
+
 /// Most parameters of one MAIL or RCPT command; the registry knows fewer than this.
 pub const PARAMETERS_MAX: usize = 16;
 

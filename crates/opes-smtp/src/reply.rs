@@ -273,8 +273,8 @@ impl Reply {
         }
     }
 
-    /// Room for text in one line.
-    fn text_octets_max(&self) -> usize {
+    /// Octets of text that one line has room for (RFC 5321 §4.5.3.1.5).
+    pub fn text_octets_max(&self) -> usize {
         REPLY_LINE_OCTETS_MAX - line_overhead(self.enhanced)
     }
 }

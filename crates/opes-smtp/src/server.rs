@@ -15,6 +15,7 @@ mod data;
 mod greeting;
 mod mail;
 mod other;
+mod prdr;
 mod rcpt;
 mod sequence;
 mod starttls;

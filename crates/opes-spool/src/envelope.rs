@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::QueueId;
+
 /// Version of the JSON in message records; readers refuse a higher one.
 pub(crate) const ENVELOPE_VERSION: u8 = 1;
 
@@ -40,6 +42,21 @@ pub struct Envelope {
     /// W3C trace id, hexadecimal.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trace_id: String,
+    /// The release from the quarantine that put it here.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub release: String,
+    /// A report on another message of this spool. Its record **is** the settlement of these recipients: both are on disk, or neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reports_on: Option<ReportsOn>,
+}
+
+/// Recipients whose fate the message that names them tells to the sender (RFC 3461 §6).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportsOn {
+    /// The message that had them.
+    pub id: QueueId,
+    /// Indices into its recipients; they need no more work once the report is stored.
+    pub recipients: Vec<u32>,
 }
 
 /// One recipient.

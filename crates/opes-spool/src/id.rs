@@ -3,7 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use opes_host::Clock;
+
+use serde::{Deserialize, Serialize};
 
 /// Crockford's base 32: no I, L, O, U; sorts like the number.
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -17,7 +20,8 @@ pub(crate) const TEXT_LEN: usize = (TIME_DIGITS + RUN_DIGITS + COUNTER_DIGITS) a
 
 /// Names one message of one spool, for life. Text form: 18 characters `[0-9A-Z]`, made of milliseconds since 1970 (9), the number of
 /// the first segment of the run that took it (4) and a counter (5). The run keeps ids apart when the clock is set back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct QueueId {
     pub(crate) time_ms: u64,
     pub(crate) run: u32,
@@ -32,6 +36,7 @@ pub struct QueueIdError;
 /// Gives out ids for one run of the program.
 #[derive(Debug)]
 pub(crate) struct Ids {
+    clock: Clock,
     run: u32,
     counter: AtomicU32,
 }
@@ -73,12 +78,27 @@ impl FromStr for QueueId {
     }
 }
 
+impl From<QueueId> for String {
+    fn from(id: QueueId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for QueueId {
+    type Error = QueueIdError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
 // === impl Ids ===
 
 impl Ids {
-    pub(crate) fn new(first_segment: u64) -> Self {
+    pub(crate) fn new(clock: Clock, first_segment: u64) -> Self {
         let run = u32::try_from(first_segment & mask(RUN_DIGITS)).unwrap_or(0);
         Self {
+            clock,
             run,
             counter: AtomicU32::new(0),
         }
@@ -86,16 +106,8 @@ impl Ids {
 
     pub(crate) fn next(&self) -> QueueId {
         let counter = self.counter.fetch_add(1, Ordering::Relaxed);
-        QueueId::new(now_ms(), self.run, counter)
+        QueueId::new(self.clock.epoch_ms(), self.run, counter)
     }
-}
-
-/// Milliseconds since 1970; 0 when the clock is before that.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
 
 fn mask(digits: u32) -> u64 {
@@ -144,7 +156,7 @@ mod tests {
 
     #[test]
     fn ids_of_one_run_differ() {
-        let ids = Ids::new(7);
+        let ids = Ids::new(Clock::System, 7);
         let all: std::collections::HashSet<_> = (0..1000).map(|_| ids.next()).collect();
         assert_eq!(all.len(), 1000);
     }

@@ -66,6 +66,18 @@ impl Location {
     }
 }
 
+// === impl Settled ===
+
+impl Settled {
+    /// `id`, if that was the last of a message whose content is in a file of its own, which may go now.
+    pub(crate) fn own_file(&self, id: QueueId) -> Option<QueueId> {
+        match self {
+            Self::Completely(entry) if entry.at.own_file => Some(id),
+            Self::Completely(_) | Self::Partly | Self::Unknown => None,
+        }
+    }
+}
+
 // === impl Index ===
 
 impl Index {
@@ -129,7 +141,9 @@ impl Index {
             .entries
             .iter()
             .filter(|(_, entry)| entry.at.segment == segment);
-        here.map(|(id, _)| *id).collect()
+        let mut ids: Vec<_> = here.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     fn count(&mut self, at: &Location) {

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rustix::fs::FlockOperation;
+use tokio::runtime::Handle;
 
-use crate::disk::{Disk, SystemDisk};
+use crate::disk::Disk;
 use crate::error::no_space;
 use crate::index::{Entry, Index};
 use crate::own_file::OWN_FILES;
 use crate::recovery::{Found, recover};
 use crate::spool::Shared;
-use crate::tail::run_settler;
+use crate::tail::{run_settler, run_settler_in_task};
 use crate::writer::Writer;
 use crate::{QueueId, Queued, Spool, SpoolConfig, SpoolError, StoredContent};
 
@@ -25,27 +26,19 @@ impl Spool {
     /// Opens the spool in `dir`, making the directory if need be, and gives the messages that wait there, oldest first.
     /// On a full volume it opens all the same: stores are refused until there is space, settlements are recorded. Reads all of it: about a second a GiB. Blocks; call it before the program serves.
     pub fn open(dir: &Path, config: SpoolConfig) -> Result<(Self, Vec<Queued>), SpoolError> {
-        Self::open_on(Arc::new(SystemDisk), dir, config)
-    }
-
-    pub(crate) fn open_on(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        config: SpoolConfig,
-    ) -> Result<(Self, Vec<Queued>), SpoolError> {
         let own_files = dir.join(OWN_FILES);
         std::fs::create_dir_all(&own_files).map_err(SpoolError::directory(&own_files))?;
         let lock = lock(dir)?;
-        sync_name(&*disk, dir)?;
+        sync_name(&*config.disk, dir)?;
         let recovered = recover(dir)?;
         let newest = recovered.segments.last().copied().unwrap_or_default();
         let next_number = newest.number + 1;
         let index = index(&recovered.messages);
-        let shared = Arc::new(Shared::new(dir, config, disk, next_number, index));
+        let shared = Arc::new(Shared::new(dir, config, next_number, index));
         let sealed: VecDeque<_> = recovered.segments.into();
         let mut writer = Writer::start(Arc::clone(&shared), lock, sealed, next_number)?;
         writer.clean();
-        let handle = start_threads(writer).map_err(SpoolError::directory(dir))?;
+        let handle = run(writer).map_err(SpoolError::directory(dir))?;
         let queued = recovered
             .messages
             .into_iter()
@@ -53,6 +46,17 @@ impl Spool {
             .collect();
         Ok((Self::new(shared, handle), queued))
     }
+}
+
+/// On threads, unless the disk asks for tasks.
+fn run(writer: Writer) -> io::Result<Option<JoinHandle<()>>> {
+    let Some(latency) = writer.shared.disk.in_tasks() else {
+        return start_threads(writer).map(Some);
+    };
+    let runtime = Handle::try_current().map_err(io::Error::other)?;
+    runtime.spawn(run_settler_in_task(Arc::clone(&writer.shared)));
+    runtime.spawn(writer.run_in_task(latency));
+    Ok(None)
 }
 
 fn start_threads(writer: Writer) -> io::Result<JoinHandle<()>> {

@@ -1,14 +1,14 @@
 //! Contents too large to share a segment: a file each in `big/`, complete and synced before the record that names it.
 
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use opes_content::{FILE_READ_OCTETS_MAX, View};
 
-use crate::disk::{Disk, write_all_at};
+use crate::disk::{Disk, run_blocking, write_all_at};
 use crate::spool::Shared;
 use crate::{QueueId, SpoolError};
 
@@ -43,7 +43,7 @@ impl OwnFile {
             let (shared, path) = (Arc::clone(shared), path.clone());
             move || shared.create_own_file(&path, len)
         };
-        let file = Arc::new(blocking(create, &path).await?);
+        let file = Arc::new(blocking(&*disk, create, &path).await?);
         let own = Self {
             path,
             disk,
@@ -70,14 +70,14 @@ impl OwnFile {
             write_all_at(&*disk, &file, &mut [IoSlice::new(&octets)], at)
                 .map_err(SpoolError::write(&path))
         };
-        blocking(write, &self.path).await
+        blocking(&*self.disk, write, &self.path).await
     }
 
     async fn sync(&self, file: Arc<File>) -> Result<(), SpoolError> {
         let disk = Arc::clone(&self.disk);
         let path = self.path.clone();
         let sync = move || disk.sync_all(&file).map_err(SpoolError::sync(&path));
-        blocking(sync, &self.path).await
+        blocking(&*self.disk, sync, &self.path).await
     }
 
     /// The message is in the spool: the file stays.
@@ -96,11 +96,10 @@ impl Drop for OwnFile {
 }
 
 async fn blocking<T: Send + 'static>(
+    disk: &dyn Disk,
     work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
     path: &Path,
 ) -> Result<T, SpoolError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(io::Error::other)
-        .map_err(SpoolError::write(path))
-        .flatten()
+    let done = run_blocking(disk, work).await;
+    done.map_err(SpoolError::write(path)).flatten()
 }

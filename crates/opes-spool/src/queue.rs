@@ -1,10 +1,11 @@
-//! What waits for a thread of the spool. While the writer waits for the disk, the next commit collects here.
+//! What waits for a thread (or, on a disk that does not block, a task) of the spool. While the writer waits for the disk, the next commit collects here.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
+use crate::index::Index;
 use crate::own_file::OwnFile;
 use crate::queued::Receipt;
 use crate::record::Prepared;
@@ -38,10 +39,11 @@ pub(crate) enum Job {
     Settle(Settle),
 }
 
-/// Requests for one thread.
+/// Requests for one thread or task.
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
     ready: Condvar,
+    ready_task: Notify,
 }
 
 struct State<T> {
@@ -58,6 +60,23 @@ enum Waits {
     No,
     UntilDeadline,
     ForEver,
+    /// A task waits, with or without a deadline.
+    Task,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// A report on other recipients. It empties the spool as settlements do, and may use the room that is kept for them.
+    pub(crate) fn is_settlement(&self) -> bool {
+        self.queued.envelope.reports_on.is_some()
+    }
+
+    /// Settles in the index what a report settles; gives the message whose own file is not needed any more.
+    pub(crate) fn settle(&self, index: &mut Index) -> Option<QueueId> {
+        let on = self.queued.envelope.reports_on.as_ref()?;
+        index.settle(&on.id, &on.recipients).own_file(on.id)
+    }
 }
 
 // === impl Queue ===
@@ -73,6 +92,7 @@ impl<T> Queue<T> {
         Self {
             state: Mutex::new(state),
             ready: Condvar::new(),
+            ready_task: Notify::new(),
         }
     }
 
@@ -104,8 +124,10 @@ impl<T> Queue<T> {
     pub(crate) fn nudge(&self) {
         let mut state = self.lock();
         state.nudged = true;
-        if state.waits == Waits::ForEver {
-            self.ready.notify_one();
+        match state.waits {
+            Waits::ForEver => self.ready.notify_one(),
+            Waits::Task => self.ready_task.notify_one(),
+            Waits::No | Waits::UntilDeadline => {}
         }
     }
 
@@ -113,12 +135,13 @@ impl<T> Queue<T> {
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.ready.notify_one();
+        self.ready_task.notify_one();
     }
 
     /// All that waits; blocks until there is something, `deadline` (without one: a nudge), or the end. `None` = closed and empty.
     pub(crate) fn take(&self, deadline: Option<Instant>) -> Option<Vec<T>> {
         let mut state = self.lock();
-        while state.jobs.is_empty() && !state.closed && (deadline.is_some() || !state.nudged) {
+        while state.must_wait(deadline) {
             let wait = match deadline {
                 Some(deadline) => deadline.checked_duration_since(Instant::now()),
                 None => Some(std::time::Duration::MAX),
@@ -135,21 +158,62 @@ impl<T> Queue<T> {
             state = woken;
             state.waits = Waits::No;
         }
-        state.nudged = false;
-        if state.jobs.is_empty() && state.closed {
-            return None;
+        state.take()
+    }
+
+    /// As [`Queue::take`], for a task.
+    pub(crate) async fn take_in_task(&self, deadline: Option<Instant>) -> Option<Vec<T>> {
+        loop {
+            {
+                let mut state = self.lock();
+                let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+                if late || !state.must_wait(deadline) {
+                    state.waits = Waits::No;
+                    return state.take();
+                }
+                state.waits = Waits::Task;
+            }
+            let ready = self.ready_task.notified();
+            match deadline {
+                // Late or ready: the next round looks.
+                Some(deadline) => drop(tokio::time::timeout_at(deadline, ready).await),
+                None => ready.await,
+            }
         }
-        Some(std::mem::take(&mut state.jobs))
+    }
+
+    /// All that waits, perhaps nothing.
+    pub(crate) fn take_waiting(&self) -> Vec<T> {
+        std::mem::take(&mut self.lock().jobs)
     }
 
     fn wake(&self, state: &State<T>) {
-        if state.waits != Waits::No {
-            self.ready.notify_one();
+        match state.waits {
+            Waits::No => {}
+            Waits::UntilDeadline | Waits::ForEver => self.ready.notify_one(),
+            Waits::Task => self.ready_task.notify_one(),
         }
     }
 
     /// The state is a list and flags, whole after every statement.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl<T> State<T> {
+    fn must_wait(&self, deadline: Option<Instant>) -> bool {
+        self.jobs.is_empty() && !self.closed && (deadline.is_some() || !self.nudged)
+    }
+
+    /// `None` = closed and empty.
+    fn take(&mut self) -> Option<Vec<T>> {
+        self.nudged = false;
+        if self.jobs.is_empty() && self.closed {
+            return None;
+        }
+        Some(std::mem::take(&mut self.jobs))
     }
 }

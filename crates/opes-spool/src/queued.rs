@@ -10,6 +10,7 @@ use bytes::Bytes;
 use opes_content::{FILE_READ_OCTETS_MAX, Reservation};
 use serde::{Deserialize, Serialize};
 
+use crate::disk::run_blocking;
 use crate::spool::Shared;
 use crate::{Envelope, QueueId, SpoolError};
 
@@ -60,6 +61,7 @@ pub(crate) struct Kept {
 }
 
 /// A [`Queued`] on its way to the one who stored it. If that one has gone, the client was not told 250, and the message is withdrawn.
+/// A report is not: no client waits for it, and the recipients that it settles would be left without word. The next start delivers it.
 pub(crate) struct Receipt(Option<Queued>);
 
 /// Where to read.
@@ -136,10 +138,9 @@ impl StoredContent {
         let max = max.min(FILE_READ_OCTETS_MAX);
         let len = usize::try_from(left).unwrap_or(max).min(max);
         let (source, path) = self.source(offset)?;
-        let read = tokio::task::spawn_blocking(move || source.read(offset, len)).await;
-        read.map_err(io::Error::other)
-            .flatten()
-            .map_err(SpoolError::read(&path))
+        let disk = &*self.shared.disk;
+        let read = run_blocking(disk, move || source.read(offset, len)).await;
+        read.flatten().map_err(SpoolError::read(&path))
     }
 
     fn source(&self, offset: u64) -> Result<(Source, PathBuf), SpoolError> {
@@ -196,7 +197,9 @@ impl Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        if let Some(queued) = self.0.take() {
+        if let Some(queued) = self.0.take()
+            && queued.envelope.reports_on.is_none()
+        {
             let shared = Arc::clone(&queued.content.shared);
             shared.withdraw(&queued);
         }

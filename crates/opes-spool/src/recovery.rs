@@ -306,6 +306,10 @@ impl Facts {
 
     fn take_message(&mut self, segment: &Segment, record: &Record) -> Result<(), SpoolError> {
         let envelope: Envelope = parse(segment, record)?;
+        if let Some(on) = &envelope.reports_on {
+            let settled = self.settled.entry(on.id).or_default();
+            settled.extend(&on.recipients);
+        }
         let header = &record.header;
         let at = Location {
             segment: segment.number,

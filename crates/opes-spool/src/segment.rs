@@ -6,9 +6,10 @@ use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use opes_host::Clock;
+
 use crate::SpoolError;
 use crate::disk::{Disk, write_all_at};
-use crate::id::now_ms;
 use crate::record::{Fields, HEADER_OCTETS, Prepared, header_crc};
 
 /// Octets before the first record: the header in each of two blocks, since without its salt no record can be told from content.
@@ -133,7 +134,7 @@ fn seed(number: u64, salt: u64) -> u32 {
 
 /// From the system's entropy, by way of the hash maps' keys.
 fn random() -> u64 {
-    RandomState::new().hash_one(now_ms())
+    RandomState::new().hash_one(0)
 }
 
 // === impl Segment ===
@@ -166,7 +167,7 @@ impl Segment {
     ) -> Result<Self, SpoolError> {
         let header = SegmentHeader {
             number,
-            created_ms: now_ms(),
+            created_ms: Clock::System.epoch_ms(),
             salt: random(),
             previous,
         };
@@ -235,8 +236,8 @@ impl Segment {
     }
 
     /// Gives reserved octets back that will not be used.
-    pub(crate) fn trim(&self) {
-        if let Err(error) = self.file.set_len(self.end) {
+    pub(crate) fn trim(&self, disk: &dyn Disk) {
+        if let Err(error) = disk.set_len(&self.file, self.end) {
             tracing::debug!(path = %self.path.display(), %error, "cannot cut spool segment to its size");
         }
     }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use opes_content::{Budget, ContentError, FILE_READ_OCTETS_MAX, View};
+use opes_host::Clock;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, SystemDisk};
 use crate::health::Health;
 use crate::id::Ids;
 use crate::index::Index;
@@ -21,7 +22,7 @@ use crate::queued::{Kept, Receipt};
 use crate::record::Prepared;
 use crate::segment::{SEGMENT_HEADER_OCTETS, segment_path};
 use crate::tail::Tail;
-use crate::{Envelope, QueueId, Queued, Settlement, SpoolError, StoredContent};
+use crate::{Envelope, Files, QueueId, Queued, Settlement, SpoolError, StoredContent};
 
 /// Octets of contents that are read back from temporary files to be put into segments at the same time.
 const LOADING_OCTETS_MAX: u32 = 16 * 1024 * 1024;
@@ -45,6 +46,10 @@ pub struct SpoolConfig {
     pub kept_octets: u64,
     /// Longest time after which a settlement is on disk, when no commit takes it there before.
     pub settle_sync: Duration,
+    /// What is written to.
+    pub disk: Arc<dyn Disk>,
+    /// For queue ids.
+    pub clock: Clock,
 }
 
 /// Counters since the spool was opened, and what is in it.
@@ -109,6 +114,8 @@ impl Default for SpoolConfig {
             reserve_octets: 64 * 1024 * 1024,
             kept_octets: 32 * 1024 * 1024,
             settle_sync: Duration::from_secs(1),
+            disk: Arc::new(SystemDisk),
+            clock: Clock::System,
         }
     }
 }
@@ -133,10 +140,11 @@ impl SpoolConfig {
 // === impl Spool ===
 
 impl Spool {
-    pub(crate) fn new(shared: Arc<Shared>, handle: JoinHandle<()>) -> Self {
+    /// `handle`: of the writer, if it is a thread.
+    pub(crate) fn new(shared: Arc<Shared>, handle: Option<JoinHandle<()>>) -> Self {
         let thread = Thread {
             shared: Arc::clone(&shared),
-            handle: Some(handle),
+            handle,
         };
         Self {
             shared,
@@ -155,10 +163,51 @@ impl Spool {
         }
         let (reply, answer) = oneshot::channel();
         let store = self.prepare(envelope, view, reply).await?;
+        self.commit(store, answer).await
+    }
+
+    /// As [`Spool::store`], for a message of our own that is in memory already: reports and notifications. They are small, and
+    /// always kept in the log itself. With [`Envelope::reports_on`] the recipients named there are settled by the same write.
+    pub async fn store_octets(
+        &self,
+        envelope: Envelope,
+        octets: Bytes,
+    ) -> Result<Queued, SpoolError> {
+        if envelope.recipients.is_empty() {
+            return Err(SpoolError::NoRecipients);
+        }
+        let (reply, answer) = oneshot::channel();
+        let (id, json) = (self.shared.ids.next(), to_json(&envelope));
+        let len = octets.len() as u64;
+        let slices = vec![octets];
+        let kept = self.shared.keep(&slices, len);
+        let store = Store {
+            record: Prepared::message(id, &json, slices),
+            queued: self.queued(id, envelope, len, kept),
+            own_file: None,
+            reply,
+        };
+        self.commit(store, answer).await
+    }
+
+    async fn commit(
+        &self,
+        store: Store,
+        answer: oneshot::Receiver<Result<Receipt, SpoolError>>,
+    ) -> Result<Queued, SpoolError> {
         self.check_size(store.record.octets())?;
         self.shared.queue.push(Job::Store(Box::new(store)))?;
         let receipt = answer.await.map_err(|_| SpoolError::Closed)??;
         receipt.claim().ok_or(SpoolError::Closed)
+    }
+
+    fn queued(&self, id: QueueId, envelope: Envelope, len: u64, kept: Option<Arc<Kept>>) -> Queued {
+        Queued {
+            id,
+            pending: (0..).take(envelope.recipients.len()).collect(),
+            envelope: Arc::new(envelope),
+            content: StoredContent::new(id, len, kept, Arc::clone(&self.shared)),
+        }
     }
 
     async fn prepare(
@@ -180,16 +229,9 @@ impl Spool {
             let kept = shared.keep(&slices, len);
             (Prepared::message(id, &json, slices), None, kept)
         };
-        let pending = (0..).take(envelope.recipients.len()).collect();
-        let queued = Queued {
-            id,
-            envelope: Arc::new(envelope),
-            content: StoredContent::new(id, len, kept, Arc::clone(shared)),
-            pending,
-        };
         Ok(Store {
             record,
-            queued,
+            queued: self.queued(id, envelope, len, kept),
             own_file,
             reply,
         })
@@ -241,6 +283,11 @@ impl Spool {
         self.shared.health.reason()
     }
 
+    /// For other files of the program that must survive what the spool survives.
+    pub fn files(&self) -> Files {
+        Files::on(Arc::clone(&self.shared.disk))
+    }
+
     /// Counters for metrics.
     pub fn stats(&self) -> Stats {
         let counters = &self.shared.counters;
@@ -289,22 +336,16 @@ impl Drop for Thread {
 // === impl Shared ===
 
 impl Shared {
-    pub(crate) fn new(
-        dir: &Path,
-        config: SpoolConfig,
-        disk: Arc<dyn Disk>,
-        first_segment: u64,
-        index: Index,
-    ) -> Self {
+    pub(crate) fn new(dir: &Path, config: SpoolConfig, first_segment: u64, index: Index) -> Self {
         Self {
             dir: dir.to_owned(),
-            disk,
+            disk: Arc::clone(&config.disk),
             queue: Queue::new(),
             settles: Queue::new(),
             tail: Mutex::default(),
             health: Health::default(),
             counters: Counters::default(),
-            ids: Ids::new(first_segment),
+            ids: Ids::new(config.clock.clone(), first_segment),
             index: Mutex::new(index),
             kept: Budget::new(config.kept_octets),
             loading: Semaphore::new((LOADING_OCTETS_MAX / LOADING_UNIT) as usize),

@@ -7,11 +7,11 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use crate::index::{Index, Settled};
+use crate::index::Index;
 use crate::queue::{Job, Settle};
 use crate::record::Prepared;
 use crate::segment::{Segment, SegmentEnd};
@@ -58,10 +58,26 @@ type Reply = oneshot::Sender<Result<(), SpoolError>>;
 /// The settler thread: writes settlements as they come; what finds no place goes to the writer.
 pub(crate) fn run_settler(shared: &Shared) {
     while let Some(settles) = shared.settles.take(None) {
-        let blocked = shared.write_settles(settles);
-        let blocked = blocked.settles.into_iter().map(Job::Settle);
-        shared.queue.put_back(blocked);
+        settle(shared, settles);
     }
+}
+
+/// As [`run_settler`], in a task.
+pub(crate) async fn run_settler_in_task(shared: Arc<Shared>) {
+    while let Some(settles) = shared.settles.take_in_task(None).await {
+        settle(&shared, settles);
+    }
+}
+
+/// What the settler would do now.
+pub(crate) fn settle_waiting(shared: &Shared) {
+    settle(shared, shared.settles.take_waiting());
+}
+
+fn settle(shared: &Shared, settles: Vec<Settle>) {
+    let blocked = shared.write_settles(settles);
+    let blocked = blocked.settles.into_iter().map(Job::Settle);
+    shared.queue.put_back(blocked);
 }
 
 // === impl Shared ===
@@ -92,6 +108,10 @@ impl Shared {
     pub(crate) fn sync_data(&self, syncing: &Syncing) -> Result<(), SpoolError> {
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         let synced = self.disk.sync_data(&syncing.file);
+        if self.disk.in_tasks().is_some() {
+            // The other thread would not have waited.
+            settle_waiting(self);
+        }
         synced.map_err(SpoolError::sync(&syncing.path))
     }
 }
@@ -203,10 +223,7 @@ pub(crate) fn fitting<'a>(records: impl Iterator<Item = &'a Prepared>, room: u64
 impl Settle {
     /// Settles in the index.
     pub(crate) fn note(self, index: &mut Index) -> (Note, Option<Reply>) {
-        let own_file = match index.settle(&self.id, &self.recipients) {
-            Settled::Completely(entry) if entry.at.own_file => Some(self.id),
-            _ => None,
-        };
+        let own_file = index.settle(&self.id, &self.recipients).own_file(self.id);
         let record = self.record;
         (Note { record, own_file }, self.reply)
     }

@@ -5,6 +5,7 @@ mod faults;
 mod full;
 mod model;
 mod overlap;
+mod reports;
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -60,6 +61,10 @@ impl Disk for TestDisk {
         SystemDisk.write_at(file, slices, offset)
     }
 
+    fn set_len(&self, file: &File, octets: u64) -> io::Result<()> {
+        SystemDisk.set_len(file, octets)
+    }
+
     fn sync_data(&self, _: &File) -> io::Result<()> {
         self.syncs.fetch_add(1, Ordering::SeqCst);
         let gated = self.gate_closed.load(Ordering::SeqCst);
@@ -88,6 +93,10 @@ impl Disk for TestDisk {
         Ok(())
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        SystemDisk.rename(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         SystemDisk.remove(path)
     }
@@ -104,6 +113,14 @@ impl Disk for TestDisk {
     }
 }
 
+fn open_on(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    config: SpoolConfig,
+) -> Result<(Spool, Vec<Queued>), SpoolError> {
+    Spool::open(dir, SpoolConfig { disk, ..config })
+}
+
 /// Segments small enough to fill in a test.
 fn small() -> SpoolConfig {
     SpoolConfig {
@@ -112,6 +129,7 @@ fn small() -> SpoolConfig {
         reserve_octets: 0,
         kept_octets: 0,
         settle_sync: Duration::from_millis(20),
+        ..SpoolConfig::default()
     }
 }
 
@@ -162,7 +180,7 @@ async fn deliver(spool: &Spool, queued: &Queued) {
 }
 
 fn open(disk: &Arc<TestDisk>, dir: &Path) -> (Spool, Vec<Queued>) {
-    Spool::open_on(disk.clone(), dir, small()).unwrap()
+    open_on(disk.clone(), dir, small()).unwrap()
 }
 
 async fn until_healthy(spool: &Spool) {
@@ -289,7 +307,7 @@ async fn stores_share_commits() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(TestDisk::default());
     disk.slow.store(true, Ordering::SeqCst);
-    let (spool, _) = Spool::open_on(disk.clone(), dir.path(), small()).unwrap();
+    let (spool, _) = open_on(disk.clone(), dir.path(), small()).unwrap();
     let stores = (0..100).map(|_| {
         let spool = spool.clone();
         tokio::spawn(async move { store(&spool, 1, b"x\r\n").await.unwrap() })
@@ -307,7 +325,7 @@ async fn stores_share_commits() {
 async fn a_store_nobody_waits_for_is_withdrawn() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(TestDisk::default());
-    let (spool, _) = Spool::open_on(disk.clone(), dir.path(), small()).unwrap();
+    let (spool, _) = open_on(disk.clone(), dir.path(), small()).unwrap();
     let view = view(b"x\r\n").await;
     {
         let mut future = Box::pin(spool.store(envelope(1), &view));

@@ -10,9 +10,10 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::SpoolError;
+use tokio::time::Instant;
+
 use crate::cleaner::Cleaning;
 use crate::index::{Entry, Location};
 use crate::own_file::OWN_FILES;
@@ -20,7 +21,8 @@ use crate::queue::{Job, Settle, Store};
 use crate::queued::Receipt;
 use crate::segment::{Appended, SegmentEnd};
 use crate::spool::Shared;
-use crate::tail::Note;
+use crate::tail::{Note, settle_waiting};
+use crate::{QueueId, SpoolError};
 
 /// A commit takes no more than this, so that the first to wait does not wait for everybody's octets.
 const BATCH_OCTETS_MAX: u64 = 16 * 1024 * 1024;
@@ -85,6 +87,7 @@ impl Writer {
         }
     }
 
+    /// On a thread, until the queue is closed.
     pub(crate) fn run(mut self, settler: JoinHandle<()>) {
         while let Some(jobs) = self.shared.queue.take(self.deadline()) {
             self.process(jobs);
@@ -95,6 +98,23 @@ impl Writer {
         if settler.join().is_err() {
             tracing::error!("the spool's settler thread has panicked");
         }
+        self.end();
+    }
+
+    /// In a task, on a disk that takes `latency` for a commit and does not block.
+    pub(crate) async fn run_in_task(mut self, latency: Duration) {
+        while let Some(jobs) = self.shared.queue.take_in_task(self.deadline()).await {
+            tokio::time::sleep(latency).await;
+            self.process(jobs);
+            self.tick();
+        }
+        self.shared.settles.close();
+        settle_waiting(&self.shared);
+        self.end();
+    }
+
+    /// Both queues are closed.
+    fn end(&mut self) {
         while let Some(jobs) = self.shared.queue.take(None) {
             self.process(jobs);
         }
@@ -146,12 +166,16 @@ impl Writer {
     /// Puts `store` into `batch`, after a commit or in a new segment if need be.
     fn collect(&mut self, batch: &mut Batch, store: Box<Store>) {
         let octets = store.record.octets();
-        if !self.fits(batch, octets) {
+        if !self.fits(batch, &store) {
             self.commit(std::mem::take(batch));
-            if !self.fits(batch, octets) {
-                let _ = self.rotate_unless_just_tried();
+            if !self.fits(batch, &store) {
+                let _ = if store.is_settlement() {
+                    self.make_room(octets)
+                } else {
+                    self.rotate_unless_just_tried()
+                };
             }
-            if !self.fits(batch, octets) {
+            if !self.fits(batch, &store) {
                 let trouble = self.trouble.as_ref().map(|(_, error)| error.clone());
                 return refuse(vec![*store], &trouble.unwrap_or(SpoolError::Closed));
             }
@@ -160,12 +184,17 @@ impl Writer {
         batch.stores.push(*store);
     }
 
-    /// Do `octets` more fit behind `batch`? Messages leave room for settlements, so that a full disk can be emptied.
-    fn fits(&self, batch: &Batch, octets: u64) -> bool {
-        let reserve = self.shared.config.settle_reserve();
-        let octets = batch.octets.saturating_add(octets);
+    /// Does `store` fit behind `batch`? Messages leave room for settlements, so that a full disk can be emptied.
+    fn fits(&self, batch: &Batch, store: &Store) -> bool {
+        let octets = batch.octets.saturating_add(store.record.octets());
         let small = batch.octets == 0 || octets <= BATCH_OCTETS_MAX;
-        small && octets <= self.shared.tail().room_for_messages(reserve)
+        let tail = self.shared.tail();
+        let room = if store.is_settlement() {
+            tail.room()
+        } else {
+            tail.room_for_messages(self.shared.config.settle_reserve())
+        };
+        small && octets <= room
     }
 
     /// Settlements that the settler found no place for.
@@ -247,13 +276,13 @@ impl Writer {
         let notes = self.shared.tail().end_sync(&syncing);
         self.synced_at = Some(Instant::now());
         self.suspect = false;
-        self.remove_own_files(&notes);
+        self.remove_own_files(notes.iter().filter_map(|note| note.own_file));
         Ok(())
     }
 
-    /// `notes` are on disk.
-    fn remove_own_files(&self, notes: &[Note]) {
-        for id in notes.iter().filter_map(|note| note.own_file) {
+    /// Of messages whose settlement is on disk.
+    fn remove_own_files(&self, ids: impl IntoIterator<Item = QueueId>) {
+        for id in ids {
             if let Err(error) = self.shared.disk.remove(&self.shared.own_file_path(&id)) {
                 tracing::warn!(queue_id = %id, %error, "cannot remove the content of a settled message; the next start will");
             }
@@ -276,13 +305,16 @@ impl Writer {
 
     fn accept(&self, stores: Vec<Store>, appended: &Appended) {
         let mut offset = appended.start;
+        let mut needless = Vec::new();
         {
             let mut index = self.shared.index();
             for store in &stores {
                 index.insert(store.queued.id, entry(store, appended, offset));
                 offset += store.record.octets();
+                needless.extend(store.settle(&mut index));
             }
         }
+        self.remove_own_files(needless);
         let counter = &self.shared.counters.stored;
         counter.fetch_add(stores.len() as u64, Ordering::Relaxed);
         for store in stores {

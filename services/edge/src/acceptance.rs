@@ -1,57 +1,52 @@
-//! The end of data: makes 250 true, or says no.
+//! The end of data: makes 250 true, or says no, for each recipient.
 //!
 //! 250 is returned from here only after the spool has the message durably, after the next hop said 250 (cut-through), after the
-//! quarantine file is on disk, or where a rule lets the message be discarded.
+//! quarantine has it, or where a rule lets the message be discarded. Where one reply is owed for all recipients, a message is placed for
+//! all of them or for none: what was placed before a failure, or before the client's patience ran out, is taken back.
 
-use std::collections::HashMap;
+mod place;
+mod ruling;
+
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use opes_content::{Content, ContentError, View};
-use opes_mime::{Piece, Rope};
-use opes_proto::smtp;
+use opes_content::ContentError;
 use opes_smtp::command::HelloVerb;
 use opes_smtp::reply::Reply;
 use opes_smtp::server::{Body, ContentReply};
-use opes_spool::{Envelope, NextHop, Recipient, SpoolError};
+use tokio::time::Instant;
 
-use crate::config::{Acceptance, ListenerProtocol};
+use crate::config::ListenerProtocol;
 use crate::dialog::Dialog;
 use crate::edge::{Edge, Listener};
+use crate::engine::{Group, Merged, Recipient};
 use crate::mail::Mail;
-use crate::metrics::ByOutcome;
-use crate::outcome::Verdict;
-use crate::quarantine;
+use crate::metrics::{ByOutcome, ByRuling, RulingLabel};
 use crate::received::{Received, with_keyword};
 use crate::report::{MessageOutcome, MessageReport, StepReport};
+use crate::routing::Routing;
 use crate::session::Connection;
-use crate::stages::Merged;
+use crate::trace::Calls;
+use place::{Placed, Placing};
+use ruling::Ruling;
 
-/// Trace fields from which on a message is in a loop; RFC 5321 §6.3 wants the limit at 100 at least.
-const HOPS_MAX: usize = 100;
-const TRACE_FIELD: &[u8] = b"Received:";
-
-/// Octets of the header section that are searched for trace fields, which stand at its top.
-const TRACE_OCTETS_MAX: u64 = 128 << 10;
-const READ_OCTETS: usize = 32 << 10;
-
-/// What the client is told, and what became of the message.
+/// What the client is told, and what became of the message for each group of recipients.
 struct Decision {
     reply: ContentReply,
-    outcome: MessageOutcome,
+    outcomes: Vec<MessageOutcome>,
 }
 
 impl Decision {
-    fn new(reply: Reply, outcome: MessageOutcome) -> Self {
+    fn refused(reply: Reply) -> Self {
         Self {
             reply: ContentReply::One(reply),
-            outcome,
+            outcomes: vec![MessageOutcome::Refused],
         }
     }
 
-    fn refused(reply: Reply) -> Self {
-        Self::new(reply, MessageOutcome::Refused)
+    fn is_refused(&self) -> bool {
+        let mut outcomes = self.outcomes.iter();
+        outcomes.all(|outcome| *outcome == MessageOutcome::Refused)
     }
 
     /// For reports: the first reply stands for all.
@@ -65,7 +60,18 @@ impl Decision {
     }
 }
 
+/// What the trace of a message's copies is made from.
+struct Traced {
+    routing: Arc<Routing>,
+    first_octets: Bytes,
+    calls: Calls,
+}
+
 /// Where a message came in, and how.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four independent facts of one SMTP transaction"
+)]
 pub(crate) struct Origin {
     edge: Arc<Edge>,
     listener: Arc<Listener>,
@@ -73,6 +79,8 @@ pub(crate) struct Origin {
     extended: bool,
     body_8bit: bool,
     smtputf8: bool,
+    /// Each recipient gets a reply of its own.
+    apart: bool,
 }
 
 impl Origin {
@@ -88,6 +96,7 @@ impl Origin {
             body_8bit: transaction
                 .is_some_and(|transaction| transaction.body == Body::EightBitMime),
             smtputf8: transaction.is_some_and(|transaction| transaction.smtputf8),
+            apart: connection.replies_per_recipient(),
         }
     }
 }
@@ -99,177 +108,116 @@ pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
     };
     let dialog = Arc::clone(&incoming.dialog);
     let octets = incoming.octets();
-    let mut merged = match incoming.finish().await {
+    let (routing, first_octets) = incoming.traced();
+    let deadline = Instant::now() + origin.edge.config.decision_timeout;
+    let mut merged = match incoming.finish(deadline).await {
         Ok(merged) => merged,
         Err(error) => {
             tracing::error!(%error, "mail data cannot be read back");
             return ContentReply::One(content_reply(&error));
         }
     };
-    let decision = decide(&origin, &mail.next_hops, &dialog, &mut merged).await;
-    report(&origin.edge, mail, &dialog, merged.steps, octets, &decision);
+    let steps = std::mem::take(&mut merged.steps);
+    let advice = std::mem::take(&mut merged.advice);
+    let traced = Traced {
+        routing,
+        first_octets,
+        calls: std::mem::take(&mut merged.calls),
+    };
+    let original = merged.original();
+    let decision = decide(&origin, &dialog, merged, traced, deadline).await;
+    let refused = decision.is_refused();
+    let advising = origin
+        .edge
+        .advise(&dialog, original.as_ref(), refused, advice);
+    advising.await;
+    report(&origin.edge, mail, &dialog, steps, octets, &decision);
     decision.reply
 }
 
 async fn decide(
     origin: &Origin,
-    next_hops: &HashMap<usize, NextHop>,
     dialog: &Dialog,
-    merged: &mut Merged,
+    merged: Merged,
+    traced: Traced,
+    deadline: Instant,
 ) -> Decision {
-    match &merged.verdict {
-        Verdict::Refuse(reply) => return Decision::refused(reply.clone()),
-        Verdict::Discard => return Decision::new(Reply::QUEUED, MessageOutcome::Discarded),
-        Verdict::Accept => {}
-    }
-    let Some(view) = merged.view.take() else {
-        return Decision::refused(Reply::LOCAL_ERROR);
-    };
-    match is_looping(view.content()).await {
-        Ok(false) => {}
-        Ok(true) => return Decision::refused(Reply::ROUTING_LOOP),
-        Err(error) => return Decision::refused(content_reply(&error)),
-    }
-    let view = match with_received(origin, dialog, &view) {
-        Ok(view) => view,
-        Err(error) => {
-            opes_telemetry::bug!("trace field cannot be added", %error);
-            return Decision::refused(Reply::LOCAL_ERROR);
+    let refused = |reply: &Reply| Decision::refused(origin.edge.tracer.refusal(reply, &dialog.id));
+    let (recipients, mut groups) = merged.groups.joined();
+    let policy = origin.listener.config.mixed_verdicts;
+    let mixed = groups.len() > 1;
+    match ruling::rule(&groups, origin.apart, policy) {
+        Ruling::Each if mixed && origin.apart => origin.count(RulingLabel::PerRecipient),
+        Ruling::Each => {}
+        Ruling::Refuse(reply) => {
+            if mixed {
+                origin.count(RulingLabel::RejectAll);
+            }
+            return refused(&reply);
         }
-    };
-    let envelope = envelope(origin, dialog, next_hops, merged);
-    if envelope.recipients.is_empty() {
-        return Decision::new(Reply::QUEUED, MessageOutcome::Discarded);
+        Ruling::Split => {
+            origin.count(RulingLabel::Split);
+            let sender = dialog.mail_from.as_ref();
+            let sender = sender.map(|path| path.address.as_str()).unwrap_or_default();
+            origin.edge.splits.insert(sender);
+            return refused(&Reply::SEPARATE_TRANSACTIONS);
+        }
+        Ruling::HoldRefused => {
+            origin.count(RulingLabel::QuarantineRejected);
+            ruling::hold_refused(&mut groups);
+        }
     }
-    if let Some(advice) = merged.quarantine.take() {
-        return hold(&origin.edge, &dialog.id, &envelope, &view, &advice).await;
+    let placing = Placing::new(origin, dialog, &recipients, &traced, deadline);
+    if origin.apart {
+        let placed = placing.each(&groups).await;
+        answer_each(&groups, &recipients, placed)
+    } else {
+        answer_all(placing.all_or_none(&groups).await)
     }
-    match origin.listener.config.delivery {
-        Acceptance::Spool => spool(&origin.edge, envelope, &view).await,
-        Acceptance::CutThrough if origin.listener.config.protocol == ListenerProtocol::Lmtp => {
-            // One reply per recipient is owed, so the recipients must still be those that the client named.
-            if merged.recipients.iter().all(keeps_recipients) {
-                per_recipient(&origin.edge, &envelope, &view).await
-            } else {
-                spool(&origin.edge, envelope, &view).await
+}
+
+/// One reply for each recipient that the client named, in its order.
+fn answer_each(groups: &[Group], recipients: &[Recipient], placed: Vec<Placed>) -> Decision {
+    let named = recipients.iter().take_while(|recipient| !recipient.added);
+    let mut replies = vec![Reply::LOCAL_ERROR; named.count()];
+    for (group, placed) in groups.iter().zip(&placed) {
+        for (position, member) in group.members.iter().enumerate() {
+            if let Some(reply) = replies.get_mut(*member) {
+                *reply = placed.reply_to(position);
             }
         }
-        Acceptance::CutThrough => cut_through(&origin.edge, envelope, &view).await,
     }
-}
-
-/// Neither adds nor removes one.
-fn keeps_recipients(change: &smtp::RecipientChange) -> bool {
-    !change.original.is_empty() && !change.remove
-}
-
-async fn spool(edge: &Edge, envelope: Envelope, view: &View) -> Decision {
-    match edge.spool.store(envelope, view).await {
-        Ok(queued) => {
-            let id = queued.id.to_string();
-            let reply = Reply::QUEUED.with_text(format!("Message queued for delivery as {id}"));
-            edge.relay.enqueue(queued);
-            Decision::new(reply, MessageOutcome::Queued(id))
-        }
-        Err(error) => {
-            tracing::error!(%error, "message cannot be spooled");
-            Decision::refused(spool_reply(&error))
-        }
-    }
-}
-
-/// The next hop's word is ours, for all recipients or for none (ADR 0004). Recipients that cannot have one fate go through the spool.
-async fn cut_through(edge: &Edge, envelope: Envelope, view: &View) -> Decision {
-    let Some(replies) = edge.relay.deliver_to_all(&envelope, view).await else {
-        return spool(edge, envelope, view).await;
-    };
-    let worst = replies
-        .into_iter()
-        .max_by_key(|reply| (reply.is_transient(), reply.is_permanent()));
-    let reply = worst.map_or(Reply::LOCAL_ERROR, keep_session);
-    let outcome = if reply.is_positive() {
-        MessageOutcome::Relayed
-    } else {
-        MessageOutcome::Refused
-    };
-    Decision::new(reply, outcome)
-}
-
-async fn per_recipient(edge: &Edge, envelope: &Envelope, view: &View) -> Decision {
-    let replies: Vec<Reply> = edge
-        .relay
-        .deliver(envelope, view)
-        .await
-        .into_iter()
-        .map(keep_session)
-        .collect();
-    let delivered = replies.iter().any(Reply::is_positive);
-    let outcome = if delivered {
-        MessageOutcome::Relayed
-    } else {
-        MessageOutcome::Refused
-    };
     Decision {
         reply: ContentReply::PerRecipient(replies),
-        outcome,
+        outcomes: placed.into_iter().map(|placed| placed.outcome).collect(),
     }
 }
 
-/// 421 of the next hop closes its connection, not ours: said to our client, it would take back the 250 of its neighbours.
-fn keep_session(reply: Reply) -> Reply {
-    if reply.closes() {
-        Reply::LOCAL_ERROR.with_text(format!("Next hop said: {reply}"))
-    } else {
-        reply
+/// Everything was placed, or the one refusal that took it all back.
+fn answer_all(placed: Result<Vec<Placed>, Reply>) -> Decision {
+    match placed {
+        Ok(placed) => Decision {
+            reply: ContentReply::One(Placed::common_reply(&placed)),
+            outcomes: placed.into_iter().map(|placed| placed.outcome).collect(),
+        },
+        Err(reply) => Decision::refused(reply),
     }
 }
 
-async fn hold(
-    edge: &Edge,
-    id: &str,
-    envelope: &Envelope,
-    view: &View,
-    advice: &smtp::Quarantine,
-) -> Decision {
-    match quarantine::hold(&edge.quarantine, id, envelope, view, advice).await {
-        Ok(()) => Decision::new(Reply::QUEUED, MessageOutcome::Quarantined(id.to_owned())),
-        Err(error) => {
-            tracing::error!(
-                error = format!("{error:#}"),
-                "message cannot be quarantined"
-            );
-            Decision::refused(Reply::INSUFFICIENT_STORAGE)
-        }
+impl Origin {
+    fn count(&self, answer: RulingLabel) {
+        self.edge
+            .metrics
+            .mixed
+            .get_or_create(&ByRuling { answer })
+            .inc();
     }
 }
 
-/// Whether the message has been through so many servers that it must be going in circles (RFC 5321 §6.3).
-async fn is_looping(content: &Content) -> Result<bool, ContentError> {
-    let (mut hops, mut offset) = (0, 0);
-    while offset < TRACE_OCTETS_MAX {
-        let octets = content.read_at(offset, READ_OCTETS).await?;
-        if octets.is_empty() {
-            break;
-        }
-        for line in octets.split(|octet| *octet == b'\n') {
-            if line == b"\r" {
-                return Ok(hops >= HOPS_MAX);
-            }
-            let name = line.get(..TRACE_FIELD.len());
-            hops += usize::from(name.is_some_and(|name| name.eq_ignore_ascii_case(TRACE_FIELD)));
-        }
-        offset += octets.len() as u64;
-    }
-    Ok(hops >= HOPS_MAX)
-}
-
-fn with_received(
-    origin: &Origin,
-    dialog: &Dialog,
-    view: &View,
-) -> Result<View, opes_mime::RopeError> {
+/// `only`: the recipient, if this copy is for nobody else.
+fn received(origin: &Origin, dialog: &Dialog, only: Option<&str>) -> String {
     let protocol = origin.listener.config.protocol;
-    let field = Received {
+    Received {
         helo: dialog.helo.as_deref().unwrap_or_default(),
         client: dialog.client.ip(),
         hostname: &origin.edge.config.hostname,
@@ -281,103 +229,10 @@ fn with_received(
             origin.smtputf8,
         ),
         id: &dialog.id,
-        recipient: match dialog.recipients.as_slice() {
-            [only] => Some(&only.address),
-            _ => None,
-        },
-        at: SystemTime::now(),
+        recipient: only,
+        at: origin.edge.host.clock.now(),
     }
-    .field();
-    let rest = Piece::Original {
-        offset: 0,
-        len: view.len_now(),
-    };
-    view.compose(Some(Rope::from_pieces(vec![
-        Piece::Inserted(Bytes::from(field)),
-        rest,
-    ])))
-}
-
-/// The envelope as the client gave it, with what the services changed.
-fn envelope(
-    origin: &Origin,
-    dialog: &Dialog,
-    next_hops: &HashMap<usize, NextHop>,
-    merged: &Merged,
-) -> Envelope {
-    let mut recipients: Vec<Recipient> = dialog
-        .recipients
-        .iter()
-        .enumerate()
-        .map(|(index, path)| Recipient {
-            address: path.address.clone(),
-            params: path.parameters.clone(),
-            next_hop: next_hops.get(&index).cloned(),
-        })
-        .collect();
-    for change in &merged.recipients {
-        change_recipients(&mut recipients, change);
-    }
-    let sender = dialog.mail_from.clone().unwrap_or_default();
-    Envelope {
-        reverse_path: merged.sender.clone().unwrap_or(sender.address),
-        mail_params: sender.parameters,
-        recipients,
-        received_at_ms: unix_ms(),
-        session_id: dialog.id.clone(),
-        body_8bit: origin.body_8bit,
-        smtputf8: origin.smtputf8,
-        client: dialog.client.ip().to_string(),
-        helo: dialog.helo.clone().unwrap_or_default(),
-        auth: dialog.auth.as_ref().map(|auth| auth.identity.clone()),
-        ..Envelope::default()
-    }
-}
-
-/// `*` as the original stands for every recipient.
-fn change_recipients(recipients: &mut Vec<Recipient>, change: &smtp::RecipientChange) {
-    let hop = change.next_hop.as_ref().and_then(next_hop);
-    if change.original.is_empty() {
-        recipients.push(Recipient {
-            address: change.address.clone(),
-            params: Vec::new(),
-            next_hop: hop,
-        });
-        return;
-    }
-    let concerns = |recipient: &Recipient| {
-        change.original == "*" || recipient.address.eq_ignore_ascii_case(&change.original)
-    };
-    if change.remove {
-        recipients.retain(|recipient| !concerns(recipient));
-        return;
-    }
-    for recipient in recipients
-        .iter_mut()
-        .filter(|recipient| concerns(recipient))
-    {
-        if !change.address.is_empty() {
-            recipient.address.clone_from(&change.address);
-        }
-        recipient.next_hop = hop.clone().or(recipient.next_hop.take());
-    }
-}
-
-/// The profile's next hop; none if the port is none.
-pub(crate) fn next_hop(hop: &smtp::NextHop) -> Option<NextHop> {
-    let port = u16::try_from(hop.port).ok().filter(|port| *port != 0)?;
-    Some(NextHop {
-        host: hop.host.clone(),
-        port,
-        lmtp: hop.lmtp,
-    })
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    .field()
 }
 
 pub(crate) fn content_reply(error: &ContentError) -> Reply {
@@ -385,14 +240,6 @@ pub(crate) fn content_reply(error: &ContentError) -> Reply {
         ContentError::TooLarge { .. } => Reply::MESSAGE_TOO_LARGE,
         ContentError::Spill { .. } => Reply::INSUFFICIENT_STORAGE,
         _ => Reply::LOCAL_ERROR,
-    }
-}
-
-fn spool_reply(error: &SpoolError) -> Reply {
-    if error.is_full() {
-        Reply::INSUFFICIENT_STORAGE
-    } else {
-        Reply::LOCAL_ERROR
     }
 }
 
@@ -404,12 +251,11 @@ fn report(
     octets: u64,
     decision: &Decision,
 ) {
-    edge.metrics
-        .messages
-        .get_or_create(&ByOutcome {
-            outcome: (&decision.outcome).into(),
-        })
-        .inc();
+    for outcome in &decision.outcomes {
+        let outcome = outcome.into();
+        let by = ByOutcome { outcome };
+        edge.metrics.messages.get_or_create(&by).inc();
+    }
     mail.steps.extend(steps);
     edge.report(&MessageReport {
         session: dialog.id.clone(),
@@ -427,7 +273,7 @@ fn report(
             .collect(),
         octets,
         steps: mail.steps,
-        outcome: decision.outcome.clone(),
+        outcomes: decision.outcomes.clone(),
         reply: decision.shown(),
         elapsed: mail
             .started

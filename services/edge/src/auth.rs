@@ -1,16 +1,15 @@
 //! AUTH against a user file: lines `name:PHC-string`, argon2.
 //!
-//! Hashing is slow on purpose, so it runs on the blocking pool, [`VERIFICATIONS_MAX`] at once. The file is read anew when it
+//! Hashing is slow on purpose, so it runs on the blocking pool, [`VERIFICATIONS_MAX`] at once. The file is read again when it
 //! changes; a broken edit keeps the last good one.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
 use argon2::{Argon2, password_hash::rand_core::OsRng};
+use opes_reload::Reloaded;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
 
@@ -20,29 +19,21 @@ pub(crate) const VERIFICATIONS_MAX: usize = 2;
 /// The users of one listener.
 #[derive(Debug)]
 pub(crate) struct Users {
-    path: PathBuf,
-    state: Mutex<State>,
+    hashes: Reloaded<HashMap<String, String>>,
     permits: Semaphore,
     /// Verified for unknown names, so that they take as long as known ones.
     decoy: String,
 }
 
-#[derive(Debug)]
-struct State {
-    modified: Option<SystemTime>,
-    hashes: Arc<HashMap<String, String>>,
-}
-
 impl Users {
     /// Reads the file.
     pub(crate) fn load(path: &Path) -> Result<Self> {
-        let hashes = Arc::new(read(path)?);
+        let hashes = Reloaded::open(path, |path, text| {
+            // Its causes too: the last good file stays, and this is all that the log says.
+            read(path, text).map_err(|error| format!("{error:#}"))
+        });
         Ok(Self {
-            path: path.into(),
-            state: Mutex::new(State {
-                modified: modified(path),
-                hashes,
-            }),
+            hashes: hashes.context("user file")?,
             permits: Semaphore::new(VERIFICATIONS_MAX),
             decoy: hash("decoy")?,
         })
@@ -50,7 +41,7 @@ impl Users {
 
     /// Is this the password of `name`?
     pub(crate) async fn verify(&self, name: &str, password: SecretString) -> bool {
-        let known = self.hashes().get(name).cloned();
+        let known = self.hashes.current().get(name).cloned();
         let exists = known.is_some();
         let hash = known.unwrap_or_else(|| self.decoy.clone());
         let Ok(_permit) = self.permits.acquire().await else {
@@ -58,27 +49,6 @@ impl Users {
         };
         let matches = tokio::task::spawn_blocking(move || matches(&hash, &password));
         matches.await.unwrap_or(false) && exists
-    }
-
-    fn hashes(&self) -> Arc<HashMap<String, String>> {
-        let mut state = self
-            .state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let now = modified(&self.path);
-        if now != state.modified {
-            state.modified = now;
-            match read(&self.path) {
-                Ok(hashes) => state.hashes = Arc::new(hashes),
-                Err(error) => {
-                    tracing::error!(
-                        error = format!("{error:#}"),
-                        "user file refused, the last good one stays"
-                    );
-                }
-            }
-        }
-        Arc::clone(&state.hashes)
     }
 }
 
@@ -99,15 +69,7 @@ fn matches(hash: &str, password: &SecretString) -> bool {
     })
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path)
-        .and_then(|meta| meta.modified())
-        .ok()
-}
-
-fn read(path: &Path) -> Result<HashMap<String, String>> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the user file {}", path.display()))?;
+fn read(path: &Path, text: &str) -> Result<HashMap<String, String>> {
     let lines = text.lines().enumerate().filter(|(_, line)| {
         let line = line.trim();
         !line.is_empty() && !line.starts_with('#')
@@ -156,11 +118,27 @@ mod tests {
     fn a_plain_password_is_refused_with_its_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "\npaul:secret\n").unwrap();
-        let message = Users::load(file.path()).unwrap_err().to_string();
+        let message = format!("{:#}", Users::load(file.path()).unwrap_err());
         assert!(
             message.contains(":2:") && message.contains("opes user hash"),
             "{message}"
         );
         assert!(!message.contains("secret"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_read_again_and_a_broken_one_is_not() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let line = |name: &str, password: &str| format!("{name}:{}\n", hash(password).unwrap());
+        std::fs::write(file.path(), line("paul", "old")).unwrap();
+        let users = Users::load(file.path()).unwrap();
+        let settle = || while users.hashes.look() != opes_reload::Look::Unchanged {};
+        std::fs::write(file.path(), line("paul", "new") + &line("steve", "x")).unwrap();
+        settle();
+        assert!(users.verify("paul", "new".into()).await);
+        assert!(!users.verify("paul", "old".into()).await);
+        std::fs::write(file.path(), "paul:").unwrap();
+        settle();
+        assert!(users.verify("paul", "new".into()).await);
     }
 }

@@ -1,9 +1,10 @@
 //! One rule's callout, from request to a permitted outcome, with its failure policy.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use opes_callout_client::{CalloutError, ContentWant, Request};
 use opes_content::View;
 use opes_proto::smtp;
@@ -11,8 +12,9 @@ use opes_rules::{CalloutSpec, OnFailure, Permission, Rule};
 use opes_smtp::reply::Reply;
 
 use crate::context;
+use crate::engine::{Callouts, Run};
 use crate::metrics::{ByCallout, ByRule, ByService, CalloutLabel, Metrics};
-use crate::outcome::{Permitted, Verdict, permit};
+use crate::outcome::{Permitted, permit};
 use crate::report::StepReport;
 use crate::routing::{Binding, Routing};
 
@@ -27,46 +29,126 @@ pub(crate) struct Subject {
 
 /// What came of one step.
 pub(crate) struct StepResult {
-    pub(crate) permitted: Permitted,
+    /// One of them is for [`Who::Rest`].
+    pub(crate) parts: Vec<Part>,
     pub(crate) report: StepReport,
+    /// In place of the parts if one of them does not fit the message: the rule's failure policy.
+    pub(crate) failure: Permitted,
 }
 
-/// Runs the callout of `rule`. Never fails: a failure becomes what the rule's policy says.
-pub(crate) async fn run(
-    routing: &Routing,
-    metrics: &Metrics,
-    rule: &Rule,
-    subject: Subject,
-) -> StepResult {
-    let (Some(callout), Some(binding)) = (&rule.callout, routing.binding(rule)) else {
-        return without_callout(rule);
-    };
-    let (started, point) = (Instant::now(), subject.point);
-    let answer = ask(binding, callout, subject, metrics).await;
-    let elapsed = started.elapsed();
-    match answer {
-        Ok(answer) => {
-            let octets = answer.octets_sent + answer.octets_received;
-            let permitted = permit(answer, callout.allow, point);
-            count_refused(metrics, rule, &permitted.refused);
-            let verdict = describe(&permitted);
-            let report = report(
-                rule,
-                callout,
-                verdict,
-                permitted.reason.clone(),
-                elapsed,
-                octets,
-            );
-            StepResult { permitted, report }
+/// What a service said of some recipients.
+pub(crate) struct Part {
+    pub(crate) who: Who,
+    pub(crate) permitted: Permitted,
+}
+
+/// Whom a part is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// All that the service was asked about and no other part names.
+    Rest,
+    /// These addresses.
+    Only(Vec<String>),
+}
+
+impl Part {
+    pub(crate) fn for_all(permitted: Permitted) -> Self {
+        Self {
+            who: Who::Rest,
+            permitted,
         }
-        Err(error) => failed(rule, callout, &error, elapsed),
+    }
+}
+
+impl StepResult {
+    fn one(permitted: Permitted, report: StepReport, failure: Permitted) -> Self {
+        Self {
+            parts: vec![Part::for_all(permitted)],
+            report,
+            failure,
+        }
+    }
+
+    /// The gravest of what it says, in one word.
+    pub(crate) fn would(&self) -> &'static str {
+        let words = self.parts.iter().map(|part| part.permitted.gravest());
+        words.max().unwrap_or_default().word()
+    }
+}
+
+/// The clock of one message: set when the client has said its last octet, from when on it waits for our reply.
+pub(crate) type Deadline = Arc<OnceLock<tokio::time::Instant>>;
+
+/// Callouts over the network.
+pub(crate) struct Live {
+    routing: Arc<Routing>,
+    metrics: Arc<Metrics>,
+    deadline: Deadline,
+}
+
+impl Callouts for Live {
+    fn call<'a>(&'a self, rule: &'a Arc<Rule>, subject: Subject) -> BoxFuture<'a, StepResult> {
+        Box::pin(self.run(rule, subject))
+    }
+}
+
+impl Live {
+    /// What the plans of a transaction share, with callouts over the network.
+    pub(crate) fn run_of(
+        routing: Arc<Routing>,
+        metrics: &Arc<Metrics>,
+        deadline: &Deadline,
+    ) -> Run {
+        Run {
+            callouts: Arc::new(Self {
+                routing: Arc::clone(&routing),
+                metrics: Arc::clone(metrics),
+                deadline: Arc::clone(deadline),
+            }),
+            routing,
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    /// The rule's time, or what is left of the message's.
+    fn timeout(&self, callout: &CalloutSpec) -> Duration {
+        let now = tokio::time::Instant::now();
+        match self.deadline.get() {
+            Some(deadline) => callout.timeout.min(deadline.duration_since(now)),
+            None => callout.timeout,
+        }
+    }
+
+    async fn run(&self, rule: &Rule, subject: Subject) -> StepResult {
+        let (Some(callout), Some(binding)) = (&rule.callout, self.routing.binding(rule)) else {
+            let report = without_callout(rule);
+            return StepResult::one(Permitted::default(), report, Permitted::default());
+        };
+        let (started, point) = (Instant::now(), subject.point);
+        let timeout = self.timeout(callout);
+        let answer = ask(binding, callout, timeout, subject, &self.metrics).await;
+        let elapsed = started.elapsed();
+        match answer {
+            Ok(answer) => {
+                let octets = answer.octets_sent + answer.octets_received;
+                let (parts, refused) = permit(answer, callout.allow, point);
+                count_refused(&self.metrics, rule, &refused);
+                let (verdict, reason) = describe(&parts, &refused);
+                StepResult {
+                    parts,
+                    report: report(rule, callout, verdict, reason, elapsed, octets),
+                    failure: policy(callout, "its outcome does not fit the message"),
+                }
+            }
+            Err(error) => failed(rule, callout, &error, elapsed),
+        }
     }
 }
 
 async fn ask(
     binding: &Binding,
     callout: &CalloutSpec,
+    timeout: Duration,
     subject: Subject,
     metrics: &Metrics,
 ) -> Result<opes_callout_client::Answer, CalloutError> {
@@ -89,7 +171,7 @@ async fn ask(
                 context,
                 content: subject.view,
                 content_want: content_want(callout.wants),
-                timeout: callout.timeout,
+                timeout,
                 traceparent: String::new(),
             };
             binding.client.run(request).await
@@ -144,6 +226,7 @@ fn label(error: &CalloutError) -> CalloutLabel {
     match error {
         CalloutError::Timeout { .. } => CalloutLabel::Timeout,
         CalloutError::Unavailable { .. } => CalloutLabel::Unavailable,
+        CalloutError::Untrusted { .. } => CalloutLabel::Untrusted,
         CalloutError::Failed { .. } => CalloutLabel::Failed,
         CalloutError::Protocol { .. } => CalloutLabel::Protocol,
         CalloutError::Content { .. } => CalloutLabel::Content,
@@ -158,36 +241,36 @@ fn failed(
     elapsed: Duration,
 ) -> StepResult {
     tracing::warn!(rule = rule.name, service = callout.service, %error, "callout failed");
-    let mut permitted = Permitted::default();
-    match callout.on_failure {
-        OnFailure::Accept => {}
-        OnFailure::Tempfail => permitted.verdict = Verdict::Refuse(Reply::SERVICE_UNAVAILABLE),
-        OnFailure::Reject => permitted.verdict = Verdict::Refuse(Reply::CONTENT_REFUSED),
-        OnFailure::Quarantine => {
-            let reason = format!("{} failed: {error}", callout.service);
-            permitted.quarantine = Some(smtp::Quarantine {
-                reason,
-                queue: String::new(),
-            });
-        }
-    }
+    let permitted = policy(callout, &error.to_string());
     let verdict = format!("{:?} → {}", label(error), callout.on_failure.name()).to_lowercase();
     let report = report(rule, callout, verdict, error.to_string(), elapsed, 0);
-    StepResult { permitted, report }
+    StepResult::one(permitted.clone(), report, permitted)
 }
 
-fn without_callout(rule: &Rule) -> StepResult {
-    let report = StepReport {
+/// What the rule wants done when its service has failed.
+fn policy(callout: &CalloutSpec, error: &str) -> Permitted {
+    match callout.on_failure {
+        OnFailure::Accept => Permitted::default(),
+        OnFailure::Tempfail => Permitted::refusing(Reply::SERVICE_UNAVAILABLE),
+        OnFailure::Reject => Permitted::refusing(Reply::CONTENT_REFUSED),
+        OnFailure::Quarantine => Permitted {
+            quarantine: Some(smtp::Quarantine {
+                reason: format!("{} failed: {error}", callout.service),
+                queue: String::new(),
+            }),
+            ..Permitted::default()
+        },
+    }
+}
+
+fn without_callout(rule: &Rule) -> StepReport {
+    StepReport {
         rule: rule.name.clone(),
         service: String::new(),
         verdict: "no callout".into(),
         reason: String::new(),
         elapsed: Duration::ZERO,
         octets: 0,
-    };
-    StepResult {
-        permitted: Permitted::default(),
-        report,
     }
 }
 
@@ -226,38 +309,17 @@ fn count_refused(metrics: &Metrics, rule: &Rule, refused: &[Permission]) {
     }
 }
 
-/// `accept`, `reject 550`, `2 edits`, `rewritten` …
-fn describe(permitted: &Permitted) -> String {
-    let mut words = Vec::new();
-    match &permitted.verdict {
-        Verdict::Accept => {}
-        Verdict::Refuse(reply) if reply.is_permanent() => {
-            words.push(format!("reject {}", reply.code()));
-        }
-        Verdict::Refuse(reply) => words.push(format!("tempfail {}", reply.code())),
-        Verdict::Discard => words.push("discard".into()),
+/// `accept`, `reject 550`, `2 edits`, `rewritten` … with the recipients of each part if there are several; and the services' reasons.
+fn describe(parts: &[Part], refused: &[Permission]) -> (String, String) {
+    let words = parts.iter().map(|part| match &part.who {
+        Who::Rest => part.permitted.to_string(),
+        Who::Only(who) => format!("{} recipient(s): {}", who.len(), part.permitted),
+    });
+    let mut words = words.collect::<Vec<_>>().join("; ");
+    if !refused.is_empty() {
+        words.push_str(", not allowed in part");
     }
-    match permitted.edits.len() {
-        0 => {}
-        1 => words.push("1 edit".into()),
-        count => words.push(format!("{count} edits")),
-    }
-    let has = [
-        (permitted.adapted.is_some(), "rewritten"),
-        (permitted.command_line.is_some(), "command rewritten"),
-        (permitted.sender.is_some(), "sender changed"),
-        (!permitted.recipients.is_empty(), "recipients changed"),
-        (permitted.quarantine.is_some(), "quarantine"),
-        (!permitted.refused.is_empty(), "not allowed in part"),
-    ];
-    words.extend(
-        has.into_iter()
-            .filter(|(is, _)| *is)
-            .map(|(_, word)| word.to_owned()),
-    );
-    if words.is_empty() {
-        "accept".into()
-    } else {
-        words.join(", ")
-    }
+    let reasons = parts.iter().map(|part| part.permitted.reason.as_str());
+    let reasons: Vec<&str> = reasons.filter(|reason| !reason.is_empty()).collect();
+    (words, reasons.join("; "))
 }

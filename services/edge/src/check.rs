@@ -10,16 +10,17 @@ use opes_smtp::command::{Command, parse_line};
 use opes_smtp::reply::Reply;
 use opes_smtp::server::{Check, Response};
 
-use crate::acceptance::next_hop;
-use crate::callout::Subject;
+use crate::callout::{Deadline, Live};
+use crate::config::{ListenerProtocol, MixedVerdicts};
 use crate::dialog::{ContentFacts, Dialog, Path};
-use crate::mail::Mail;
+use crate::engine::{Annotations, Matter, Merged, Recipient};
+use crate::mail::{Envelope, Mail};
 use crate::metrics::{ByOutcome, OutcomeLabel};
 use crate::outcome::Verdict;
-use crate::report::{MessageOutcome, MessageReport};
+use crate::report::{MessageOutcome, MessageReport, StepReport};
 use crate::routing::Routing;
 use crate::session::Connection;
-use crate::stages::{Annotations, Merged, Run};
+use crate::trace;
 
 impl Connection {
     /// Answers the core's question about one command.
@@ -32,8 +33,16 @@ impl Connection {
                 if let Some(refusal) = self.edge.cannot_take_mail(&self.listener) {
                     return Response::Refuse(refusal);
                 }
+                if !trace::is_readable(params.as_slice()) {
+                    return Response::Refuse(Reply::PARAMETER_SYNTAX);
+                }
                 self.mail = Mail {
                     started: Some(Instant::now()),
+                    annotations: self.annotations.clone(),
+                    envelope: Envelope {
+                        calls: self.calls.clone(),
+                        ..Envelope::default()
+                    },
                     ..Mail::default()
                 };
                 self.transactions += 1;
@@ -58,8 +67,7 @@ impl Connection {
                 if !self.may_send_to(path.domain()) {
                     return Response::Refuse(Reply::RELAY_DENIED);
                 }
-                // One that was refused must not leave its next hop to whoever takes its place.
-                self.mail.next_hops.remove(&self.recipients().len());
+                self.mail.envelope.forget(self.recipients().len());
                 let response = self
                     .ask(
                         Point::RcptTo,
@@ -89,6 +97,16 @@ impl Connection {
         Arc::clone(self.mail.routing.get_or_insert_with(current))
     }
 
+    /// Leads from a message or a refusal to the log.
+    fn trace_id(&self) -> String {
+        format!("{}.{}", self.id, self.transactions)
+    }
+
+    /// `reply`, which rules or services caused, with our identity.
+    pub(crate) fn refusal(&self, reply: &Reply) -> Reply {
+        self.edge.tracer.refusal(reply, &self.trace_id())
+    }
+
     /// The dialog so far, for rules and services.
     pub(crate) fn dialog(&self) -> Dialog {
         Dialog {
@@ -101,7 +119,7 @@ impl Connection {
     fn envelope(&self) -> Dialog {
         let transaction = self.core.transaction();
         Dialog {
-            id: format!("{}.{}", self.id, self.transactions),
+            id: self.trace_id(),
             listener: Arc::clone(&self.listener.name),
             client: self.client,
             helo: self.core.helo().map(|hello| hello.argument.clone()),
@@ -119,8 +137,17 @@ impl Connection {
                 parameters: transaction.mail_params.as_slice().to_vec(),
             }),
             recipients: Vec::new(),
-            annotations: self.mail.annotations.clone(),
+            annotations: self.annotations().clone(),
+            bypass: None,
         }
+    }
+
+    /// Empty: the null reverse-path.
+    fn reverse_path(&self) -> String {
+        let transaction = self.core.transaction();
+        transaction
+            .map(|transaction| transaction.reverse_path.to_string())
+            .unwrap_or_default()
     }
 
     /// Recipients accepted so far.
@@ -128,6 +155,21 @@ impl Connection {
         self.core
             .transaction()
             .map_or(&[], |transaction| &transaction.recipients)
+    }
+
+    /// What services have said of the transaction or, outside one, of the session.
+    fn annotations(&self) -> &Annotations {
+        match self.mail.started {
+            Some(_) => &self.mail.annotations,
+            None => &self.annotations,
+        }
+    }
+
+    /// Each recipient gets a reply of its own to the mail data.
+    pub(crate) fn replies_per_recipient(&self) -> bool {
+        let transaction = self.core.transaction();
+        self.listener.config.protocol == ListenerProtocol::Lmtp
+            || transaction.is_some_and(|transaction| transaction.prdr)
     }
 
     /// Not a relay for strangers.
@@ -138,8 +180,8 @@ impl Connection {
             || domain.is_none_or(|domain| self.edge.is_our_domain(domain))
     }
 
-    /// A recipient whose content plan differs from that of the ones accepted needs a transaction of its own (ADR 0003). What counts is
-    /// the address as the services left it.
+    /// A recipient whose content plan differs from that of the ones accepted needs a transaction of its own (ADR 0003), if there is but one
+    /// reply for all and the listener wants it so. What counts is the address as the services left it.
     fn keep_to_one_plan(&mut self, offered: Path, response: Response) -> Response {
         let recipient = match &response {
             Response::Proceed => offered,
@@ -153,10 +195,12 @@ impl Connection {
             },
             _ => return response,
         };
-        if self.shares_plan(recipient) {
+        let splits = self.listener.config.mixed_verdicts == MixedVerdicts::Split
+            && !self.replies_per_recipient();
+        if !splits || self.recipients().is_empty() || self.shares_plan(recipient) {
             response
         } else {
-            Response::Refuse(Reply::SEPARATE_TRANSACTION)
+            Response::Refuse(self.refusal(&Reply::SEPARATE_TRANSACTION))
         }
     }
 
@@ -170,6 +214,9 @@ impl Connection {
         let Some(first) = self.recipients().first().map(path_of) else {
             return true;
         };
+        if self.edge.splits.contains(&self.reverse_path()) {
+            return false;
+        }
         let dialog = Dialog {
             recipients: vec![first, recipient],
             ..self.envelope()
@@ -195,6 +242,7 @@ impl Connection {
             Some(Question::Identity(auth)) => dialog.auth = Some(auth),
             None => {}
         }
+        dialog.bypass = self.edge.tracer.granted(&dialog, &routing.agents);
         let plan = dialog.with_facts(point, ContentFacts::default(), |facts| {
             routing.table.plan(facts)
         });
@@ -202,60 +250,112 @@ impl Connection {
             self.edge.metrics.count_skipped(&plan);
             return Response::Proceed;
         }
-        let subject = Subject {
+        let mut merged = Merged::new(
+            self.concerned(point, &dialog),
+            None,
+            dialog.annotations.clone(),
+        );
+        merged.command_line(&line);
+        let matter = Matter {
             point: point_number(point),
-            command_line: Some(line),
             context: Arc::new(dialog.context()),
-            view: None,
         };
-        let run = Run {
-            routing,
-            metrics: Arc::clone(&self.edge.metrics),
-        };
-        let again = |annotations: &Annotations| {
-            let dialog = dialog.annotated(annotations);
+        let run = Live::run_of(routing, &self.edge.metrics, &Deadline::default());
+        let again = |said: &Annotations| {
+            let dialog = dialog.annotated(said);
             dialog.with_facts(point, ContentFacts::default(), |facts| {
                 run.routing.table.plan(facts)
             })
         };
-        let merged = run.plan(plan, subject, &again).await;
-        self.answer(point, &dialog, merged, started)
+        run.plan(plan, &matter, &mut merged, &again).await;
+        self.answer(point, &line, &dialog, merged, started).await
     }
 
-    fn answer(
+    /// Whom a plan at `point` is about.
+    fn concerned(&self, point: Point, dialog: &Dialog) -> Vec<Recipient> {
+        match (point, dialog.recipients.last()) {
+            (Point::RcptTo, Some(offered)) => vec![Recipient {
+                address: offered.address.clone(),
+                parameters: offered.parameters.clone(),
+                ..Recipient::default()
+            }],
+            (Point::Data, _) => self.mail.envelope.recipients(&dialog.recipients),
+            _ => Vec::new(),
+        }
+    }
+
+    async fn answer(
         &mut self,
         point: Point,
+        line: &Bytes,
         dialog: &Dialog,
         mut merged: Merged,
         started: Instant,
     ) -> Response {
-        self.mail.annotations.extend(merged.annotations.drain());
         let steps = std::mem::take(&mut merged.steps);
-        match merged.verdict {
-            Verdict::Refuse(reply) => {
-                self.report_refusal(dialog, &reply, steps, started);
-                if reply.closes() {
-                    Response::Disconnect(reply)
-                } else {
-                    Response::Refuse(reply)
-                }
+        let advice = std::mem::take(&mut merged.advice);
+        let refused = merged.groups.is_over();
+        self.edge.advise(dialog, None, refused, advice).await;
+        let said = merged.groups.said_of_all();
+        match self.mail.started {
+            Some(_) => self.mail.annotations = said,
+            None => self.annotations = said,
+        }
+        let calls = std::mem::take(&mut merged.calls);
+        match self.mail.started {
+            Some(_) => self.mail.envelope.calls.add(calls, offered(point, dialog)),
+            None => self.calls.add(calls, None),
+        }
+        let fate = merged.single();
+        if let (true, Verdict::Refuse(reply)) = (merged.groups.is_over(), &fate.verdict) {
+            let reply = self.edge.tracer.refusal(reply, &dialog.id);
+            self.report_refusal(dialog, &reply, steps, started);
+            return if reply.closes() {
+                Response::Disconnect(reply)
+            } else {
+                Response::Refuse(reply)
+            };
+        }
+        self.mail.steps.extend(steps);
+        let rewritten = fate.command_line.filter(|now| now != line);
+        let rewritten = match point {
+            Point::MailFrom => rewritten.or_else(|| new_sender(dialog, &fate.sender?)),
+            Point::RcptTo => rewritten.or(self.keep_recipients(dialog, merged)),
+            Point::Data => {
+                self.keep_refusals(merged);
+                rewritten
             }
-            Verdict::Accept | Verdict::Discard => {
-                self.mail.steps.extend(steps);
-                if point == Point::RcptTo {
-                    let index = dialog.recipients.len().saturating_sub(1);
-                    let hops = merged
-                        .recipients
-                        .iter()
-                        .filter_map(|change| change.next_hop.as_ref());
-                    if let Some(hop) = hops.filter_map(next_hop).next_back() {
-                        self.mail.next_hops.insert(index, hop);
-                    }
-                }
-                match merged.command_line {
-                    Some(line) => Response::ProceedWith(line),
-                    None => Response::Proceed,
-                }
+            _ => rewritten,
+        };
+        rewritten.map_or(Response::Proceed, Response::ProceedWith)
+    }
+
+    /// What services made of the recipient on offer. Its new address comes back as a command line.
+    fn keep_recipients(&mut self, dialog: &Dialog, merged: Merged) -> Option<Bytes> {
+        let index = dialog.recipients.len().saturating_sub(1);
+        let offered = dialog.recipients.last()?;
+        let envelope = &mut self.mail.envelope;
+        let mut recipients = merged.groups.recipients.into_iter();
+        let now = recipients.next()?;
+        if let Some(hop) = now.next_hop {
+            envelope.next_hops.insert(index, hop);
+        }
+        if now.removed {
+            envelope.removed.insert(index);
+        }
+        envelope
+            .added
+            .extend(recipients.map(|recipient| (index, recipient)));
+        (now.address != offered.address)
+            .then(|| command_line("RCPT TO", &now.address, &offered.parameters))
+    }
+
+    /// DATA has one reply: those whom a rule refused are told with the reply to the mail data.
+    fn keep_refusals(&mut self, merged: Merged) {
+        for group in merged.groups.groups {
+            if let Verdict::Refuse(reply) = group.fate.verdict {
+                let refused = group.members.iter().map(|member| (*member, reply.clone()));
+                self.mail.envelope.refused.extend(refused);
             }
         }
     }
@@ -264,7 +364,7 @@ impl Connection {
         &self,
         dialog: &Dialog,
         reply: &Reply,
-        steps: Vec<crate::report::StepReport>,
+        steps: Vec<StepReport>,
         started: Instant,
     ) {
         self.edge
@@ -283,11 +383,34 @@ impl Connection {
             to: dialog.recipients.iter().map(address).collect(),
             octets: 0,
             steps,
-            outcome: MessageOutcome::Refused,
+            outcomes: vec![MessageOutcome::Refused],
             reply: reply.to_string(),
             elapsed: started.elapsed(),
         });
     }
+}
+
+/// The recipient that a command is about, if it is about one.
+fn offered(point: Point, dialog: &Dialog) -> Option<usize> {
+    match point {
+        Point::RcptTo => dialog.recipients.len().checked_sub(1),
+        _ => None,
+    }
+}
+
+fn new_sender(dialog: &Dialog, sender: &str) -> Option<Bytes> {
+    let given = dialog.mail_from.as_ref()?;
+    (given.address != sender).then(|| command_line("MAIL FROM", sender, &given.parameters))
+}
+
+/// The core parses it as if the client had sent it.
+fn command_line(verb: &str, address: &str, parameters: &[String]) -> Bytes {
+    let mut line = format!("{verb}:<{address}>");
+    for parameter in parameters {
+        line.push(' ');
+        line.push_str(parameter);
+    }
+    Bytes::from(line)
 }
 
 fn path_of(recipient: &opes_smtp::server::Recipient) -> Path {

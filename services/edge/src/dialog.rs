@@ -2,14 +2,14 @@
 //!
 //! [`Dialog`] is the owned picture of a session that rules and services see; it is rebuilt only where a rule looks.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use opes_proto::smtp;
 use opes_rules::{Facts, Headers, Point, Recipient, Sender};
+use opes_trace::Bypass;
 
-use crate::stages::Annotations;
+use crate::engine::Annotations;
 
 /// One address with its ESMTP parameters.
 #[derive(Debug, Clone, Default)]
@@ -30,18 +30,25 @@ pub(crate) struct Dialog {
     pub(crate) auth: Option<smtp::Auth>,
     pub(crate) mail_from: Option<Path>,
     pub(crate) recipients: Vec<Path>,
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) annotations: Annotations,
+    /// What an authenticated sender asked to have left out.
+    pub(crate) bypass: Option<Arc<Bypass>>,
 }
 
 impl Dialog {
-    /// With what services have said since.
-    pub(crate) fn annotated(&self, annotations: &Annotations) -> Self {
-        let mut dialog = self.clone();
-        let said = annotations
-            .iter()
-            .map(|(key, value)| (key.clone(), value.clone()));
-        dialog.annotations.extend(said);
-        dialog
+    /// Of which all this has been said.
+    pub(crate) fn annotated(&self, said: &Annotations) -> Self {
+        Self {
+            annotations: said.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// ESMTP parameters of MAIL.
+    pub(crate) fn mail_parameters(&self) -> &[String] {
+        self.mail_from
+            .as_ref()
+            .map_or(&[], |path| path.parameters.as_slice())
     }
 
     /// The context fields that do not depend on mail data.
@@ -101,6 +108,7 @@ impl Dialog {
             size: content.size,
             headers: content.headers,
             annotations: Some(&self.annotations),
+            bypass: self.bypass.as_deref(),
         })
     }
 }

@@ -1,44 +1,57 @@
 //! One edge: what its sessions share, its listeners, start and drain.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
-use opes_content::{Budget, Limits};
-use opes_relay::{DeliveryEvent, OnEvent, Relay, RelayConfig, Route, Tls};
+use opes_content::{Budget, Limits, View};
+use opes_host::Host;
+use opes_relay::{
+    DeliveryEvent, OnEvent, Relay, RelayConfig, ReportResult, Reports, Route, Senders, Tls,
+};
 use opes_smtp::reply::Reply;
 use opes_smtp::server;
 use opes_spool::{Spool, SpoolConfig};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Users;
-use crate::config::{Acceptance, EdgeConfig, ListenerConfig, ListenerProtocol};
-use crate::metrics::Metrics;
+use crate::config::{Acceptance, BounceSenders, EdgeConfig, ListenerConfig, ListenerProtocol};
+use crate::dialog::Dialog;
+use crate::engine::Advice;
+use crate::incidents::Incidents;
+use crate::metrics::{ByBounce, Metrics};
+use crate::notify::{self, Notifier};
+use crate::quarantine::{self, Handover, Quarantine, Releases};
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
+use crate::splits::Splits;
+use crate::trace::Tracer;
 use crate::{listener, tls};
 
 /// What the sessions of one edge share.
 pub(crate) struct Edge {
     pub(crate) config: EdgeConfig,
+    pub(crate) host: Host,
     pub(crate) routing: ArcSwap<Routing>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tracer: Arc<Tracer>,
     pub(crate) budget: Budget,
     pub(crate) content_limits: Arc<Limits>,
     pub(crate) spool: Spool,
     pub(crate) relay: Relay,
-    pub(crate) quarantine: PathBuf,
+    pub(crate) quarantine: Arc<Handover>,
     /// Set when no new work is to be taken.
     pub(crate) draining: CancellationToken,
     pub(crate) session_permits: Arc<Semaphore>,
     pub(crate) sessions: TaskTracker,
+    pub(crate) splits: Splits,
+    pub(crate) notifier: Notifier,
+    pub(crate) incidents: Incidents,
     reporter: Option<Reporter>,
     /// Microseconds since 1970: with the second alone, a quick restart would give ids again, and quarantine files are named after them.
     started: u128,
@@ -59,8 +72,24 @@ pub(crate) struct Listener {
 pub struct EdgeHandle {
     edge: Arc<Edge>,
     addresses: Vec<(String, SocketAddr)>,
-    closing: CancellationToken,
+    releases: Option<Releases>,
 }
+
+/// What an edge holds at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Client sessions.
+    pub sessions: usize,
+    /// Octets of mail data in memory.
+    pub memory_octets: u64,
+    /// Messages in the spool with recipients that are not settled.
+    pub messages: u64,
+    /// Messages, or parts of them that go separate ways, in the hands of the relay.
+    pub deliveries: usize,
+}
+
+/// Changes the settings of the relay before it starts.
+pub type ChangeRelay = Box<dyn FnOnce(&mut RelayConfig) + Send>;
 
 /// Hooks of the program that embeds an edge.
 #[derive(Default)]
@@ -69,6 +98,14 @@ pub struct Hooks {
     pub reporter: Option<Reporter>,
     /// Called for each delivery attempt's result.
     pub deliveries: Option<OnEvent>,
+    /// The store of held messages. None: they stay in `quarantine` in the spool folder.
+    pub quarantine: Option<Arc<dyn Quarantine>>,
+    /// Network, clock and randomness to work with; the system's by default.
+    pub host: Host,
+    /// How the spool uses its disk.
+    pub spool: SpoolConfig,
+    /// The last word on settings of the relay that the configuration has no keys for.
+    pub relay: Option<ChangeRelay>,
 }
 
 /// Starts an edge: spool recovered, listeners bound, mail flowing.
@@ -78,42 +115,60 @@ pub async fn start(
     metrics: Arc<Metrics>,
     hooks: Hooks,
 ) -> Result<EdgeHandle> {
-    let closing = CancellationToken::new();
     let mut bound = Vec::new();
     for listener in &config.listeners {
         bound.push((
-            bind(listener).await?,
-            Arc::new(shared(&config, listener, &closing)?),
+            bind(&hooks.host, listener).await?,
+            Arc::new(shared(&config, listener)?),
         ));
     }
-    let (spool, recovered) = Spool::open(&config.spool, SpoolConfig::default()).context("spool")?;
+    let incidents =
+        Incidents::start(config.incidents.file.as_deref(), hooks.host.clock.clone()).await?;
+    let (spool, recovered) = Spool::open(&config.spool, hooks.spool).context("spool")?;
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
     }
-    let relay = Relay::start(
-        relay_config(&config, hooks.deliveries)?,
-        spool.clone(),
-        recovered,
-    );
+    let handover = Handover::open(
+        config.spool.join("quarantine"),
+        spool.files(),
+        metrics.quarantine.clone(),
+    )?;
+    // Released messages wait until the store has confirmed them.
+    let (withheld, recovered): (Vec<_>, Vec<_>) = recovered
+        .into_iter()
+        .partition(|queued| hooks.quarantine.is_some() && !queued.envelope.release.is_empty());
+    let mut relay = relay_config(&config, hooks.deliveries, &hooks.host, &metrics)?;
+    if let Some(change) = hooks.relay {
+        change(&mut relay);
+    }
+    let relay = Relay::start(relay, spool.clone(), recovered);
     let edge = Arc::new(Edge {
         routing: ArcSwap::from_pointee(routing),
         metrics,
+        tracer: Arc::new(
+            Tracer::new(&config).with_context(|| format!("system `{}`", config.system))?,
+        ),
         budget: Budget::new(config.memory_budget),
         content_limits: Arc::new(content_limits(&config)?),
         spool,
         relay,
-        quarantine: config.spool.join("quarantine"),
+        quarantine: Arc::new(handover),
         draining: CancellationToken::new(),
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
+        splits: Splits::default(),
+        notifier: Notifier::new(&config.notifications),
+        incidents,
         reporter: hooks.reporter,
-        started: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_micros(),
+        started: hooks.host.clock.since_epoch().as_micros(),
         session_count: AtomicU64::new(0),
+        host: hooks.host,
         config,
     });
+    let releases = match hooks.quarantine {
+        Some(store) => Some(quarantine::start(&edge, store, withheld)?),
+        None => None,
+    };
     let mut addresses = Vec::new();
     for (socket, shared) in bound {
         addresses.push((shared.config.name.clone(), socket.local_addr()?));
@@ -122,7 +177,7 @@ pub async fn start(
     Ok(EdgeHandle {
         edge,
         addresses,
-        closing,
+        releases,
     })
 }
 
@@ -132,9 +187,25 @@ impl EdgeHandle {
         &self.addresses
     }
 
+    /// What releases held messages, if there is a store of them.
+    pub fn releases(&self) -> Option<&Releases> {
+        self.releases.as_ref()
+    }
+
     /// Puts another revision in force for transactions that begin from now on.
     pub fn replace_routing(&self, routing: Routing) {
         self.edge.routing.store(Arc::new(routing));
+    }
+
+    /// What the edge holds at this moment. All zero when nothing is under way.
+    pub fn load(&self) -> Load {
+        let edge = &self.edge;
+        Load {
+            sessions: edge.sessions.len(),
+            memory_octets: edge.budget.used(),
+            messages: edge.spool.stats().live_messages,
+            deliveries: edge.relay.backlog(),
+        }
     }
 
     /// Why no mail can be accepted just now, if so.
@@ -154,7 +225,14 @@ impl EdgeHandle {
             tracing::warn!("sessions still open at the end of drainTimeout are cut");
         }
         self.edge.relay.shutdown(deadline).await;
-        self.closing.cancel();
+        if tokio::time::timeout(deadline, self.edge.incidents.finish())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "incidents still waiting for their file at the end of drainTimeout are in the log only"
+            );
+        }
     }
 }
 
@@ -179,6 +257,17 @@ impl Edge {
         let reason = self.unhealthy_reason()?;
         tracing::warn!(listener = %listener.name, reason, "no mail is taken for now");
         Some(Reply::INSUFFICIENT_STORAGE)
+    }
+
+    /// Passes on what services want people to be told. `about`: their message, where there is one.
+    pub(crate) async fn advise(
+        self: &Arc<Self>,
+        dialog: &Dialog,
+        about: Option<&View>,
+        refused: bool,
+        advice: Vec<Advice>,
+    ) {
+        notify::advise(self, dialog, about, refused, advice).await;
     }
 
     pub(crate) fn report(&self, report: &MessageReport) {
@@ -207,8 +296,8 @@ impl Edge {
     }
 }
 
-async fn bind(listener: &ListenerConfig) -> Result<TcpListener> {
-    TcpListener::bind(listener.address).await.with_context(|| {
+async fn bind(host: &Host, listener: &ListenerConfig) -> Result<opes_host::Listener> {
+    host.network.bind(listener.address).await.with_context(|| {
         format!(
             "listener `{}` cannot listen on {}\n  help: another program has this port, or the address is not this machine's; choose another `address`",
             listener.name, listener.address
@@ -216,14 +305,10 @@ async fn bind(listener: &ListenerConfig) -> Result<TcpListener> {
     })
 }
 
-fn shared(
-    config: &EdgeConfig,
-    listener: &ListenerConfig,
-    closing: &CancellationToken,
-) -> Result<Listener> {
+fn shared(config: &EdgeConfig, listener: &ListenerConfig) -> Result<Listener> {
     let context = || format!("listener `{}`", listener.name);
     let tls = match &listener.tls {
-        Some(files) => Some(tls::acceptor(files, closing.clone()).with_context(context)?),
+        Some(files) => Some(tls::acceptor(files).with_context(context)?),
         None => None,
     };
     let users = match &listener.users {
@@ -268,12 +353,21 @@ fn smtp_config(
             listener.recipients_max
         },
         tls_available: tls,
+        tls_required: listener.require_tls,
         auth: if users {
             server::AuthMode::TlsOnly
         } else {
             server::AuthMode::Off
         },
         auth_required: submission,
+        prdr: listener.prdr,
+        smtputf8: listener.smtputf8,
+        chunking: listener.chunking,
+        // Cut-through keeps nothing, so it could not report what the next hop does not (RFC 3461 §5.2.2).
+        dsn: listener.dsn && listener.delivery == Acceptance::Spool,
+        errors_max: listener.errors_max,
+        idle_commands_max: listener.idle_commands_max,
+        opes_bypass: config.bypass.is_some(),
         ..server::Config::new(&config.hostname, protocol)
     }
 }
@@ -295,7 +389,12 @@ fn content_limits(config: &EdgeConfig) -> Result<Limits> {
     })
 }
 
-fn relay_config(config: &EdgeConfig, deliveries: Option<OnEvent>) -> Result<RelayConfig> {
+fn relay_config(
+    config: &EdgeConfig,
+    deliveries: Option<OnEvent>,
+    host: &Host,
+    metrics: &Arc<Metrics>,
+) -> Result<RelayConfig> {
     let route = match (&config.delivery.maildir, &config.delivery.next_hop) {
         (Some(dir), _) => {
             // The relay would wait for it, as for a volume that is mounted late; at the start it is more likely a typing error.
@@ -313,8 +412,29 @@ fn relay_config(config: &EdgeConfig, deliveries: Option<OnEvent>) -> Result<Rela
     let connections_max = config.delivery.connections_max;
     Ok(RelayConfig {
         connections_max,
+        host: host.clone(),
+        reports: reports(config, metrics),
         ..RelayConfig::new(route, &config.hostname, on_event)
     })
+}
+
+fn reports(config: &EdgeConfig, metrics: &Arc<Metrics>) -> Reports {
+    let metrics = Arc::clone(metrics);
+    Reports {
+        senders: match config.bounces.senders {
+            BounceSenders::All => Senders::All,
+            BounceSenders::Known => Senders::Known {
+                domains: config.domains.clone(),
+            },
+            BounceSenders::None => Senders::Nobody,
+        },
+        postmaster: config.bounces.postmaster.clone(),
+        system: config.system.clone(),
+        on_result: Arc::new(move |result: ReportResult| {
+            let result = result.into();
+            metrics.bounces.get_or_create(&ByBounce { result }).inc();
+        }),
+    }
 }
 
 fn next_hop(text: &str, lmtp: bool) -> Result<Route> {

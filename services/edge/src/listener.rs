@@ -5,25 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use opes_host::Stream;
 use opes_smtp::proxy;
 use opes_smtp::reply::Reply;
+use opes_smtp::server::TlsInfo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 
 use crate::edge::{Edge, Listener};
 use crate::session::{Connection, SessionEnd};
-use crate::stream::ClientStream;
+use crate::stream::{ClientStream, Prefixed};
+use crate::tls;
 
 /// How long a peer may take for its PROXY header.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client of an implicit TLS listener may take until the greeting can be sent.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until the edge drains.
-pub(crate) async fn accept(edge: Arc<Edge>, listener: Arc<Listener>, socket: TcpListener) {
+pub(crate) async fn accept(edge: Arc<Edge>, listener: Arc<Listener>, socket: opes_host::Listener) {
     loop {
         let accepted = tokio::select! {
+            biased;
             () = edge.draining.cancelled() => return,
             accepted = socket.accept() => accepted,
         };
@@ -37,7 +43,7 @@ pub(crate) async fn accept(edge: Arc<Edge>, listener: Arc<Listener>, socket: Tcp
     }
 }
 
-fn admit(edge: &Arc<Edge>, listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
+fn admit(edge: &Arc<Edge>, listener: &Arc<Listener>, stream: Stream, peer: SocketAddr) {
     let (edge, listener) = (Arc::clone(edge), Arc::clone(listener));
     let Ok(permit) = Arc::clone(&edge.session_permits).try_acquire_owned() else {
         edge.metrics.sessions_refused.inc();
@@ -56,7 +62,7 @@ fn admit(edge: &Arc<Edge>, listener: &Arc<Listener>, stream: TcpStream, peer: So
     });
 }
 
-async fn refuse(mut stream: TcpStream) {
+async fn refuse(mut stream: Stream) {
     let mut reply = BytesMut::new();
     Reply::TOO_MANY_CONNECTIONS.write_to(&mut reply);
     // The client may be gone already; either way the connection ends here.
@@ -66,10 +72,10 @@ async fn refuse(mut stream: TcpStream) {
 async fn serve(
     edge: Arc<Edge>,
     listener: Arc<Listener>,
-    mut stream: TcpStream,
+    mut stream: Stream,
     peer: SocketAddr,
 ) -> Result<(), SessionEnd> {
-    stream.set_nodelay(true)?;
+    stream.set_nodelay()?;
     let peer = canonical(peer);
     let mut input = BytesMut::new();
     let client = if listener.config.proxy_from.is_empty() {
@@ -85,8 +91,24 @@ async fn serve(
             Err(_elapsed) => return Err(SessionEnd::Closed),
         }
     };
-    Box::pin(Connection::new(edge, listener, ClientStream::Plain(stream), client, input).run())
-        .await
+    let (stream, input) = begin(&listener, stream, input).await?;
+    Box::pin(Connection::new(edge, listener, stream, client, input).run()).await
+}
+
+/// What the dialog runs on, with the octets of it that have come already.
+async fn begin(
+    listener: &Listener,
+    stream: Stream,
+    input: BytesMut,
+) -> Result<((ClientStream, Option<TlsInfo>), BytesMut), SessionEnd> {
+    let implicit = listener.config.tls.as_ref().is_some_and(|tls| tls.implicit);
+    let Some(acceptor) = listener.tls.as_ref().filter(|_| implicit) else {
+        return Ok(((ClientStream::Plain(stream), None), input));
+    };
+    let stream = Prefixed::new(input, stream);
+    let handshake = tls::handshake(acceptor, stream, HANDSHAKE_TIMEOUT);
+    let (stream, info) = handshake.await.map_err(SessionEnd::Tls)?;
+    Ok(((stream, Some(info)), BytesMut::new()))
 }
 
 /// An IPv4 client of a listener on `[::]` is that IPv4 client, for networks in the configuration as for rules and services.
@@ -97,7 +119,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 /// The client's address from the PROXY header. No header, a bad one, or a peer that is not trusted: the connection is closed.
 async fn proxied(
     listener: &Listener,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     peer: SocketAddr,
     input: &mut BytesMut,
 ) -> Result<SocketAddr, SessionEnd> {

@@ -1,14 +1,18 @@
 //! The state of one SMTP transaction outside the core. Dropped as a whole when the transaction ends, so nothing can stick.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use opes_smtp::reply::Reply;
 use opes_spool::NextHop;
 
 use crate::content::Incoming;
+use crate::dialog::Path;
+use crate::engine::{Annotations, Recipient};
 use crate::report::StepReport;
 use crate::routing::Routing;
+use crate::trace::Calls;
 
 /// See the module.
 #[derive(Default)]
@@ -17,11 +21,50 @@ pub(crate) struct Mail {
     pub(crate) started: Option<Instant>,
     /// The revision of the rules that this transaction runs under.
     pub(crate) routing: Option<Arc<Routing>>,
-    /// Next hops that services named, by recipient index.
-    pub(crate) next_hops: HashMap<usize, NextHop>,
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) envelope: Envelope,
+    pub(crate) annotations: Annotations,
     pub(crate) steps: Vec<StepReport>,
     pub(crate) incoming: Option<Incoming>,
+}
+
+/// What services said of the recipients before the mail data, by their index among those that were accepted.
+#[derive(Debug, Default)]
+pub(crate) struct Envelope {
+    pub(crate) next_hops: BTreeMap<usize, NextHop>,
+    /// Refused at DATA, whose reply is one for all: they are told with the reply to the mail data.
+    pub(crate) refused: BTreeMap<usize, Reply>,
+    /// Taken out, or put in.
+    pub(crate) removed: BTreeSet<usize>,
+    /// With the recipient at which it was put in.
+    pub(crate) added: Vec<(usize, Recipient)>,
+    /// Services that were called for them.
+    pub(crate) calls: Calls,
+}
+
+impl Envelope {
+    /// The recipients that the mail data starts with. What is known of a recipient that was refused in the end counts for nobody.
+    pub(crate) fn recipients(&self, accepted: &[Path]) -> Vec<Recipient> {
+        let count = accepted.len();
+        let accepted = accepted.iter().enumerate().map(|(index, path)| Recipient {
+            address: path.address.clone(),
+            parameters: path.parameters.clone(),
+            next_hop: self.next_hops.get(&index).cloned(),
+            removed: self.removed.contains(&index),
+            added: false,
+        });
+        let added = self.added.iter().filter(|(at, _)| *at < count);
+        accepted
+            .chain(added.map(|(_, recipient)| recipient.clone()))
+            .collect()
+    }
+
+    /// The recipient `index` was refused after all; another will have its place.
+    pub(crate) fn forget(&mut self, index: usize) {
+        self.next_hops.remove(&index);
+        self.removed.remove(&index);
+        self.added.retain(|(at, _)| *at != index);
+        self.calls.forget(index);
+    }
 }
 
 impl Mail {

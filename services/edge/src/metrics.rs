@@ -1,5 +1,6 @@
 //! The edge's metrics; docs/reference/metrics.md has a line for each.
 
+use opes_relay::ReportResult;
 use opes_rules::Plan;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -8,7 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::quarantine::metrics::QuarantineMetrics;
 use crate::report::MessageOutcome;
+use crate::trace::TraceMetrics;
 
 /// How a message, or a command that a rule refused, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -38,14 +41,94 @@ pub(crate) enum CalloutLabel {
     Answered,
     Timeout,
     Unavailable,
+    Untrusted,
     Failed,
     Protocol,
     Content,
 }
 
+/// Who was told of a recipient that failed after our 250.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum BounceLabel {
+    Stored,
+    NotWanted,
+    NullSender,
+    OtherSender,
+    DoubleBounce,
+    Postponed,
+}
+
+impl From<ReportResult> for BounceLabel {
+    fn from(result: ReportResult) -> Self {
+        match result {
+            ReportResult::Stored => Self::Stored,
+            ReportResult::NotWanted => Self::NotWanted,
+            ReportResult::NullSender => Self::NullSender,
+            ReportResult::OtherSender => Self::OtherSender,
+            ReportResult::DoubleBounce => Self::DoubleBounce,
+            ReportResult::Postponed => Self::Postponed,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByBounce {
+    pub(crate) result: BounceLabel,
+}
+
+/// What became of a notification that a service asked for, for one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum NotificationLabel {
+    Stored,
+    /// In answer to a message that must not be answered.
+    Automatic,
+    /// A role or daemon is addressed.
+    Daemon,
+    Outsider,
+    Refused,
+    NoAddress,
+    RecipientLimit,
+    RuleLimit,
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByNotification {
+    pub(crate) result: NotificationLabel,
+}
+
+/// What became of a service's report of an incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum IncidentLabel {
+    Logged,
+    /// Not a JSON object, or too large.
+    Invalid,
+    /// In the log, but the file could not take it.
+    Dropped,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByIncident {
+    pub(crate) result: IncidentLabel,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ByOutcome {
     pub(crate) outcome: OutcomeLabel,
+}
+
+/// How a message with different verdicts was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum RulingLabel {
+    PerRecipient,
+    Split,
+    RejectAll,
+    QuarantineRejected,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByRuling {
+    pub(crate) answer: RulingLabel,
 }
 
 /// Services and rules come from the configuration, so their number is bounded.
@@ -65,6 +148,13 @@ pub(crate) struct ByService {
     pub(crate) service: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByShadow {
+    pub(crate) rule: String,
+    /// One of a few words.
+    pub(crate) would: &'static str,
+}
+
 /// All metrics of one edge.
 #[derive(Debug)]
 pub struct Metrics {
@@ -78,6 +168,14 @@ pub struct Metrics {
     pub(crate) permissions_refused: Family<ByRule, Counter>,
     pub(crate) rules_skipped: Family<ByRule, Counter>,
     pub(crate) observers_dropped: Counter,
+    pub(crate) quarantine: QuarantineMetrics,
+    pub(crate) shadows: Family<ByShadow, Counter>,
+    pub(crate) unaccepted: Counter,
+    pub(crate) mixed: Family<ByRuling, Counter>,
+    pub(crate) bounces: Family<ByBounce, Counter>,
+    pub(crate) notifications: Family<ByNotification, Counter>,
+    pub(crate) incidents: Family<ByIncident, Counter>,
+    pub(crate) trace: TraceMetrics,
 }
 
 impl Metrics {
@@ -96,6 +194,14 @@ impl Metrics {
             permissions_refused: Family::default(),
             rules_skipped: Family::default(),
             observers_dropped: Counter::default(),
+            quarantine: QuarantineMetrics::register(registry),
+            shadows: Family::default(),
+            unaccepted: Counter::default(),
+            mixed: Family::default(),
+            bounces: Family::default(),
+            notifications: Family::default(),
+            incidents: Family::default(),
+            trace: TraceMetrics::default(),
         };
         metrics.declare(registry);
         metrics
@@ -110,6 +216,7 @@ impl Metrics {
     }
 
     fn declare(&self, registry: &mut Registry) {
+        self.trace.declare(registry);
         registry.register(
             "opes_sessions",
             "SMTP sessions open now",
@@ -159,6 +266,41 @@ impl Metrics {
             "opes_observers_dropped",
             "Observer callouts not started because too many were running",
             self.observers_dropped.clone(),
+        );
+        registry.register(
+            "opes_shadow_outcomes",
+            "What rules in shadow mode would have done",
+            self.shadows.clone(),
+        );
+        registry.register(
+            "opes_messages_unaccepted",
+            "Messages answered 451 because decisionTimeout had passed, stored or not",
+            self.unaccepted.clone(),
+        );
+        registry.register(
+            "opes_mixed_verdicts",
+            "Messages that some recipients would have got and others not, by how that was answered",
+            self.mixed.clone(),
+        );
+        self.declare_people(registry);
+    }
+
+    /// Whom we write to.
+    fn declare_people(&self, registry: &mut Registry) {
+        registry.register(
+            "opes_bounces",
+            "Recipients that failed for good after our 250, by who was told",
+            self.bounces.clone(),
+        );
+        registry.register(
+            "opes_notifications",
+            "Notifications that services asked for, by what became of them",
+            self.notifications.clone(),
+        );
+        registry.register(
+            "opes_incidents",
+            "Incidents that services reported, by what became of the report",
+            self.incidents.clone(),
         );
     }
 }

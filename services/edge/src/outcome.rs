@@ -2,25 +2,57 @@
 //!
 //! Anything beyond the list is dropped and counted, never half applied: an outcome that loses its verdict still has its edits.
 
+use std::fmt;
+
 use opes_callout_client::Answer;
 use opes_proto::smtp::{self, edit, verdict::Action};
 use opes_rules::{Permission, PermissionSet};
 use opes_smtp::reply::{Enhanced, Reply};
 
+use crate::callout::{Part, Who};
+
 /// An outcome of which every part is allowed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Permitted {
     pub(crate) verdict: Verdict,
     pub(crate) edits: Vec<smtp::Edit>,
-    pub(crate) adapted: Option<opes_mime::Rope>,
+    pub(crate) adapted: Option<opes_content::Adaptation>,
     pub(crate) command_line: Option<bytes::Bytes>,
     pub(crate) sender: Option<String>,
     pub(crate) recipients: Vec<smtp::RecipientChange>,
     pub(crate) quarantine: Option<smtp::Quarantine>,
+    pub(crate) notifications: Vec<smtp::Notification>,
+    /// JSON; empty = none.
+    pub(crate) incident: String,
     pub(crate) annotations: std::collections::HashMap<String, String>,
     pub(crate) reason: String,
-    /// What was dropped, by permission.
-    pub(crate) refused: Vec<Permission>,
+}
+
+/// What an outcome comes to, from the least to the gravest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Gravity {
+    #[default]
+    Accept,
+    Advise,
+    Change,
+    Quarantine,
+    Tempfail,
+    Reject,
+    Discard,
+}
+
+impl Gravity {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Advise => "advise",
+            Self::Change => "change",
+            Self::Quarantine => "quarantine",
+            Self::Tempfail => "tempfail",
+            Self::Reject => "reject",
+            Self::Discard => "discard",
+        }
+    }
 }
 
 /// What is to become of the message or command.
@@ -32,44 +64,91 @@ pub(crate) enum Verdict {
     Discard,
 }
 
-/// Cuts `answer`, given at `point`, down to what `allow` names.
-pub(crate) fn permit(answer: Answer, allow: PermissionSet, point: smtp::Point) -> Permitted {
+/// Cuts `answer`, given at `point`, down to what `allow` names: a part for the recipients of each copy and one for the rest, and what was
+/// dropped.
+pub(crate) fn permit(
+    answer: Answer,
+    allow: PermissionSet,
+    point: smtp::Point,
+) -> (Vec<Part>, Vec<Permission>) {
     let mut gate = Gate {
         allow,
+        point,
         refused: Vec::new(),
     };
-    let outcome = answer.outcome;
-    let verdict = gate.verdict(outcome.verdict);
-    let edits = outcome
-        .edits
-        .into_iter()
-        .filter(|edit| gate.edit(edit))
-        .collect();
-    let adapted = answer.adapted.filter(|_| gate.may(Permission::Rewrite));
-    let command_line = answer
-        .command_line
-        .filter(|_| gate.may_any(command_permissions(point)));
-    let envelope = outcome.envelope.unwrap_or_default();
-    let sender = envelope.mail_from.filter(|_| gate.may(Permission::Sender));
-    let recipients = envelope
-        .recipients
-        .into_iter()
-        .filter_map(|change| gate.recipient(change))
-        .collect();
-    let quarantine = outcome
-        .quarantine
-        .filter(|_| gate.may(Permission::Quarantine));
-    Permitted {
-        verdict,
-        edits,
-        adapted,
-        command_line,
-        sender,
-        recipients,
-        quarantine,
-        annotations: outcome.annotations,
-        reason: outcome.reason,
-        refused: gate.refused,
+    let mut parts = Vec::with_capacity(1 + answer.copies.len());
+    let rest = gate.outcome(answer.outcome, answer.adapted, answer.command_line);
+    parts.push(Part::for_all(rest));
+    for copy in answer.copies {
+        let permitted = gate.outcome(copy.outcome, copy.adapted, None);
+        parts.push(Part {
+            who: Who::Only(copy.recipients),
+            permitted,
+        });
+    }
+    (parts, gate.refused)
+}
+
+impl Permitted {
+    /// Nothing but a refusal.
+    pub(crate) fn refusing(reply: Reply) -> Self {
+        Self {
+            verdict: Verdict::Refuse(reply),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn gravest(&self) -> Gravity {
+        let changes = !self.edits.is_empty()
+            || self.adapted.is_some()
+            || self.command_line.is_some()
+            || self.sender.is_some()
+            || !self.recipients.is_empty();
+        match &self.verdict {
+            Verdict::Discard => Gravity::Discard,
+            Verdict::Refuse(reply) if reply.is_permanent() => Gravity::Reject,
+            Verdict::Refuse(_) => Gravity::Tempfail,
+            Verdict::Accept if self.quarantine.is_some() => Gravity::Quarantine,
+            Verdict::Accept if changes => Gravity::Change,
+            Verdict::Accept if !self.notifications.is_empty() || !self.incident.is_empty() => {
+                Gravity::Advise
+            }
+            Verdict::Accept => Gravity::Accept,
+        }
+    }
+}
+
+impl fmt::Display for Permitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = Vec::new();
+        match &self.verdict {
+            Verdict::Accept => {}
+            Verdict::Refuse(reply) if reply.is_permanent() => {
+                words.push(format!("reject {}", reply.code()));
+            }
+            Verdict::Refuse(reply) => words.push(format!("tempfail {}", reply.code())),
+            Verdict::Discard => words.push("discard".into()),
+        }
+        match self.edits.len() {
+            0 => {}
+            1 => words.push("1 edit".into()),
+            count => words.push(format!("{count} edits")),
+        }
+        let has = [
+            (self.adapted.is_some(), "rewritten"),
+            (self.command_line.is_some(), "command rewritten"),
+            (self.sender.is_some(), "sender changed"),
+            (!self.recipients.is_empty(), "recipients changed"),
+            (self.quarantine.is_some(), "quarantine"),
+            (!self.notifications.is_empty(), "notify"),
+            (!self.incident.is_empty(), "incident"),
+        ];
+        let has = has.into_iter().filter(|(is, _)| *is);
+        words.extend(has.map(|(_, word)| word.to_owned()));
+        if words.is_empty() {
+            words.push("accept".into());
+        }
+        f.write_str(&words.join(", "))
     }
 }
 
@@ -84,10 +163,54 @@ fn command_permissions(point: smtp::Point) -> &'static [Permission] {
 
 struct Gate {
     allow: PermissionSet,
+    point: smtp::Point,
     refused: Vec<Permission>,
 }
 
 impl Gate {
+    fn outcome(
+        &mut self,
+        outcome: smtp::Outcome,
+        adapted: Option<opes_content::Adaptation>,
+        command_line: Option<bytes::Bytes>,
+    ) -> Permitted {
+        let verdict = self.verdict(outcome.verdict);
+        let edits = outcome.edits.into_iter();
+        let edits = edits.filter(|edit| self.edit(edit)).collect();
+        let adapted = adapted.filter(|_| self.may(Permission::Rewrite));
+        let line = command_permissions(self.point);
+        let command_line = command_line.filter(|_| self.may_any(line));
+        let envelope = outcome.envelope.unwrap_or_default();
+        let sender = envelope.mail_from.filter(|_| self.may(Permission::Sender));
+        let recipients = envelope.recipients.into_iter();
+        let recipients = recipients.filter_map(|change| self.recipient(change));
+        let recipients = recipients.collect();
+        let quarantine = outcome
+            .quarantine
+            .filter(|_| self.may(Permission::Quarantine));
+        let mut notifications = outcome.notifications;
+        if !notifications.is_empty() && !self.may(Permission::Notify) {
+            notifications.clear();
+        }
+        let mut incident = outcome.incident_json;
+        if !incident.is_empty() && !self.may(Permission::Report) {
+            incident.clear();
+        }
+        Permitted {
+            verdict,
+            edits,
+            adapted,
+            command_line,
+            sender,
+            recipients,
+            quarantine,
+            notifications,
+            incident,
+            annotations: outcome.annotations,
+            reason: outcome.reason,
+        }
+    }
+
     fn may(&mut self, permission: Permission) -> bool {
         let allowed = self.allow.contains(permission);
         if !allowed {
@@ -182,6 +305,15 @@ mod tests {
         set
     }
 
+    fn permit_one(
+        answer: Answer,
+        allow: PermissionSet,
+        point: smtp::Point,
+    ) -> (Permitted, Vec<Permission>) {
+        let (mut parts, refused) = permit(answer, allow, point);
+        (parts.remove(0).permitted, refused)
+    }
+
     fn answer(outcome: smtp::Outcome) -> Answer {
         Answer {
             outcome,
@@ -205,13 +337,13 @@ mod tests {
 
     #[test]
     fn a_verdict_beyond_the_list_is_dropped_and_counted() {
-        let permitted = permit(
+        let (permitted, refused) = permit_one(
             answer(reject(550, &["no"])),
             set(&[Permission::Header]),
             smtp::Point::Content,
         );
         assert_eq!(permitted.verdict, Verdict::Accept);
-        assert_eq!(permitted.refused, [Permission::Reject]);
+        assert_eq!(refused, [Permission::Reject]);
     }
 
     #[test]
@@ -221,7 +353,7 @@ mod tests {
             reject(550, &["a\r\n250 b"]),
             reject(354, &[]),
         ] {
-            let permitted = permit(
+            let (permitted, _refused) = permit_one(
                 answer(bad),
                 set(&[Permission::Reject]),
                 smtp::Point::Content,
@@ -244,13 +376,13 @@ mod tests {
             ],
             ..Default::default()
         };
-        let permitted = permit(
+        let (permitted, refused) = permit_one(
             answer(outcome),
             set(&[Permission::Header]),
             smtp::Point::Content,
         );
         assert_eq!(permitted.edits.len(), 1);
-        assert_eq!(permitted.refused, [Permission::ReplacePart]);
+        assert_eq!(refused, [Permission::ReplacePart]);
     }
 
     #[test]
@@ -272,13 +404,13 @@ mod tests {
             envelope: Some(envelope),
             ..Default::default()
         };
-        let permitted = permit(
+        let (permitted, refused) = permit_one(
             answer(outcome),
             set(&[Permission::Recipients]),
             smtp::Point::Content,
         );
         assert!(permitted.recipients.is_empty());
-        assert_eq!(permitted.refused, [Permission::Route]);
+        assert_eq!(refused, [Permission::Route]);
     }
 
     #[test]
@@ -297,17 +429,13 @@ mod tests {
                 command_line: Some("NOOP".into()),
                 ..Answer::default()
             };
-            let permitted = permit(answer, set(&[permission]), point);
+            let (permitted, refused) = permit_one(answer, set(&[permission]), point);
             assert_eq!(
                 permitted.command_line.is_some(),
                 allowed,
                 "{point:?} {permission:?}"
             );
-            assert_eq!(
-                permitted.refused.is_empty(),
-                allowed,
-                "{point:?} {permission:?}"
-            );
+            assert_eq!(refused.is_empty(), allowed, "{point:?} {permission:?}");
         }
     }
 }

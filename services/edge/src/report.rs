@@ -24,12 +24,28 @@ pub struct MessageReport {
     pub octets: u64,
     /// In the order in which they count.
     pub steps: Vec<StepReport>,
-    /// Where it went.
-    pub outcome: MessageOutcome,
+    /// Where it went, for each group of recipients with a fate of its own; at least one.
+    pub outcomes: Vec<MessageOutcome>,
     /// Reply to the client; the first of several.
     pub reply: String,
     /// From MAIL (or the refused command) to our reply.
     pub elapsed: Duration,
+}
+
+impl MessageReport {
+    /// Names in the spool, one for each group of recipients that shares a copy.
+    pub fn queue_ids(&self) -> impl Iterator<Item = &str> {
+        self.outcomes.iter().filter_map(|outcome| match outcome {
+            MessageOutcome::Queued(id) => Some(id.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Nobody gets it.
+    pub fn is_refused(&self) -> bool {
+        let mut outcomes = self.outcomes.iter();
+        outcomes.all(|outcome| *outcome == MessageOutcome::Refused)
+    }
 }
 
 /// Where the message went.
@@ -72,7 +88,7 @@ pub fn log(report: &MessageReport) {
         from = hashed(&report.from),
         recipients = report.to.len(),
         octets = report.octets,
-        outcome = ?report.outcome,
+        outcome = ?report.outcomes,
         reply = report.reply,
         rules = %Rules(&report.steps),
         elapsed_ms = report.elapsed.as_millis(),

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use opes_smtp::auth::Credentials;
@@ -15,12 +15,16 @@ use opes_smtp::server::{
     Action, ConnectionInfo, ContentReply, RespondError, Response, Session, TlsInfo,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use crate::acceptance::{self, Origin};
 use crate::content::Incoming;
 use crate::edge::{Edge, Listener};
+use crate::engine::Annotations;
 use crate::mail::Mail;
-use crate::stream::ClientStream;
+use crate::stream::{ClientStream, Prefixed};
+use crate::tls;
+use crate::trace::Calls;
 
 /// Octets that one read may bring. Replies and small messages fit; large mail data comes in slices of this size.
 const READ_OCTETS: usize = 32 << 10;
@@ -43,6 +47,10 @@ pub(crate) struct Connection {
     /// On log lines, in `Received`, in the context of callouts.
     pub(crate) id: String,
     pub(crate) core: Session,
+    /// What services said of the session before its first transaction.
+    pub(crate) annotations: Annotations,
+    /// Services that were called before it.
+    pub(crate) calls: Calls,
     /// The transaction's state outside the core.
     pub(crate) mail: Mail,
     /// MAIL commands so far; numbers the transactions of the session.
@@ -68,14 +76,11 @@ impl Connection {
     pub(crate) fn new(
         edge: Arc<Edge>,
         listener: Arc<Listener>,
-        stream: ClientStream,
+        (stream, tls): (ClientStream, Option<TlsInfo>),
         client: SocketAddr,
         input: BytesMut,
     ) -> Self {
-        let core = Session::new(
-            Arc::clone(&listener.smtp),
-            ConnectionInfo { client, tls: None },
-        );
+        let core = Session::new(Arc::clone(&listener.smtp), ConnectionInfo { client, tls });
         let id = edge.next_session_id();
         Self {
             edge,
@@ -83,6 +88,8 @@ impl Connection {
             client,
             id,
             core,
+            annotations: Annotations::new(),
+            calls: Calls::default(),
             mail: Mail::default(),
             transactions: 0,
             stream: Some(stream),
@@ -190,7 +197,7 @@ impl Connection {
                 Response::Content(ContentReply::One(Reply::LOCAL_ERROR))
             }
             // Fits every question, the one about the content too.
-            _ => Response::Refuse(Reply::SERVICE_UNAVAILABLE),
+            _ => Response::Refuse(self.refusal(&Reply::SERVICE_UNAVAILABLE)),
         };
         if let Err(error) = self.core.respond(fallback) {
             opes_telemetry::bug!("the core took neither an answer nor its fallback", %error);
@@ -238,7 +245,8 @@ impl Connection {
     fn begin_content(&mut self) {
         let dialog = Arc::new(self.dialog());
         let routing = self.routing();
-        self.mail.incoming = Some(Incoming::begin(&self.edge, routing, dialog));
+        let envelope = std::mem::take(&mut self.mail.envelope);
+        self.mail.incoming = Some(Incoming::begin(&self.edge, routing, dialog, envelope));
     }
 
     async fn finish_content(&mut self) -> ContentReply {
@@ -256,24 +264,12 @@ impl Connection {
         else {
             return Err(SessionEnd::Closed);
         };
-        let handshake = tokio::time::timeout(self.listener.client_timeout, acceptor.accept(stream));
-        let stream = handshake
-            .await
-            .map_err(|_elapsed| SessionEnd::Tls(io::ErrorKind::TimedOut.into()))?
-            .map_err(SessionEnd::Tls)?;
-        let (_, tls) = stream.get_ref();
-        let info = TlsInfo {
-            version: tls
-                .protocol_version()
-                .map(|version| format!("{version:?}"))
-                .unwrap_or_default(),
-            cipher: tls
-                .negotiated_cipher_suite()
-                .map(|suite| format!("{:?}", suite.suite()))
-                .unwrap_or_default(),
-            server_name: tls.server_name().map(str::to_owned),
-        };
-        self.stream = Some(ClientStream::Tls(Box::new(stream)));
+        // What was learnt in the clear counts no more (RFC 3207 §4.2).
+        self.annotations.clear();
+        let stream = Prefixed::new(BytesMut::new(), stream);
+        let handshake = tls::handshake(acceptor, stream, self.listener.client_timeout);
+        let (stream, info) = handshake.await.map_err(SessionEnd::Tls)?;
+        self.stream = Some(stream);
         self.core.tls_established(info);
         Ok(())
     }

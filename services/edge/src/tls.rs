@@ -1,104 +1,64 @@
-//! STARTTLS certificates that are replaced live.
+//! TLS with mail clients: certificates that are replaced live, and the handshake.
 //!
-//! The PEM files of a listener are looked at every [`RELOAD_INTERVAL`]; a changed pair that parses replaces the old one for new
-//! handshakes. A pair that does not is logged and the last good one stays.
+//! A changed pair of PEM files replaces the old one for new handshakes. A pair that cannot be used is logged and the last
+//! good one stays.
 
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use arc_swap::ArcSwap;
+use anyhow::Result;
+use opes_reload::Reloaded;
+use opes_smtp::server::TlsInfo;
+use opes_tls::certified_key;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_util::sync::CancellationToken;
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsConfig;
+use crate::stream::{ClientStream, Prefixed};
 
-/// How often certificate files are looked at.
-pub(crate) const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Makes an acceptor for the pair and keeps it fresh until `stop`.
-pub(crate) fn acceptor(
-    config: &TlsConfig,
-    stop: CancellationToken,
-) -> Result<tokio_rustls::TlsAcceptor> {
-    let resolver = Arc::new(LiveCertificate {
-        current: ArcSwap::new(load(config)?),
-    });
-    tokio::spawn(watch(config.clone(), Arc::clone(&resolver), stop));
+/// Makes an acceptor for the pair and keeps it fresh for as long as it lives.
+pub(crate) fn acceptor(config: &TlsConfig) -> Result<TlsAcceptor> {
+    let paths = [config.certificate.clone(), config.key.clone()];
+    let live = Reloaded::open_all(paths, |[cert_at, key_at], [cert, key]| {
+        certified_key((cert_at, cert), (key_at, key))
+    })?;
     let server = rustls::ServerConfig::builder()
         .with_no_client_auth()
-        .with_cert_resolver(resolver);
+        .with_cert_resolver(Arc::new(LiveCertificate(live)));
     Ok(Arc::new(server).into())
 }
 
-#[derive(Debug)]
-struct LiveCertificate {
-    current: ArcSwap<CertifiedKey>,
+/// The handshake with a client, and what it led to.
+pub(crate) async fn handshake(
+    acceptor: &TlsAcceptor,
+    stream: Prefixed,
+    limit: Duration,
+) -> io::Result<(ClientStream, TlsInfo)> {
+    let stream = tokio::time::timeout(limit, acceptor.accept(stream))
+        .await
+        .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+    let (_, tls) = stream.get_ref();
+    let info = TlsInfo {
+        version: tls
+            .protocol_version()
+            .map(|version| format!("{version:?}"))
+            .unwrap_or_default(),
+        cipher: tls
+            .negotiated_cipher_suite()
+            .map(|suite| format!("{:?}", suite.suite()))
+            .unwrap_or_default(),
+        server_name: tls.server_name().map(str::to_owned),
+    };
+    Ok((ClientStream::Tls(Box::new(stream)), info))
 }
+
+#[derive(Debug)]
+struct LiveCertificate(Reloaded<CertifiedKey>);
 
 impl ResolvesServerCert for LiveCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+        Some(self.0.current())
     }
-}
-
-fn load(config: &TlsConfig) -> Result<Arc<CertifiedKey>> {
-    let name = |path: &Path| format!("cannot use {}", path.display());
-    let chain = CertificateDer::pem_file_iter(&config.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| name(&config.certificate))?;
-    anyhow::ensure!(
-        !chain.is_empty(),
-        "{} holds no certificate",
-        config.certificate.display()
-    );
-    let key = PrivateKeyDer::from_pem_file(&config.key).with_context(|| name(&config.key))?;
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let certified = CertifiedKey::from_der(chain, key, &provider).with_context(|| {
-        format!(
-            "{} does not fit {}",
-            config.key.display(),
-            config.certificate.display()
-        )
-    })?;
-    Ok(Arc::new(certified))
-}
-
-async fn watch(config: TlsConfig, live: Arc<LiveCertificate>, stop: CancellationToken) {
-    let mut seen = stamp(&config);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(RELOAD_INTERVAL) => {}
-        }
-        let now = stamp(&config);
-        if now == seen {
-            continue;
-        }
-        seen = now;
-        match load(&config) {
-            Ok(certified) => {
-                live.current.store(certified);
-                tracing::info!(certificate = %config.certificate.display(), "certificate replaced");
-            }
-            Err(error) => {
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    "new certificate refused, the old one stays"
-                );
-            }
-        }
-    }
-}
-
-fn stamp(config: &TlsConfig) -> [Option<SystemTime>; 2] {
-    [&config.certificate, &config.key].map(|path| {
-        std::fs::metadata(path)
-            .and_then(|meta| meta.modified())
-            .ok()
-    })
 }

@@ -1,7 +1,9 @@
 //! The built-in callout services: started inside `opes dev`, or alone with `opes service NAME`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use opes_access_control::AccessControl;
@@ -10,7 +12,7 @@ use opes_rerouting::Rerouting;
 use opes_rules::{RoutingTable, Target};
 use opes_security_filter::SecurityFilter;
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cli::{BuiltinName, ServiceArgs};
 
@@ -32,40 +34,84 @@ pub(crate) async fn run(args: ServiceArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts every service of the table that is built in, each on a port of its own. Returns their addresses by the name of the
-/// `CalloutService`.
-pub(crate) async fn start_all(
-    table: &RoutingTable,
-    stop: &CancellationToken,
-) -> Result<opes_edge::Endpoints> {
-    let mut endpoints = opes_edge::Endpoints::new();
-    for (name, service) in &table.services {
-        let Target::Builtin {
-            name: builtin,
-            config,
-        } = &service.target
-        else {
-            continue;
-        };
+/// The built-in services that a table names, each on a port of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Builtins {
+    running: BTreeMap<String, Arc<Running>>,
+}
+
+/// Drained and ended when dropped.
+#[derive(Debug)]
+struct Running {
+    kind: BuiltinName,
+    config: Value,
+    target: String,
+    _stop: DropGuard,
+}
+
+// === impl Builtins ===
+
+impl Builtins {
+    /// The services of this table: those that run already as they should, and new ones. An error leaves `self` as it was
+    /// and ends the new ones.
+    pub(crate) async fn for_table(&self, table: &RoutingTable) -> Result<Self> {
+        let mut running = BTreeMap::new();
+        for (name, service) in &table.services {
+            if let Target::Builtin {
+                name: builtin,
+                config,
+            } = &service.target
+            {
+                let context = || format!("CalloutService {name}");
+                let service = self.one(name, builtin, config).await;
+                running.insert(name.clone(), service.with_context(context)?);
+            }
+        }
+        Ok(Self { running })
+    }
+
+    /// Their addresses by the name of the `CalloutService`.
+    pub(crate) fn endpoints(&self) -> opes_edge::Endpoints {
+        let each = self.running.iter();
+        each.map(|(name, service)| (name.clone(), service.target.clone()))
+            .collect()
+    }
+
+    async fn one(&self, name: &str, builtin: &str, config: &Value) -> Result<Arc<Running>> {
         let kind = BuiltinName::parse(builtin).with_context(|| {
-            format!("CalloutService {name}: there is no built-in service `{builtin}`\n  help: one of {}", BuiltinName::names())
+            let names = BuiltinName::names();
+            format!("there is no built-in service `{builtin}`\n  help: one of {names}")
         })?;
+        let as_before = |service: &&Arc<Running>| service.kind == kind && service.config == *config;
+        if let Some(service) = self.running.get(name).filter(as_before) {
+            return Ok(Arc::clone(service));
+        }
+        check(kind, config).context("spec.builtin.config")?;
+        Running::start(name, kind, config).await.map(Arc::new)
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    async fn start(name: &str, kind: BuiltinName, config: &Value) -> Result<Self> {
         let listener = opes_callout_server::Listener::bind("127.0.0.1:0").await?;
-        endpoints.insert(name.clone(), format!("http://{listener}"));
-        let (config, stop, name) = (config.clone(), stop.clone(), name.clone());
-        check(kind, &config)
-            .with_context(|| format!("CalloutService {name}: spec.builtin.config"))?;
+        let target = format!("http://{listener}");
+        let stop = CancellationToken::new();
+        let (serving, token, name) = (config.clone(), stop.clone(), name.to_owned());
         tokio::spawn(async move {
-            if let Err(error) = serve(kind, &config, listener, stop).await {
-                tracing::error!(
-                    service = name,
-                    error = format!("{error:#}"),
-                    "service ended"
-                );
+            if let Err(error) = serve(kind, &serving, listener, token).await {
+                let error = format!("{error:#}");
+                tracing::error!(service = name, error, "service ended");
             }
         });
+        Ok(Self {
+            kind,
+            config: config.clone(),
+            target,
+            _stop: stop.drop_guard(),
+        })
     }
-    Ok(endpoints)
 }
 
 fn check(kind: BuiltinName, config: &Value) -> Result<()> {

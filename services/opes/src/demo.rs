@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use opes_edge::report::{MessageOutcome, MessageReport};
+use opes_edge::report::MessageReport;
 use tokio::sync::mpsc;
 
 use crate::dev::Event;
@@ -55,7 +55,7 @@ pub(crate) async fn run(
             table.push_str(&format!("    got              {got}\n"));
         }
     }
-    table.push_str("\nNot in this build yet: a spam filter (GTUBE passes), quarantine commands, notifications.\n");
+    table.push_str("\nNot in this build yet: a spam filter (GTUBE passes), notifications.\n");
     Ok(table)
 }
 
@@ -70,15 +70,10 @@ async fn reports(
     let complete = |reports: &[MessageReport], delivered: usize| {
         let queued = reports
             .iter()
-            .find(|report| matches!(report.outcome, MessageOutcome::Queued(_)));
+            .find(|report| report.queue_ids().next().is_some());
         match queued {
             Some(report) => delivered >= report.to.len(),
-            None => {
-                !accepted
-                    || reports
-                        .iter()
-                        .any(|report| report.outcome != MessageOutcome::Refused)
-            }
+            None => !accepted || reports.iter().any(|report| !report.is_refused()),
         }
     };
     let collect = async {

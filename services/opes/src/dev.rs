@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use opes_edge::config::{
@@ -17,13 +18,18 @@ use opes_telemetry::{Health, Registry};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::builtin::Builtins;
 use crate::cli::DevArgs;
-use crate::{builtin, demo, edge, line, rulesets};
+use crate::live::{self, LiveRules};
+use crate::{demo, edge, line, quarantine, rulesets};
 
 const RULES: &str = include_str!("../dev/rules.yaml");
 
 /// Name and password of the submission user. The listener is on loopback unless told otherwise.
 const USER: &str = "dev";
+
+/// How long services that new rules no longer name go on for transactions that began before.
+const SUPERSEDED_FOR: Duration = Duration::from_mins(2);
 
 /// Events kept for the printer; more are dropped from the screen, never from the mail.
 const EVENTS_MAX: usize = 10_000;
@@ -37,17 +43,27 @@ pub(crate) enum Event {
 
 /// Runs until Ctrl-C.
 pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
-    let table = rules(&args)?;
+    let mut rules = args.rules.as_deref().map(LiveRules::new);
+    let table = first_table(rules.as_ref())?;
     let (rule_count, revision) = (table.rules.len(), table.revision.clone());
     let gone = opes_callout_server::shutdown_on_signal()?;
-    let stop = CancellationToken::new();
-    let endpoints = builtin::start_all(&table, &stop).await?;
+    let mut builtins = Builtins::default().for_table(&table).await?;
     let config = config(&args)?;
-    let routing = Routing::new(table, &endpoints, &config.system)?;
+    let system = config.system.clone();
+    let routing = Routing::new(table, &builtins.endpoints(), &system)?;
     let registry = Registry::new();
     let metrics = Arc::new(registry.with(Metrics::register));
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);
-    let edge = opes_edge::start(config, routing, metrics, hooks(sender)).await?;
+    let quarantine = quarantine::open(&config, &registry)?;
+    let hooks = Hooks {
+        quarantine: Some(quarantine.hook()),
+        ..hooks(sender)
+    };
+    let edge = opes_edge::start(config, routing, metrics, hooks).await?;
+    let stop = CancellationToken::new();
+    if let Some(releases) = edge.releases() {
+        quarantine.serve(releases, &stop).await?;
+    }
     banner(&args, &edge, rule_count, &revision);
     edge::serve_admin(args.admin, registry, Health::new()).await?;
     println!("ready");
@@ -60,23 +76,30 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
         );
     }
     if !args.exit {
-        print_until_told_to_go(&mut events, &gone).await;
+        let mut pipeline = Pipeline {
+            edge: &edge,
+            builtins: &mut builtins,
+            system,
+        };
+        pipeline
+            .run_until_told_to_go(&mut events, rules.as_mut(), &gone)
+            .await;
     }
-    edge.drain().await;
     stop.cancel();
+    edge.drain().await;
+    drop(builtins);
     Ok(ExitCode::SUCCESS)
 }
 
-fn rules(args: &DevArgs) -> Result<RoutingTable> {
-    if let Some(path) = &args.rules {
-        rulesets::load(std::slice::from_ref(path))
-    } else {
-        let source = rulesets::Source {
-            name: "built-in rules".into(),
-            text: RULES.into(),
-        };
-        rulesets::compile(&[source]).map_err(|wrong| anyhow::anyhow!(rulesets::listed(&wrong)))
+fn first_table(rules: Option<&LiveRules>) -> Result<RoutingTable> {
+    if let Some(rules) = rules {
+        return rules.load();
     }
+    let source = rulesets::Source {
+        name: "built-in rules".into(),
+        text: RULES.into(),
+    };
+    rulesets::compile(&[source]).map_err(|wrong| anyhow::anyhow!(rulesets::listed(&wrong)))
 }
 
 /// The edge of a developer's machine: loopback clients may send to anybody, as the mail ends in the local Maildir or goes where
@@ -135,6 +158,7 @@ fn certificate(state: &Path) -> Result<TlsConfig> {
     let pair = TlsConfig {
         certificate: state.join("tls/certificate.pem"),
         key: state.join("tls/key.pem"),
+        implicit: false,
     };
     if !pair.certificate.exists() || !pair.key.exists() {
         std::fs::create_dir_all(state.join("tls"))?;
@@ -182,6 +206,7 @@ fn hooks(events: mpsc::Sender<Event>) -> Hooks {
         deliveries: Some(Arc::new(move |event| {
             let _ = events.try_send(Event::Delivered(event.clone()));
         })),
+        ..Hooks::default()
     }
 }
 
@@ -220,15 +245,55 @@ fn banner(args: &DevArgs, edge: &EdgeHandle, rules: usize, revision: &str) {
     );
 }
 
-async fn print_until_told_to_go(events: &mut mpsc::Receiver<Event>, gone: &CancellationToken) {
-    loop {
-        tokio::select! {
-            () = gone.cancelled() => return,
-            event = events.recv() => match event {
-                Some(Event::Message(report)) => println!("{}", line::message(&report)),
-                Some(Event::Delivered(event)) => println!("{}", line::delivery(&event)),
-                None => return,
+/// What runs while the rules are edited.
+struct Pipeline<'a> {
+    edge: &'a EdgeHandle,
+    builtins: &'a mut Builtins,
+    system: String,
+}
+
+// === impl Pipeline ===
+
+impl Pipeline<'_> {
+    async fn run_until_told_to_go(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        mut rules: Option<&mut LiveRules>,
+        gone: &CancellationToken,
+    ) {
+        loop {
+            tokio::select! {
+                () = gone.cancelled() => return,
+                event = events.recv() => match event {
+                    Some(Event::Message(report)) => println!("{}", line::message(&report)),
+                    Some(Event::Delivered(event)) => println!("{}", line::delivery(&event)),
+                    None => return,
+                },
+                table = live::changed(rules.as_deref_mut()) => println!("{}", self.reload(table).await),
             }
         }
+    }
+
+    /// Puts the table in force, if it can be; what to say about it.
+    async fn reload(&mut self, table: Result<RoutingTable>) -> String {
+        match self.replace(table).await {
+            Ok(revision) => format!("rules reloaded, revision {revision}"),
+            Err(error) => format!("rules refused, the last good ones stay in force: {error:#}"),
+        }
+    }
+
+    async fn replace(&mut self, table: Result<RoutingTable>) -> Result<String> {
+        let table = table?;
+        let revision = table.revision.clone();
+        let builtins = self.builtins.for_table(&table).await?;
+        let routing = Routing::new(table, &builtins.endpoints(), &self.system)?;
+        self.edge.replace_routing(routing);
+        let before = std::mem::replace(self.builtins, builtins);
+        // Transactions that run keep the rules, and so the services, that they began with.
+        tokio::spawn(async move {
+            tokio::time::sleep(SUPERSEDED_FOR).await;
+            drop(before);
+        });
+        Ok(revision)
     }
 }

@@ -13,7 +13,7 @@ pub(crate) fn message(report: &MessageReport) -> String {
     let rules = steps(&report.steps);
     format!(
         "{:11} <{}> → {}  {} octets, {} ms\n{}            {}",
-        outcome(&report.outcome),
+        outcomes(&report.outcomes),
         shortened(&report.from),
         shortened(&to),
         report.octets,
@@ -31,6 +31,11 @@ pub(crate) fn delivery(event: &DeliveryEvent) -> String {
         event.outcome,
         event.elapsed.as_millis()
     )
+}
+
+fn outcomes(outcomes: &[MessageOutcome]) -> String {
+    let words: Vec<&str> = outcomes.iter().map(outcome).collect();
+    words.join(" + ")
 }
 
 fn outcome(outcome: &MessageOutcome) -> &'static str {

@@ -7,6 +7,8 @@ mod demo;
 mod dev;
 mod edge;
 mod line;
+mod live;
+mod quarantine;
 mod rules;
 mod rulesets;
 mod runtime;
@@ -47,6 +49,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Conform(args) => runtime::start()?.block_on(conform::run(args)),
         Command::Dev(args) => runtime::start()?.block_on(dev::run(args)),
         Command::Edge { config } => runtime::start()?.block_on(edge::run(&config)),
+        Command::Quarantine(args) => runtime::start()?.block_on(quarantine::run(args)),
         Command::Service(args) => runtime::start()?.block_on(builtin::run(args)),
     }
 }

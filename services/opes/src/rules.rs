@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use opes_edge::HeaderFields;
-use opes_rules::{Facts, Point, Recipient, Sender, explain};
+use opes_rules::{Bypass, Facts, Point, Recipient, Sender, explain};
 
 use crate::cli::{ExplainArgs, RulesCommand};
 use crate::rulesets;
@@ -34,6 +34,16 @@ fn check(files: &[std::path::PathBuf]) -> Result<ExitCode> {
     }
 }
 
+/// None if nothing is named.
+fn bypass(services: &[String]) -> Option<Bypass> {
+    if services.iter().any(|name| name == "*") {
+        Some(Bypass::All)
+    } else {
+        let named = services.iter().cloned().collect();
+        (!services.is_empty()).then_some(Bypass::Services(named))
+    }
+}
+
 fn explain(args: &ExplainArgs) -> Result<ExitCode> {
     let table = rulesets::load(&args.rules)?;
     let message = match &args.message {
@@ -53,7 +63,9 @@ fn explain(args: &ExplainArgs) -> Result<ExitCode> {
             parameters: &[],
         })
         .collect();
+    let bypass = bypass(&args.bypass);
     let facts = Facts {
+        bypass: bypass.as_ref(),
         dialog_id: "explain",
         listener: &args.listener,
         client_ip: Some(args.client),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Parser;
-use opes_callout_server::{LISTEN_DEFAULT, run_on};
+use opes_callout_server::{ListenOptions, run_on};
 use opes_rerouting::Rerouting;
 use opes_telemetry::{Format, Health, Registry, init_logs, serve_admin};
 use tokio::net::TcpListener;
@@ -17,9 +17,8 @@ struct Arguments {
     /// Lines `address  new-address|host:port[/lmtp]`, or YAML if it ends in .yaml; read again when it changes.
     #[arg(long, value_name = "FILE")]
     map: PathBuf,
-    /// Where processors reach this service: HOST:PORT or unix:PATH.
-    #[arg(long, value_name = "ADDRESS", default_value = LISTEN_DEFAULT)]
-    listen: String,
+    #[command(flatten)]
+    listen: ListenOptions,
     /// Serve /metrics, /healthz and /readyz here.
     #[arg(long, value_name = "HOST:PORT")]
     admin: Option<SocketAddr>,

@@ -13,9 +13,8 @@ struct Arguments {
     /// YAML file with the fields of docs/services/security-filter.md; without it, the defaults, which block executables.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// HOST:PORT or unix:PATH.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4037")]
-    listen: String,
+    #[command(flatten)]
+    listen: opes_callout_server::ListenOptions,
     /// Level or filter, such as debug or info,opes_security_filter=debug.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,

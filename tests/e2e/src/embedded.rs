@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result, anyhow};
 use opes_callout_server::{Listener, ServerConfig, Service, serve};
 use opes_edge::config::EdgeConfig;
-use opes_edge::report::{MessageOutcome, MessageReport};
+use opes_edge::report::MessageReport;
 use opes_edge::{EdgeHandle, Endpoints, Hooks, Metrics, Routing};
 use opes_telemetry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,8 @@ impl Embedded {
             ..Hooks::default()
         };
         let metrics = Arc::new(Registry::new().with(Metrics::register));
-        let handle = opes_edge::start(config, routing(rules)?, metrics, hooks).await?;
+        let routing = routing(rules, &config.system)?;
+        let handle = opes_edge::start(config, routing, metrics, hooks).await?;
         Ok(Self { handle, reports })
     }
 
@@ -59,7 +60,7 @@ impl Embedded {
     pub fn accepted(&self) -> usize {
         self.reports()
             .iter()
-            .filter(|report| report.outcome != MessageOutcome::Refused)
+            .filter(|report| !report.is_refused())
             .count()
     }
 
@@ -69,7 +70,7 @@ impl Embedded {
     }
 }
 
-fn routing(rules: &str) -> Result<Routing> {
+fn routing(rules: &str, system: &str) -> Result<Routing> {
     let (objects, mut wrong) = opes_rules::parse("rules of the test", rules);
     let table = if wrong.is_empty() {
         opes_rules::compile(objects)
@@ -86,7 +87,7 @@ fn routing(rules: &str) -> Result<Routing> {
                 .join("\n")
         )
     })?;
-    Ok(Routing::new(table, &Endpoints::new(), "")?)
+    Ok(Routing::new(table, &Endpoints::new(), system)?)
 }
 
 /// Serves a service of the test's own on a free port; returns `http://HOST:PORT`.

@@ -18,6 +18,7 @@ pub fn write_pair(folder: &Path) -> Result<(TlsConfig, CertificateDer<'static>)>
     let pair = TlsConfig {
         certificate: folder.join("certificate.pem"),
         key: folder.join("key.pem"),
+        implicit: false,
     };
     for (path, text) in [
         (&pair.key, made.signing_key.serialize_pem()),

@@ -13,8 +13,10 @@ use opes_callout_server::{
 use opes_e2e::embedded::{Embedded, service};
 use opes_e2e::hop::{Hop, Manners};
 use opes_e2e::{eventually, tls};
-use opes_edge::config::{Acceptance, DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol};
-use opes_proto::smtp::Permission;
+use opes_edge::config::{
+    Acceptance, BypassConfig, DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol,
+};
+use opes_proto::smtp::{ContextField, Permission};
 use opes_smtp::dialog::{self, Answer, Script, Settings, StepKind};
 use opes_smtp::reply::Reply;
 use opes_smtp::server::{AuthMode, Protocol};
@@ -25,48 +27,16 @@ use tokio::time::timeout;
 /// How long the server may take for one line.
 const LINE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Scripts for settings that a listener of the edge does not have; the core's run is all there is to test.
-const CORE_ONLY: &[(&str, &str)] = &[
-    (
-        "dsn",
-        "the edge does not offer DSN: it sends no delivery status notifications",
-    ),
-    (
-        "limits-errors",
-        "the number of errors before 421 is fixed in the edge",
-    ),
-    (
-        "limits-idle",
-        "the number of idle commands before 421 is fixed in the edge",
-    ),
-    (
-        "other-protocols",
-        "the number of errors before 421 is fixed in the edge",
-    ),
-    (
-        "smtputf8-off",
-        "the edge always offers SMTPUTF8 and CHUNKING",
-    ),
-    (
-        "starttls-required",
-        "a listener of the edge cannot demand TLS for mail",
-    ),
-];
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_script_over_a_socket() -> Result<()> {
     let mut failures = Vec::new();
-    let (mut played, mut left_out) = (Vec::new(), Vec::new());
+    let mut played = Vec::new();
     for path in scripts()? {
         let name = path
             .file_stem()
             .and_then(|name| name.to_str())
             .context("file name")?
             .to_owned();
-        if CORE_ONLY.iter().any(|(core_only, _)| *core_only == name) {
-            left_out.push(name);
-            continue;
-        }
         let text = std::fs::read_to_string(&path)?;
         if let Err(error) = play(&dialog::parse(&text)?).await {
             failures.push(format!("{name}.smtp: {error:#}"));
@@ -81,11 +51,7 @@ async fn every_script_over_a_socket() -> Result<()> {
         failures.join("\n")
     );
     ensure!(
-        left_out.len() == CORE_ONLY.len(),
-        "CORE_ONLY names scripts that are not there: {left_out:?}"
-    );
-    ensure!(
-        played.len() >= 34,
+        played.len() >= 44,
         "only {} scripts were played",
         played.len()
     );
@@ -116,7 +82,11 @@ async fn play(script: &Script) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let settings = &script.settings;
     let hop = Hop::start(manners(settings)).await?;
-    let service = service(Answers(settings.answers.clone())).await?;
+    let service = service(Answers {
+        answers: settings.answers.clone(),
+        next_hop_replies: per_recipient(settings).is_some(),
+    })
+    .await?;
     let rules = if settings.answers.is_empty() {
         String::new()
     } else {
@@ -185,6 +155,13 @@ fn config(settings: &Settings, folder: &Path, hop: &Hop) -> Result<EdgeConfig> {
     let mut listener = ListenerConfig::new("mx", "127.0.0.1:0".parse()?, protocol);
     listener.size_max = script.size_max;
     listener.recipients_max = script.recipients_max;
+    listener.require_tls = script.tls_required;
+    listener.prdr = script.prdr;
+    listener.smtputf8 = script.smtputf8;
+    listener.chunking = script.chunking;
+    listener.dsn = script.dsn;
+    listener.errors_max = script.errors_max;
+    listener.idle_commands_max = script.idle_commands_max;
     if script.tls_available || settings.implicit_tls {
         listener.tls = Some(tls::write_pair(folder)?.0);
     }
@@ -201,6 +178,10 @@ fn config(settings: &Settings, folder: &Path, hop: &Hop) -> Result<EdgeConfig> {
     }
     Ok(EdgeConfig {
         listeners: vec![listener],
+        bypass: script.opes_bypass.then(|| BypassConfig {
+            identities: vec!["*".to_owned()],
+            networks: Vec::new(),
+        }),
         relay_networks: vec!["127.0.0.0/8".parse()?],
         delivery: DeliveryConfig {
             next_hop: Some(hop.address.to_string()),
@@ -212,13 +193,14 @@ fn config(settings: &Settings, folder: &Path, hop: &Hop) -> Result<EdgeConfig> {
     })
 }
 
-/// What a next hop says to each recipient is the one way to different replies for one content.
+/// With LMTP different replies for one content come from the next hop, otherwise from the service.
 fn per_recipient(settings: &Settings) -> Option<&[Reply]> {
+    let is_lmtp = settings.config.protocol == Protocol::Lmtp;
     settings
         .answers
         .iter()
         .find_map(|(line, answer)| match answer {
-            Answer::Replies(replies) if line == "CONTENT" && replies.len() > 1 => {
+            Answer::Replies(replies) if is_lmtp && line == "CONTENT" && replies.len() > 1 => {
                 Some(replies.as_slice())
             }
             _ => None,
@@ -254,11 +236,15 @@ fn rules(service: &str) -> String {
 }
 
 /// The `answer:` settings of a script as a callout service.
-struct Answers(Vec<(String, Answer)>);
+struct Answers {
+    answers: Vec<(String, Answer)>,
+    /// Then it is the next hop that answers for each recipient.
+    next_hop_replies: bool,
+}
 
 impl Answers {
     fn get(&self, line: &[u8]) -> Option<&Answer> {
-        self.0
+        self.answers
             .iter()
             .find(|(key, _)| key.as_bytes() == line)
             .map(|(_, answer)| answer)
@@ -267,7 +253,7 @@ impl Answers {
 
 impl Service for Answers {
     fn describe(&self) -> Description {
-        Description::new("answers")
+        Description::new("answers").message_context([ContextField::Recipients])
     }
 
     async fn command(&self, command: Command) -> Result<CommandAnswer> {
@@ -287,15 +273,32 @@ impl Service for Answers {
         })
     }
 
-    async fn message(&self, _message: &mut Message) -> Result<Verdict> {
-        match self.get(b"CONTENT") {
-            Some(Answer::Replies(replies)) if replies.len() == 1 => {
-                let (code, enhanced, text) = parts(replies)?;
-                Ok(Verdict::reject(code, &enhanced, text))
-            }
-            _ => Ok(Verdict::accept()),
+    async fn message(&self, message: &mut Message) -> Result<Verdict> {
+        let replies = match self.get(b"CONTENT") {
+            Some(Answer::Replies(replies)) if !self.next_hop_replies => replies.as_slice(),
+            _ => return Ok(Verdict::accept()),
+        };
+        if replies.len() == 1 {
+            return refusal(replies);
         }
+        let mut verdict = Verdict::accept();
+        for (recipient, reply) in message.context().recipients.iter().zip(replies) {
+            if reply.is_refusal() {
+                let refusal = refusal(std::slice::from_ref(reply))?;
+                verdict = verdict.for_recipients([recipient.address.clone()], refusal);
+            }
+        }
+        Ok(verdict)
     }
+}
+
+fn refusal(replies: &[Reply]) -> Result<Verdict> {
+    let (code, enhanced, text) = parts(replies)?;
+    Ok(if code < 500 {
+        Verdict::tempfail(code, &enhanced, text)
+    } else {
+        Verdict::reject(code, &enhanced, text)
+    })
 }
 
 fn parts(replies: &[Reply]) -> Result<(u32, String, String)> {
@@ -389,7 +392,7 @@ impl<'a> Client<'a> {
             .line()
             .await
             .with_context(|| format!("expected {pattern:?}"))?;
-        let matches = dialog::matches(self.settings, pattern, without_queue_id(&line));
+        let matches = dialog::matches(self.settings, pattern, without_ids(&line));
         ensure!(matches, "expected {pattern:?}, the server said {line:?}");
         Ok(())
     }
@@ -468,25 +471,27 @@ impl<'a> Client<'a> {
     }
 }
 
-/// The edge adds the queue id to the text that the core's scripts have.
-fn without_queue_id(line: &str) -> &str {
-    match line.split_once(" as ") {
-        Some((text, _)) if text == "250 2.6.0 Message queued for delivery" => text,
+/// The edge adds to the text that the core's scripts have: the queue id, and to a refusal by policy who refused (RFC 4902 §3.4).
+fn without_ids(line: &str) -> &str {
+    const QUEUED: &str = "250 2.6.0 Message queued for delivery";
+    match (line.split_once(" as "), line.split_once(" (https://")) {
+        (Some((QUEUED, _)), _) => QUEUED,
+        (_, Some((text, identity))) if identity.ends_with(')') => text,
         _ => line,
     }
 }
 
-/// Without the `Received` field that the edge put before the message.
+/// Without the fields that the edge put before the message.
 fn without_trace(content: &[u8]) -> &[u8] {
     let mut rest = content;
-    if !content.starts_with(b"Received: ") {
-        return content;
-    }
-    while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
-        rest = &rest[end + 2..];
-        if !rest.starts_with(b" ") && !rest.starts_with(b"\t") {
-            break;
+    let mut in_trace = false;
+    loop {
+        let is_folded = in_trace && (rest.starts_with(b" ") || rest.starts_with(b"\t"));
+        in_trace = is_folded || rest.starts_with(b"Received: ") || rest.starts_with(b"OPES-");
+        let end = rest.windows(2).position(|two| two == b"\r\n");
+        match end.and_then(|end| rest.get(end + 2..)) {
+            Some(next) if in_trace => rest = next,
+            _ => return rest,
         }
     }
-    rest
 }

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::part::{quoted_printable, with_crlf};
 use super::{Edit, EditError, LINE_OCTETS_MAX, Target};
+use crate::rope::Splice;
 use crate::structure::{Encoding, Part};
 
 /// Octets of content in one base64 line of 76, RFC 2045 §6.8.
@@ -30,7 +31,11 @@ impl Target<'_> {
             ));
         }
         for (offset, octets) in marked {
-            self.insert(offset, octets);
+            self.body.push(Splice {
+                offset,
+                size: 0,
+                replacement: octets.into(),
+            });
         }
         Ok(())
     }
@@ -95,14 +100,10 @@ impl Target<'_> {
         let octets = in_charset(&text, &part.charset).ok_or(EditError::Unsupported(
             "the mark cannot be written in the character set of the text",
         ))?;
-        let mark = in_encoding(octets, part.encoding)?;
-        let no_body = part.parent.is_none() && !self.has_empty_line();
-        let lead: &[u8] = match (no_body, self.starts_line(part.body_start)) {
-            (false, _) => b"",
-            (true, true) => b"\r\n",
-            (true, false) => b"\r\n\r\n",
-        };
-        Ok([lead, &mark].concat())
+        if part.parent.is_none() {
+            self.check_end_known()?;
+        }
+        in_encoding(octets, part.encoding)
     }
 }
 

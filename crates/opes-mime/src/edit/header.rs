@@ -28,19 +28,16 @@ impl Target<'_> {
 
     /// `field`, complete with its CRLF, below the last one.
     pub(super) fn append(&mut self, field: &[u8]) -> Result<(), EditError> {
-        let at = self.fields_end()?;
-        let appended =
-            |splice: &crate::Splice| splice.offset == at && splice.replacement.ends_with(b"\n");
-        let line_ended = self.starts_line(at) || self.splices.iter().any(appended);
-        let line_end: &[u8] = if line_ended { b"" } else { b"\r\n" };
-        self.insert(at, [line_end, field].concat());
+        self.check_end_known()?;
+        self.appended.extend_from_slice(field);
         Ok(())
     }
 
-    fn fields_end(&self) -> Result<u64, EditError> {
+    /// What the scanner did not look at may be more of the header section.
+    pub(super) fn check_end_known(&self) -> Result<(), EditError> {
         match self.structure.truncated {
             Some(limit) if !self.has_empty_line() => Err(EditError::HeaderBeyondLimit(limit)),
-            _ => Ok(self.structure.fields_end),
+            _ => Ok(()),
         }
     }
 

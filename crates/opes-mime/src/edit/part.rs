@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use super::{EditError, LINE_OCTETS_MAX, Target};
+use crate::rope::Splice;
 use crate::structure::{Part, slice};
 
 /// Longest line in quoted-printable, RFC 2045 §6.7 (5).
@@ -34,7 +35,11 @@ impl Target<'_> {
         if !ends_at_delimiter_line_end(part, self.structure.len) {
             entity.extend_from_slice(b"\r\n");
         }
-        self.splice(part.header_start, part.body_end - part.header_start, entity);
+        self.body.push(Splice {
+            offset: part.header_start,
+            size: part.body_end - part.header_start,
+            replacement: entity.into(),
+        });
         Ok(())
     }
 
@@ -57,12 +62,11 @@ impl Target<'_> {
         };
         self.append([version, fields].concat().as_bytes())?;
         let header_end = self.structure.header_end;
-        let empty_line: &[u8] = if self.has_empty_line() { b"" } else { b"\r\n" };
-        self.splice(
-            header_end,
-            self.structure.len - header_end,
-            [empty_line, body].concat(),
-        );
+        self.body.push(Splice {
+            offset: header_end,
+            size: self.structure.len - header_end,
+            replacement: body.to_vec().into(),
+        });
         Ok(())
     }
 }

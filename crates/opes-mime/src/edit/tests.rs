@@ -416,6 +416,48 @@ fn impossible_body_marks_are_refused() {
 }
 
 #[test]
+fn new_fields_stay_in_a_header_section_without_end() {
+    for (message, edits, expected) in [
+        (
+            "A: 1",
+            vec![delete("A", None), add("B", "2", true)],
+            "B: 2\r\n",
+        ),
+        (
+            "A: 1",
+            vec![add("B", "2", true), delete("A", None)],
+            "B: 2\r\n",
+        ),
+        (
+            "A: 1",
+            vec![mark_body("text"), add("B", "2", true)],
+            "A: 1\r\nB: 2\r\n\r\ntext\r\n\r\n",
+        ),
+        (
+            "A: 1\r\n",
+            vec![mark_body("text"), mark_body("more")],
+            "A: 1\r\n\r\ntext\r\n\r\nmore\r\n\r\n",
+        ),
+        (
+            "Content-Type: a/b\r\n",
+            vec![replace_part("", "gone"), add("B", "2", true)],
+            "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n\
+             Content-Disposition: inline\r\nB: 2\r\n\r\ngone",
+        ),
+    ] {
+        let made = edited(message.as_bytes(), &edits).unwrap();
+        assert_eq!(String::from_utf8(made).unwrap(), expected, "{edits:?}");
+    }
+}
+
+#[test]
+fn a_header_section_beyond_its_limit_is_not_cut_by_a_body_mark() {
+    let message = "X: y\r\n".repeat(200_000);
+    let error = edited(message.as_bytes(), &[mark_body("text")]).unwrap_err();
+    assert_eq!(error, EditError::HeaderBeyondLimit(Limit::HeaderFields));
+}
+
+#[test]
 fn own_splices_must_fit() {
     let splice = |offset, size| {
         Edit::Splice(Splice {

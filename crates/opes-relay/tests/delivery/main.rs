@@ -4,5 +4,6 @@ mod common;
 mod cut_through;
 mod maildir;
 mod next_hop;
+mod reports;
 mod sink;
 mod tls;

@@ -54,7 +54,7 @@ pub(super) fn compile(
         .callout
         .as_ref()
         .zip(service_name)
-        .map(|(callout, name)| compile_callout(callout, name, class, &spec.at, report));
+        .map(|(callout, name)| compile_callout(callout, name, service, &spec.at, report));
     let action = spec
         .action
         .as_ref()
@@ -289,11 +289,12 @@ fn condition(source: &str, points: &[Point], report: &mut Report<'_>) -> Option<
 
 fn compile_callout(
     callout: &Callout,
-    service: String,
-    class: Option<Class>,
+    name: String,
+    service: Option<&Service>,
     points: &[Point],
     report: &mut Report<'_>,
 ) -> CalloutSpec {
+    let class = service.map(|service| service.class);
     if let Some(class) = class {
         check_class(class, points, report);
         check_allow(&callout.allow, class, points, report);
@@ -310,13 +311,14 @@ fn compile_callout(
         );
     }
     CalloutSpec {
-        service,
+        service: name,
         wants: wants(&callout.wants, report),
         allow: callout.allow.iter().copied().collect::<PermissionSet>(),
         timeout: super::service::timeout("spec.callout.timeout", callout.timeout, report),
         on_failure: on_failure(callout.on_failure, class, points, report),
         parameters,
         parameters_json,
+        bypassable: service.is_some_and(|service| service.bypassable),
     }
 }
 
@@ -386,7 +388,8 @@ fn wants(wants: &RuleWants, report: &mut Report<'_>) -> ContentWant {
         (Some(ContentChoice::Prefix), Some(size)) => {
             if size.0 == 0 || size.0 > PREFIX_OCTETS_MAX {
                 let message = format!("{size} is not between 1 and {PREFIX_OCTETS_MAX} octets");
-                report.error("spec.callout.wants.prefix", message, "");
+                let remedy = "write content: none for no octets, content: all for all";
+                report.error("spec.callout.wants.prefix", message, remedy);
             }
             ContentWant::Prefix(size.0)
         }

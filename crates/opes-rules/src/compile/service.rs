@@ -6,6 +6,8 @@ use crate::table::{Service, Target};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use opes_trace::AgentUri;
+
 /// Longest connect or idle timeout: a client waits 5 minutes for most replies (RFC 5321 §4.5.3.2).
 const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 /// Shortest timeout that a network can meet.
@@ -24,6 +26,7 @@ pub(super) fn compile(service: &CalloutService, report: &mut Report<'_>) -> Serv
         let message = format!("{transactions} is not between 1 and {TRANSACTIONS_MAX}");
         report.error("spec.transport.maxTransactionsPerConnection", message, "");
     }
+    let tls = tls(spec, report);
     Service {
         name: service.metadata.qualified_name(),
         class: spec.class,
@@ -31,9 +34,23 @@ pub(super) fn compile(service: &CalloutService, report: &mut Report<'_>) -> Serv
         connect_timeout: timeout("spec.limits.connectTimeout", limits.connect_timeout, report),
         idle_timeout: timeout("spec.limits.idleTimeout", limits.idle_timeout, report),
         max_transactions_per_connection: transactions,
-        tls: tls(spec, report),
+        tls,
+        server_name: server_name(spec, tls, report),
         idempotent: spec.idempotent,
+        bypassable: spec.bypass.allowed,
+        uri: uri(spec, report),
     }
+}
+
+/// Its name in trace fields.
+fn uri(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> Option<AgentUri> {
+    let written = spec.bypass.uri.as_ref()?;
+    let parsed = AgentUri::parse(written);
+    if let Err(error) = &parsed {
+        let remedy = "or leave it out: the edge makes one below its system's";
+        report.error("spec.bypass.uri", format!("`{written}` {error}"), remedy);
+    }
+    parsed.ok()
 }
 
 /// Checks a timeout's bounds.
@@ -206,6 +223,10 @@ fn tls(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> TlsMode {
             let remedy = "write https://, or transport: { tls: none } if the network is trusted";
             report.error("spec.endpoint", message, remedy);
         }
+        Some(TlsMode::Mutual) if endpoint.starts_with("unix:") => {
+            let remedy = "leave it out: the socket's file mode says who may call";
+            report.error("spec.transport.tls", "a Unix socket has no TLS", remedy);
+        }
         Some(TlsMode::None) if endpoint.starts_with("https://") => {
             report.error(
                 "spec.transport.tls",
@@ -221,6 +242,20 @@ fn tls(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> TlsMode {
         TlsMode::Mutual
     };
     spec.transport.tls.unwrap_or(default)
+}
+
+/// The name to check in place of the endpoint's host.
+fn server_name(spec: &CalloutServiceSpec, tls: TlsMode, report: &mut Report<'_>) -> Option<String> {
+    let name = spec.transport.server_name.clone()?;
+    let field = "spec.transport.serverName";
+    if tls == TlsMode::None {
+        let remedy = "leave it out, or write https:// and tls: mutual";
+        report.error(field, "there is no certificate without TLS", remedy);
+    } else if !is_host_name(&name) && name.parse::<IpAddr>().is_err() {
+        let message = format!("`{name}` is neither a host name nor an address");
+        report.error(field, message, "write filter.example.com");
+    }
+    Some(name)
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -41,6 +41,25 @@ fn defaults_are_the_safe_ones() {
 }
 
 #[test]
+fn a_prefix_of_no_octets_is_written_as_none() {
+    let wants = |wants: &str| {
+        let text = MINIMAL.replace("parameters:", &format!("wants: {{ {wants} }}, parameters:"));
+        load([("test.yaml", text.as_str())])
+    };
+    let table = wants("content: prefix, prefix: 1").unwrap();
+    let callout = table.rules.first().and_then(|rule| rule.callout.clone());
+    assert_eq!(callout.unwrap().wants, ContentWant::Prefix(1));
+    for prefix in ["0", "2Gi"] {
+        let found = wants(&format!("content: prefix, prefix: {prefix}")).unwrap_err();
+        let found = format!("{found:?}");
+        assert!(
+            found.contains("is not between 1 and") && found.contains("content: none"),
+            "{found}"
+        );
+    }
+}
+
+#[test]
 fn replies_fit_the_point_that_they_are_given_at() {
     let reply = |points: &str, action: &str| {
         let text = format!(
@@ -261,4 +280,21 @@ proptest! {
             prop_assert!(found.iter().any(Diagnostic::is_error));
         }
     }
+}
+
+#[test]
+fn the_name_of_a_service_is_an_absolute_uri() {
+    let service = |uri: &str| {
+        format!(
+            "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: s }}\n\
+             spec: {{ class: adapt, endpoint: 'unix:/run/s', bypass: {{ uri: '{uri}' }} }}\n"
+        )
+    };
+    let found = load([("test.yaml", service("translate").as_str())]).unwrap_err();
+    let said: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let named = |said: &String| said.contains("spec.bypass.uri") && said.contains("absolute URI");
+    assert!(said.iter().any(named), "{said:?}");
+    let table = table(&service("https://mail.example.com/translate"));
+    let service = &table.services["default/s"];
+    assert!(service.uri.is_some() && !service.bypassable);
 }

@@ -2,6 +2,7 @@ use super::*;
 use crate::facts::{Recipient, Sender};
 use crate::load;
 use crate::point::Point;
+use opes_trace::Bypass;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -147,7 +148,7 @@ fn recipients_are_matched_one_by_one() {
 }
 
 #[test]
-fn equal_treatment_gives_equal_signatures() {
+fn recipients_with_one_plan_are_treated_alike() {
     let table = table_of(&[
         call(
             "com",
@@ -156,18 +157,18 @@ fn equal_treatment_gives_equal_signatures() {
         ),
         call("all", "edit", ""),
     ]);
-    let signature = |address| {
-        let recipients = [Recipient {
+    let alike = |addresses: [&'static str; 2]| {
+        let recipients = addresses.map(|address| Recipient {
             address,
             parameters: &[],
-        }];
-        table.plan_signature(&Facts {
+        });
+        table.treats_alike(&Facts {
             recipients: &recipients,
             ..content()
         })
     };
-    assert_eq!(signature("ann@example.com"), signature("eve@example.com"));
-    assert_ne!(signature("ann@example.com"), signature("bob@example.org"));
+    assert!(alike(["ann@example.com", "eve@example.com"]));
+    assert!(!alike(["ann@example.com", "bob@example.org"]));
 }
 
 #[test]
@@ -330,7 +331,6 @@ fn what_cannot_be_evaluated_does_not_match_and_is_reported() {
             ),
         ]
     );
-    assert!(plan.waits_for_annotations());
 
     let annotations = BTreeMap::from([("score".to_owned(), "6".to_owned())]);
     let plan = table.plan(&Facts {
@@ -449,4 +449,72 @@ proptest! {
             prop_assert_eq!(a.signature_of(recipient), b.signature_of(recipient));
         }
     }
+}
+
+// === bypass (RFC 3897 §4) ===
+
+const BYPASSABLE: &str = "---
+apiVersion: opes.dev/v1alpha1
+kind: CalloutService
+metadata: { name: translate }
+spec: { class: adapt, endpoint: 'unix:/run/translate', bypass: { allowed: true, uri: 'urn:example:translate' } }
+";
+
+#[test]
+fn c_62_only_what_may_be_bypassed_is_left_out() {
+    let rules = [
+        BYPASSABLE.to_owned(),
+        call("judges", "judge", ""),
+        call("translates", "translate", ""),
+    ];
+    let table = table_of(&rules);
+    let named = |name: &str| Bypass::Services([name.to_owned()].into());
+    let other = named("default/judge");
+    for (bypass, left_out) in [
+        (None, false),
+        (Some(&Bypass::All), true),
+        (Some(&named("default/translate")), true),
+        (Some(&other), false),
+    ] {
+        let plan = table.plan(&Facts {
+            bypass,
+            ..content()
+        });
+        assert_eq!(names(&plan.analysers), ["judges"]);
+        assert_eq!(plan.adapters.is_empty(), left_out, "{bypass:?}");
+        assert_eq!(!plan.bypassed.is_empty(), left_out, "{bypass:?}");
+        assert!(!plan.is_empty());
+    }
+    assert!(table.has_bypassable());
+    assert!(!table_of(&rules[1..2]).has_bypassable());
+}
+
+#[test]
+fn what_does_not_match_is_not_bypassed() {
+    let rules = [
+        BYPASSABLE.to_owned(),
+        call("translates", "translate", ", match: { tls: true }"),
+    ];
+    let facts = Facts {
+        bypass: Some(&Bypass::All),
+        ..content()
+    };
+    let plan = table_of(&rules).plan(&facts);
+    assert!(plan.bypassed.is_empty() && plan.is_empty());
+}
+
+#[test]
+fn explain_says_what_is_bypassed_and_what_is_not() {
+    let table = table_of(&[
+        BYPASSABLE.to_owned(),
+        call("judges", "judge", ""),
+        call("translates", "translate", ""),
+    ]);
+    let facts = Facts {
+        bypass: Some(&Bypass::All),
+        ..content()
+    };
+    let said = crate::explain::text(&table, &facts);
+    assert!(said.contains("does not run: bypassed on request"), "{said}");
+    assert!(said.contains("the bypass is refused"), "{said}");
 }

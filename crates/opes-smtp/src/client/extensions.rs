@@ -1,6 +1,8 @@
 //! What the peer offered in its EHLO or LHLO reply (RFC 5321 §4.1.1.1). Unknown keywords are skipped; a malformed
 //! parameter counts as if the keyword came without one.
 
+use crate::limits::BYPASS_KEYWORD;
+
 /// Extensions this client makes use of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(
@@ -20,6 +22,8 @@ pub struct Extensions {
     pub dsn: bool,
     /// RFC 3207
     pub starttls: bool,
+    /// R4902-23
+    pub opes_bypass: bool,
 }
 
 impl Extensions {
@@ -41,6 +45,7 @@ impl Extensions {
             "SMTPUTF8" => self.smtputf8 = true,
             "DSN" => self.dsn = true,
             "STARTTLS" => self.starttls = true,
+            BYPASS_KEYWORD => self.opes_bypass = true,
             "SIZE" => {
                 self.size_max = Some(
                     words

@@ -503,7 +503,7 @@ fn connection_closed_before_mail_was_answered_is_untried() {
 
 #[test]
 fn parameters_follow_what_the_peer_offers() {
-    let params = ["RET=HDRS".to_owned(), "SIZE=99".to_owned()];
+    let params = ["RET=HDRS", "SIZE=99", "opesbypass=*"].map(str::to_owned);
     let notify = ["NOTIFY=NEVER".to_owned()];
     let recipients = [MailRecipient {
         address: "b@example.net",
@@ -523,6 +523,11 @@ fn parameters_follow_what_the_peer_offers() {
         (
             "250-mx\r\n250-SIZE\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-PIPELINING\r\n250 DSN\r\n",
             "MAIL FROM:<> SIZE=7 BODY=8BITMIME RET=HDRS\r\nRCPT TO:<b@example.net> NOTIFY=NEVER\r\nDATA\r\n",
+        ),
+        // R3897-20: a bypass request goes to the next hop that knows it.
+        (
+            "250-mx\r\n250 OPESBYPASS\r\n",
+            "MAIL FROM:<> opesbypass=*\r\n",
         ),
     ] {
         let mut dialog = Dialog::new(&[]).messages(0);

@@ -7,6 +7,7 @@
 
 use super::extensions::Extensions;
 use super::local;
+use crate::limits::BYPASS_KEYWORD;
 use crate::reply::Reply;
 use bytes::BytesMut;
 
@@ -19,7 +20,8 @@ pub const PIPELINED_COMMANDS_MAX: usize = 100;
 pub struct Mail<'a> {
     /// Reverse-path without angle brackets, verbatim; empty is the null reverse-path.
     pub reverse_path: &'a str,
-    /// Parameters of the MAIL command as received; RET and ENVID go on if the peer offers DSN, the others are made anew.
+    /// Parameters of the MAIL command as received; RET and ENVID go on if the peer offers DSN, OPESBYPASS if it offers that
+    /// (R3897-20), the others are made anew.
     pub params: &'a [String],
     /// Octets of the content, if known already.
     pub size: Option<u64>,
@@ -156,19 +158,20 @@ impl Transaction {
         if mail.smtputf8 {
             self.words(&[" SMTPUTF8"]);
         }
-        self.passed_on(mail.params, &["RET", "ENVID"], extensions);
+        self.passed_on(mail.params, &["RET", "ENVID"], extensions.dsn);
+        self.passed_on(mail.params, &[BYPASS_KEYWORD], extensions.opes_bypass);
         self.line(Step::Mail, &[]);
     }
 
     fn render_recipient(&mut self, index: usize, to: &MailRecipient<'_>, extensions: &Extensions) {
         self.words(&["RCPT TO:<", to.address, ">"]);
-        self.passed_on(to.params, &["NOTIFY", "ORCPT"], extensions);
+        self.passed_on(to.params, &["NOTIFY", "ORCPT"], extensions.dsn);
         self.line(Step::Rcpt(index), &[]);
     }
 
-    /// Parameters of RFC 3461, unchanged, if the peer takes them.
-    fn passed_on(&mut self, params: &[String], keywords: &[&str], extensions: &Extensions) {
-        if !extensions.dsn {
+    /// Parameters of these keywords, unchanged, if the peer takes them.
+    fn passed_on(&mut self, params: &[String], keywords: &[&str], offered: bool) {
+        if !offered {
             return;
         }
         for param in params

@@ -19,6 +19,25 @@ impl Reply {
     /// DATA (RFC 5321 §4.1.1.4); 3yz has no enhanced code (RFC 2034 §4).
     pub const START_MAIL_INPUT: Self =
         Self::new(354, None, "Start mail input; end with <CRLF>.<CRLF>");
+    /// Replies for each recipient and one for all follow (draft-hall-prdr-00 §4.5).
+    pub const RECIPIENT_REPLIES_FOLLOW: Self = Self::new(
+        353,
+        None,
+        "One reply for each recipient follows, then one for all",
+    );
+    /// PRDR: the one for all, if each recipient's was positive.
+    pub const ACCEPTED_FOR_ALL: Self = reply(250, (2, 6, 0), "Message accepted for all recipients");
+    /// PRDR: the one for all, if some were.
+    pub const ACCEPTED_FOR_SOME: Self =
+        reply(250, (2, 6, 0), "Message accepted for some recipients");
+    /// PRDR: the one for all, if none was and some may be later.
+    pub const DEFERRED_FOR_SOME: Self = reply(
+        451,
+        (4, 3, 0),
+        "Message accepted for no recipient; some may be tried again later",
+    );
+    /// PRDR: the one for all, if none was or will be.
+    pub const REFUSED_FOR_ALL: Self = reply(550, (5, 7, 1), "Message refused for all recipients");
     /// A chunk that is not the last (RFC 3030 §2).
     pub const CHUNK_OK: Self = reply(250, (2, 0, 0), "Chunk received");
     /// VRFY (RFC 5321 §3.5.3): we neither confirm nor deny.
@@ -177,6 +196,14 @@ impl Reply {
     /// This recipient must be sent in a transaction of its own: 452 as for too many recipients, so that clients retry it.
     pub const SEPARATE_TRANSACTION: Self =
         reply(452, (4, 5, 3), "Send this recipient in another transaction");
+    /// What the rules decided differs between recipients, and the client takes one reply for all.
+    pub const SEPARATE_TRANSACTIONS: Self = reply(
+        451,
+        (4, 5, 3),
+        "Recipients need transactions of their own; try again",
+    );
+    /// The client may have given up waiting by now.
+    pub const DECISION_TOO_LATE: Self = reply(451, (4, 3, 2), "Decision took too long; try again");
     /// A service that must decide is away (RFC 3463 §3.4).
     pub const SERVICE_UNAVAILABLE: Self = reply(
         451,

@@ -102,7 +102,7 @@ pub enum Response {
 pub enum ContentReply {
     /// For all recipients; with LMTP it is repeated for each.
     One(Reply),
-    /// LMTP only: one for each accepted recipient, in their order (RFC 2033 §4.2).
+    /// LMTP, and transactions with PRDR: one for each accepted recipient, in their order (RFC 2033 §4.2, draft-hall-prdr-00 §4.5).
     PerRecipient(Vec<Reply>),
 }
 
@@ -121,7 +121,7 @@ pub enum RespondError {
     /// A refusal must be 4yz or 5yz, a reply to content 2yz, 4yz or 5yz.
     #[error("reply {0} cannot be given here; use a code of the right class")]
     ReplyClass(Reply),
-    /// With LMTP there is one reply for each recipient, with SMTP there is one.
+    /// With LMTP and PRDR there is one reply for each recipient, with SMTP there is one.
     #[error("{given} replies for {owed} recipients")]
     ReplyCount {
         /// By the shell.

@@ -38,6 +38,10 @@ pub struct Config {
     pub chunking: bool,
     /// Offer DSN (RFC 3461); its parameters are kept for the next hop.
     pub dsn: bool,
+    /// Offer PRDR after EHLO (draft-hall-prdr-00 §4.1): a reply for each recipient after the content. Without effect with LMTP.
+    pub prdr: bool,
+    /// Offer OPESBYPASS (R4902-23); whether a request counts is the shell's decision.
+    pub opes_bypass: bool,
     /// Protocol errors of one session before 421.
     pub errors_max: u32,
     /// Commands without mail between two messages before 421.
@@ -100,6 +104,8 @@ impl Config {
             smtputf8: true,
             chunking: true,
             dsn: false,
+            prdr: false,
+            opes_bypass: false,
             errors_max: ERRORS_MAX_DEFAULT,
             idle_commands_max: IDLE_COMMANDS_MAX_DEFAULT,
         }

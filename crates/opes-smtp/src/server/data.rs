@@ -119,7 +119,7 @@ impl Session {
     }
 
     fn check_replies(&self, replies: &[Reply]) -> Result<(), RespondError> {
-        let (given, owed) = (replies.len(), self.content_replies());
+        let (given, owed) = (replies.len(), self.recipient_replies());
         if given != owed {
             return Err(RespondError::ReplyCount { given, owed });
         }
@@ -139,8 +139,12 @@ impl Session {
         if let Some(closing) = replies.iter().find(|reply| reply.closes()).cloned() {
             return self.abort(closing);
         }
-        for reply in replies {
-            self.push(reply);
+        if self.is_prdr() {
+            self.push_prdr(replies);
+        } else {
+            for reply in replies {
+                self.push(reply);
+            }
         }
         if replies.iter().any(Reply::is_positive) {
             self.idle_commands = 0;
@@ -154,7 +158,15 @@ impl Session {
         }
     }
 
-    /// How many replies the client expects after the content.
+    /// How many replies [`ContentReply::PerRecipient`] must have.
+    fn recipient_replies(&self) -> usize {
+        match &self.transaction {
+            Some(transaction) if transaction.prdr => transaction.recipients.len(),
+            _ => self.content_replies(),
+        }
+    }
+
+    /// How many replies the client expects after content that is refused or accepted as a whole.
     pub(super) fn content_replies(&self) -> usize {
         match &self.transaction {
             Some(transaction) if self.is_lmtp() => transaction.recipients.len(),

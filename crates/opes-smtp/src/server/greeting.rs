@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::{Action, Asked, AuthMode, Check, Config, Hello, Phase, Protocol, Session};
 use crate::auth::Mechanism;
 use crate::command::HelloVerb;
+use crate::limits::BYPASS_KEYWORD;
 use crate::reply::Reply;
 
 impl Session {
@@ -87,6 +88,12 @@ impl Session {
         }
         if config.dsn {
             list("DSN");
+        }
+        if config.prdr && !self.is_lmtp() {
+            list("PRDR");
+        }
+        if config.opes_bypass {
+            list(BYPASS_KEYWORD);
         }
         if config.tls_available && self.tls.is_none() {
             list("STARTTLS");

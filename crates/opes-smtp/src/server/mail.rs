@@ -1,4 +1,4 @@
-//! MAIL (RFC 5321 §4.1.1.2) with SIZE, BODY, SMTPUTF8, AUTH, RET and ENVID.
+//! MAIL (RFC 5321 §4.1.1.2) with SIZE, BODY, SMTPUTF8, AUTH, RET, ENVID and OPESBYPASS.
 
 use bytes::Bytes;
 
@@ -6,6 +6,7 @@ use super::transaction::MailOptions;
 use super::{Action, Asked, AuthMode, Body, Check, Session, Transaction};
 use crate::command::size;
 use crate::grammar::{Parameters, ReversePath};
+use crate::limits::BYPASS_KEYWORD;
 use crate::reply::Reply;
 
 impl Session {
@@ -65,7 +66,12 @@ impl Session {
             ("AUTH", Some(_)) if config.auth != AuthMode::Off => {}
             ("RET", Some(ret)) if config.dsn && (is(ret, "FULL") || is(ret, "HDRS")) => {}
             ("ENVID", Some(_)) if config.dsn => {}
+            ("PRDR", None) if self.offers_prdr() => options.prdr = true,
+            // The value is a matter between client and shell.
+            (BYPASS_KEYWORD, Some(_)) if config.opes_bypass => {}
+            (BYPASS_KEYWORD, None) if config.opes_bypass => return Err(Reply::PARAMETER_SYNTAX),
             ("SMTPUTF8", _) if config.smtputf8 => return Err(Reply::PARAMETER_SYNTAX),
+            ("PRDR", _) if self.offers_prdr() => return Err(Reply::PARAMETER_SYNTAX),
             ("RET" | "ENVID", _) if config.dsn => return Err(Reply::PARAMETER_SYNTAX),
             _ => return Err(Reply::UNKNOWN_PARAMETER),
         }

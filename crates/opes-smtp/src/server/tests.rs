@@ -1,6 +1,7 @@
 //! The session: what scripts cannot say. Arbitrary input in arbitrary pieces, and the contract with the shell.
 
 mod contract;
+mod prdr;
 mod table;
 
 use proptest::prelude::*;
@@ -35,6 +36,7 @@ fn settings(protocol: Protocol) -> Settings {
     settings.config.protocol = protocol;
     settings.config.size_max = 64;
     settings.config.recipients_max = 2;
+    settings.config.prdr = true;
     settings.config.auth = AuthMode::TlsOnly;
     settings.implicit_tls = true;
     settings.users.push(("tim".to_owned(), "sesame".to_owned()));
@@ -48,6 +50,8 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"LHLO client.example.org\r\n",
         b"MAIL FROM:<a@example.org>\r\n",
         b"MAIL FROM:<a@example.org> SIZE=70\r\n",
+        b"MAIL FROM:<a@example.org> PRDR\r\n",
+        b"MAIL FROM:<a@example.org> OPESBYPASS=*\r\n",
         b"RCPT TO:<b@example.com>\r\n",
         b"RCPT TO:<\r\n",
         b"DATA\r\n",

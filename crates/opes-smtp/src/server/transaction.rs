@@ -22,6 +22,8 @@ pub struct Transaction {
     pub smtputf8: bool,
     /// SIZE, octets; an estimate of the client (RFC 1870 §6).
     pub size_declared: Option<u64>,
+    /// MAIL said PRDR (draft-hall-prdr-00 §4.2): [`super::ContentReply::PerRecipient`] may answer the content.
+    pub prdr: bool,
     /// Content received so far, octets.
     pub(super) octets: u64,
     /// A BDAT has been taken: no DATA and no RCPT any more.
@@ -59,6 +61,7 @@ pub(super) struct MailOptions {
     pub(super) body: Body,
     pub(super) smtputf8: bool,
     pub(super) size_declared: Option<u64>,
+    pub(super) prdr: bool,
 }
 
 impl Transaction {
@@ -74,6 +77,7 @@ impl Transaction {
             body: options.body,
             smtputf8: options.smtputf8,
             size_declared: options.size_declared,
+            prdr: options.prdr,
             octets: 0,
             chunked: false,
             cr: false,

@@ -14,7 +14,7 @@ fn config() -> SpoolConfig {
 }
 
 fn open_config(disk: &Arc<TestDisk>, dir: &Path) -> (Spool, Vec<Queued>) {
-    Spool::open_on(disk.clone(), dir, config()).unwrap()
+    open_on(disk.clone(), dir, config()).unwrap()
 }
 
 #[tokio::test]

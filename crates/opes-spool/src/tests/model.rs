@@ -50,7 +50,7 @@ impl Model {
 async fn run(steps: Vec<Step>) {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(TestDisk::default());
-    let (mut spool, _) = Spool::open_on(disk.clone(), dir.path(), small()).unwrap();
+    let (mut spool, _) = open_on(disk.clone(), dir.path(), small()).unwrap();
     let mut model = Model::default();
     for (number, step) in steps.into_iter().enumerate() {
         match step {
@@ -79,7 +79,7 @@ async fn run(steps: Vec<Step>) {
             }
             Step::Reopen => {
                 drop(spool);
-                let (again, found) = Spool::open_on(disk.clone(), dir.path(), small()).unwrap();
+                let (again, found) = open_on(disk.clone(), dir.path(), small()).unwrap();
                 model.check(&found);
                 for queued in &found {
                     assert_eq!(content(queued).await, model.0[&queued.id].0);
@@ -105,7 +105,7 @@ async fn run(steps: Vec<Step>) {
     }
     assert_eq!(spool.stats().live_messages, model.0.len() as u64);
     drop(spool);
-    let (_, found) = Spool::open_on(disk, dir.path(), small()).unwrap();
+    let (_, found) = open_on(disk, dir.path(), small()).unwrap();
     model.check(&found);
 }
 

@@ -3,7 +3,7 @@
 //! A segment whose write or sync failed is left for good; the next segment's header says where it ends. On a full volume settlements
 //! still get small segments of their own, from the reserve; if there is not even space for that, they are kept in memory and written later.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use super::{RETRY, Writer};
 use crate::SpoolError;
@@ -118,7 +118,7 @@ impl Writer {
         // From here on nothing may be added to the old one.
         self.left = left;
         if let Some(old) = self.shared.tail().segment.replace(segment) {
-            old.trim();
+            old.trim(disk);
             self.sealed.push_back(left);
         }
         self.write_unwritten()
@@ -147,7 +147,7 @@ impl Writer {
         }
         self.shared.tail().end_sync(&syncing);
         let notes: Vec<_> = self.unwritten.drain(..count).collect();
-        self.remove_own_files(&notes);
+        self.remove_own_files(notes.iter().filter_map(|note| note.own_file));
         Ok(())
     }
 
@@ -212,7 +212,7 @@ impl Writer {
             );
         }
         if let Some(segment) = &self.shared.tail().segment {
-            segment.trim();
+            segment.trim(&*self.shared.disk);
         }
     }
 }

@@ -9,6 +9,8 @@ use opes_callout_server::{
 };
 use opes_edge::config::{DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol};
 use opes_edge::{EdgeHandle, Endpoints, Hooks, Metrics, Routing};
+use opes_proto::smtp::RecipientChange;
+use opes_proto::smtp::notification::To;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -45,6 +47,11 @@ impl Service for Probe {
                 CommandAnswer::rewrite("RCPT TO:<no address").next_hop("192.0.2.25", 25)
             }
             Some("rename") => CommandAnswer::rewrite(line.replace("alias.example", "example.org")),
+            Some("score") => CommandAnswer::proceed().annotate("spam.score", "9"),
+            Some("sender") => CommandAnswer::proceed().mail_from("other@example.net"),
+            Some("address") => {
+                CommandAnswer::proceed().recipient(renamed("alias@example.org", "real@example.org"))
+            }
             _ => CommandAnswer::proceed(),
         })
     }
@@ -58,8 +65,52 @@ impl Service for Probe {
                 Answer::accept().splice(content.len() as u64 - 2, 0, "!")
             }
             Some("header") => Answer::accept().add_header("X-Probe", "seen"),
+            Some("splice-outside") => {
+                Answer::accept()
+                    .add_header("X-Probe", "seen")
+                    .splice(1 << 20, 1, "!")
+            }
+            Some("splice-overlap") => Answer::accept()
+                .add_header("X-Probe", "seen")
+                .splice(0, 5, "a")
+                .splice(4, 5, "b"),
+            Some("sleep") => {
+                tokio::time::sleep(PATIENCE).await;
+                Answer::accept()
+            }
+            Some("rename-content") => {
+                Answer::accept().recipient(renamed("joe@example.org", "joe@fr.example.org"))
+            }
+            Some("tell") => tell(Answer::accept()),
+            Some("tell-and-reject") => tell(Answer::reject(550, "5.7.1", "no")),
+            Some("apart") => Answer::accept()
+                .for_recipients(["reject@example.org"], Answer::reject(550, "5.7.1", "no"))
+                .for_recipients(
+                    ["quarantine@example.org"],
+                    Answer::accept().quarantine("look"),
+                )
+                .for_recipients(
+                    ["adapt@example.org"],
+                    Answer::accept().add_header("X-Probe", "seen"),
+                ),
             _ => Answer::accept(),
         })
+    }
+}
+
+fn tell(answer: Answer) -> Answer {
+    let all = [To::Sender, To::Recipients, To::Administrator];
+    let told = all.into_iter().fold(answer, |answer, to| {
+        answer.notify(to, "Virus found", "eicar was removed")
+    });
+    told.incident("{\"virus\": \"eicar\"}")
+}
+
+fn renamed(original: &str, address: &str) -> RecipientChange {
+    RecipientChange {
+        original: original.into(),
+        address: address.into(),
+        ..RecipientChange::default()
     }
 }
 
@@ -117,11 +168,41 @@ impl Bench {
         Client::connect(edge.addresses()[0].1).await
     }
 
+    pub(crate) async fn lmtp_client(&self) -> Client {
+        let edge = self.edge.as_ref().expect("not drained");
+        Client::connect_as(edge.addresses()[0].1, "LHLO").await
+    }
+
+    /// Messages in the quarantine.
+    pub(crate) fn held(&self) -> usize {
+        let folder = self.dir.path().join("spool/quarantine");
+        let is_entry = |path: &PathBuf| path.extension().is_some_and(|end| end == "json");
+        files(&folder).iter().filter(|path| is_entry(path)).count()
+    }
+
+    /// Everything that was accepted has been delivered by the end of a drain.
+    pub(crate) async fn drain_and_expect_no_mail(self) {
+        let mut bench = self;
+        let edge = bench.edge.take().expect("not drained");
+        let drained = tokio::time::timeout(PATIENCE, edge.drain());
+        drained.await.expect("in time");
+        let mail = bench.dir.path().join("mail");
+        assert_eq!(files(&mail), Vec::<PathBuf>::new());
+    }
+
     /// Fails if it takes the whole `drainTimeout`.
     pub(crate) async fn drain(mut self) {
         let edge = self.edge.take().expect("not drained");
         let drained = tokio::time::timeout(PATIENCE / 2, edge.drain()).await;
         drained.expect("in time");
+    }
+
+    /// Drains, then lets `look` at the folder before it goes.
+    pub(crate) async fn drain_keeping(mut self, look: impl FnOnce()) {
+        let edge = self.edge.take().expect("not drained");
+        let drained = tokio::time::timeout(PATIENCE, edge.drain());
+        drained.await.expect("in time");
+        look();
     }
 
     /// The one message in the mailbox of `local@domain`, once it is there.
@@ -179,12 +260,13 @@ async fn routing(rules: &str, stop: &CancellationToken) -> Routing {
         stop.clone(),
     );
     tokio::spawn(async move { serving.await.unwrap() });
-    Routing::new(table, &endpoints, "").unwrap()
+    Routing::new(table, &endpoints, "https://mail.example.com/opes").unwrap()
 }
 
 /// A rule that calls `service` with `{"do": what}` and may do everything its class can.
 pub(crate) fn call(name: &str, at: &str, service: &str, what: &str, more: &str) -> String {
     let allow = match (service, at) {
+        ("judge", "content") => "reject, quarantine",
         ("judge", _) => "reject",
         (_, "rcptTo") => "recipients, route, reject",
         _ => "header, body, reject",
@@ -207,9 +289,13 @@ pub(crate) struct Client(BufReader<TcpStream>);
 
 impl Client {
     pub(crate) async fn connect(address: std::net::SocketAddr) -> Self {
+        Self::connect_as(address, "EHLO").await
+    }
+
+    pub(crate) async fn connect_as(address: std::net::SocketAddr, hello: &str) -> Self {
         let mut client = Self(BufReader::new(TcpStream::connect(address).await.unwrap()));
         assert_eq!(client.reply().await.get(..3), Some("220"));
-        client.command("EHLO client.example.org").await;
+        client.command(&format!("{hello} client.example.org")).await;
         client
     }
 

@@ -2,24 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use opes_edge::report::{MessageOutcome, MessageReport};
+use opes_edge::report::MessageReport;
 
 /// A line for each recipient of the queued message.
 pub(crate) fn received(maildir: Option<&Path>, reports: &[MessageReport]) -> Vec<String> {
     let Some(maildir) = maildir else {
         return Vec::new();
     };
-    let queued = reports.iter().find_map(|report| match &report.outcome {
-        MessageOutcome::Queued(id) => Some(id),
-        _ => None,
-    });
-    match queued {
-        Some(id) => find(maildir, id)
-            .iter()
-            .map(|path| describe(maildir, path))
-            .collect(),
-        None => vec!["nothing".into()],
+    let queued: Vec<&str> = reports.iter().flat_map(MessageReport::queue_ids).collect();
+    if queued.is_empty() {
+        return vec!["nothing".into()];
     }
+    let found = queued.iter().flat_map(|id| find(maildir, id));
+    found.map(|path| describe(maildir, &path)).collect()
 }
 
 fn find(folder: &Path, id: &str) -> Vec<PathBuf> {

@@ -19,6 +19,22 @@ AUTH over TLS.
 
 ";
 
+const TAIL: &str = "
+## What answers the content
+After the end of DATA and after the last BDAT. Content that was refused on the way has one reply, with LMTP one for each accepted recipient.
+
+| transaction | replies |
+| --- | --- |
+| SMTP, submission | one |
+| LMTP (RFC 2033 §4.2) | one for each accepted recipient, in the order of RCPT |
+| PRDR (draft-hall-prdr-00), all recipients with the same reply | that reply, once |
+| PRDR, otherwise | `353`, one for each accepted recipient in the order of RCPT, one for all |
+
+PRDR is a parameter of MAIL without a value, offered after EHLO where the listener is set to it; after HELO and with LMTP it is unknown (`555`). The
+reply for all is `250` as soon as one recipient was accepted, else `451` if one may be tried again, else `550`: clients (Exim) take a refusal
+there for every recipient. A `421` for one recipient closes the connection and is then the only reply.
+";
+
 type State = (&'static str, fn(&mut Session));
 
 const STATES: [State; 9] = [
@@ -103,7 +119,7 @@ fn table() -> String {
             .collect();
         writeln!(text, "| {name} | {} |", cells.join(" | ")).unwrap();
     }
-    text
+    text + TAIL
 }
 
 #[test]
