@@ -31,13 +31,21 @@ pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
 
 fn cached_folder() -> anyhow::Result<PathBuf> {
     let lock = fs::read(root().join("Cargo.lock")).context("Cargo.lock")?;
+    keyed("target", &lock)
+}
+
+/// The folder of this kind for what is made from `key`, marked as used; unused ones of other keys are removed.
+pub(crate) fn keyed(kind: &str, key: &[u8]) -> anyhow::Result<PathBuf> {
     let cache = cache_home()?.join("opes");
-    let folder = cache.join(format!("target-{:016x}", fnv1a(&lock)));
+    let folder = cache.join(format!("{kind}-{:016x}", fnv1a(key)));
     fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make {}; set CARGO_TARGET_DIR", folder.display()))?;
     fs::write(folder.join(MARKER), b"").context("cannot write the cache folder")?;
-    for old in outdated(others(&cache, &folder)?, SystemTime::now()) {
-        println!("xtask: removing {}, of another Cargo.lock", old.display());
+    for old in outdated(others(&cache, kind, &folder)?, SystemTime::now()) {
+        println!(
+            "xtask: removing {}, which nothing has used for a day",
+            old.display()
+        );
         fs::remove_dir_all(&old).with_context(|| old.display().to_string())?;
     }
     Ok(folder)
@@ -54,13 +62,17 @@ fn cache_home() -> anyhow::Result<PathBuf> {
         .context("neither HOME nor XDG_CACHE_HOME is set; set CARGO_TARGET_DIR")
 }
 
-/// Folders of other dependency sets with the time of their last use.
-fn others(cache: &Path, current: &Path) -> anyhow::Result<Vec<(SystemTime, PathBuf)>> {
+/// Folders of this kind for other keys with the time of their last use.
+fn others(cache: &Path, kind: &str, current: &Path) -> anyhow::Result<Vec<(SystemTime, PathBuf)>> {
     let mut others = Vec::new();
     for entry in fs::read_dir(cache)? {
         let path = entry?.path();
         let marker = fs::metadata(path.join(MARKER)).and_then(|marker| marker.modified());
-        if let (true, Ok(used)) = (path != current, marker) {
+        let same_kind = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_prefix(kind)?.strip_prefix('-'))
+            .is_some();
+        if let (true, Ok(used)) = (same_kind && path != current, marker) {
             others.push((used, path));
         }
     }

@@ -15,6 +15,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/swaks", "swaks"),
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/python3", "python3"),
+    ("/usr/share/doc/python3-venv", "python3-venv"),
     // The quarantine's shared index; tests start one of their own.
     ("/usr/lib/postgresql", "postgresql"),
     // swaks speaks TLS with it.
@@ -110,6 +111,7 @@ mod tests {
                 "swaks",
                 "openssl",
                 "python3",
+                "python3-venv",
                 "postgresql",
                 "libnet-ssleay-perl"
             ]

@@ -4,6 +4,7 @@ mod bench;
 mod cache;
 mod deny;
 mod install;
+mod python;
 mod step;
 mod test;
 
@@ -16,6 +17,7 @@ const USAGE: &str = "\
 cargo xtask test              the gate: install, format, lints, build, tests, licences
 cargo xtask test --fast       without lints and end-to-end tests
 cargo xtask bench             Postfix + milter against edge + callout, one table (--quick: one round)
+cargo xtask python            make what the Python example runs in, print where it is
 cargo xtask soak [MINUTES]    the tests with random input and kill -9, over and over";
 
 fn main() -> ExitCode {
@@ -36,11 +38,18 @@ fn run(arguments: &[String]) -> Result<()> {
         ["test", "--fast"] => test::run(true),
         ["bench"] => bench(false),
         ["bench", "--quick"] => bench(true),
+        ["python"] => python(),
         ["soak"] => test::soak(10),
         ["soak", minutes] => test::soak(minutes.parse()?),
         ["noop-milter", socket] => bench::serve_milter(&PathBuf::from(socket)),
         _ => bail!("what to do?\n{USAGE}"),
     }
+}
+
+fn python() -> Result<()> {
+    install::packages()?;
+    println!("OPES_PYTHON={}", python::environment()?.display());
+    Ok(())
 }
 
 fn bench(quick: bool) -> Result<()> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 
 use crate::step::{self, cargo};
-use crate::{cache, deny, install};
+use crate::{cache, deny, install, python};
 
 /// Runs of the simulation in one round of a soak.
 const SOAK_SEEDS: u64 = 5000;
@@ -32,8 +32,10 @@ fn gate(fast: bool) -> Result<()> {
         step::skipped("format", "no rustfmt; `rustup component add rustfmt`");
     }
     deny::check(&target)?;
+    let mut environment = None;
     if !fast {
         install::packages()?;
+        environment = Some(python::environment()?);
         lints(&target)?;
         step::release_build(&target)?;
     }
@@ -41,7 +43,9 @@ fn gate(fast: bool) -> Result<()> {
     tests
         .args(["test", "--workspace", "--locked", "--no-fail-fast"])
         .env("OPES_BIN", target.join("release/opes"));
-    if fast {
+    if let Some(folder) = environment {
+        tests.env("OPES_PYTHON", folder);
+    } else {
         tests.args(["--exclude", "opes-e2e"]);
     }
     step::command("tests", &mut tests)

@@ -46,6 +46,14 @@ const NOT_TESTABLE: &[(&str, &str)] = &[
     ("C-52", "takes minutes by design"),
 ];
 
+/// Rows about what a server need not do: without it there is nothing to judge.
+pub(crate) const OPTIONAL: &[(&str, &str)] = &[
+    ("C-36", "it sends no DUY"),
+    ("C-37", "it sends no DPI"),
+    ("C-44", "it sends no DWSS"),
+    ("B5", "it answers without copies"),
+];
+
 /// What a row means for this kit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum About {

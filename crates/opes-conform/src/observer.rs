@@ -32,6 +32,8 @@ pub(crate) struct Observer {
     flows: BTreeMap<u32, Flow>,
     /// Never started or started again: one TE 400 each is due.
     refusable: BTreeSet<u32>,
+    /// Rows about what a server need not do, and this one did.
+    pub(crate) exercised: BTreeSet<&'static str>,
 }
 
 impl Observer {
@@ -164,10 +166,18 @@ impl Observer {
             );
             return Err(Fault::broken("C-24", what));
         };
+        let exercised = match kind {
+            Kind::DataUseYours(_) => Some("C-36"),
+            Kind::DataPreservationInterest(_) => Some("C-37"),
+            Kind::WantStopSendingData(_) => Some("C-44"),
+            _ => None,
+        };
+        self.exercised.extend(exercised);
         flow.received(kind)?;
         if let Kind::ApplicationMessageEnd(m) = kind {
             let negotiated = self.offered.copies && self.selected.copies;
-            outcome::check(m, flow, negotiated)?;
+            let several = outcome::check(m, flow, negotiated)?;
+            self.exercised.extend(several.then_some("B5"));
         }
         Ok(())
     }

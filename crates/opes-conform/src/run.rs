@@ -1,16 +1,14 @@
 //! [`check`]: connects, runs every scenario, makes the report.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::checklist::{self, About};
+use crate::checklist::{self, About, OPTIONAL};
 use crate::connect;
 use crate::fault::Fault;
 use crate::peer::{Peer, Setting, offer};
 use crate::report::{Finding, Report, Row, State};
 use crate::scenarios::{self, Scenario};
-
-/// How long one scenario may take, in patiences: more than any has waits.
-const SCENARIO_PATIENCES: u32 = 12;
 
 /// How the server is asked.
 #[derive(Debug, Clone)]
@@ -71,6 +69,7 @@ pub async fn check(target: &str, options: &Options) -> Result<Report, ConformErr
 
 #[derive(Default)]
 struct Verdicts {
+    exercised: BTreeSet<&'static str>,
     passed: Vec<&'static str>,
     skipped: Vec<(&'static str, &'static str)>,
     findings: Vec<(&'static str, Finding)>,
@@ -78,13 +77,9 @@ struct Verdicts {
 
 impl Verdicts {
     async fn add(&mut self, scenario: &'static Scenario, setting: &Setting) {
-        let limit = setting.patience * SCENARIO_PATIENCES;
-        let run = tokio::time::timeout(limit, scenarios::run(scenario, setting)).await;
-        let (result, transcript) = run.unwrap_or_else(|_| {
-            let what = format!("no end after {} s", limit.as_secs());
-            (Err(Fault::broken("C-52", what)), Vec::new())
-        });
-        match result {
+        let trial = scenarios::run(scenario, setting).await;
+        self.exercised.extend(trial.exercised);
+        match trial.result {
             Ok(()) => self.passed.extend(scenario.ids),
             Err(Fault::NotTestable(reason)) => {
                 self.skipped
@@ -94,7 +89,7 @@ impl Verdicts {
                 let finding = Finding {
                     scenario: scenario.name.to_owned(),
                     what,
-                    transcript,
+                    transcript: trial.transcript,
                 };
                 self.findings.push((id, finding));
             }
@@ -132,6 +127,10 @@ impl Verdicts {
     }
 
     fn state(&self, id: &str) -> State {
+        let idle = OPTIONAL.iter().find(|(optional, _)| *optional == id);
+        if let Some((_, reason)) = idle.filter(|_| !self.exercised.contains(id)) {
+            return State::NotTestable((*reason).to_owned());
+        }
         if self.passed.contains(&id) {
             return State::Ok;
         }

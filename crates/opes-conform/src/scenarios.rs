@@ -8,11 +8,16 @@ mod negotiation;
 mod questions;
 mod transactions;
 
+use std::collections::BTreeSet;
+
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use crate::fault::Fault;
 use crate::peer::{Peer, Setting};
+
+/// How long one scenario may take, in patiences: more than any has waits.
+const SCENARIO_PATIENCES: u32 = 12;
 
 type Run = for<'a> fn(&'a mut Peer) -> BoxFuture<'a, Result<(), Fault>>;
 
@@ -25,14 +30,28 @@ pub(crate) struct Scenario {
     pub(crate) run: Run,
 }
 
-/// Sets up what `run` needs and keeps the transcript whatever happens.
-pub(crate) async fn run(
-    scenario: &Scenario,
-    setting: &Setting,
-) -> (Result<(), Fault>, Vec<String>) {
+/// How a scenario went.
+pub(crate) struct Trial {
+    pub(crate) result: Result<(), Fault>,
+    pub(crate) transcript: Vec<String>,
+    /// Rows about what a server need not do, and this one did.
+    pub(crate) exercised: BTreeSet<&'static str>,
+}
+
+/// Keeps the transcript whatever happens.
+pub(crate) async fn run(scenario: &Scenario, setting: &Setting) -> Trial {
     let mut peer = Peer::connect(setting);
-    let result = (scenario.run)(&mut peer).await;
-    (result, peer.wire.transcript)
+    let limit = setting.patience * SCENARIO_PATIENCES;
+    let run = tokio::time::timeout(limit, (scenario.run)(&mut peer)).await;
+    let result = run.unwrap_or_else(|_| {
+        let what = format!("no end after {} s", limit.as_secs());
+        Err(Fault::broken("C-52", what))
+    });
+    Trial {
+        result,
+        transcript: peer.wire.transcript,
+        exercised: peer.wire.observer.exercised,
+    }
 }
 
 macro_rules! scenarios {

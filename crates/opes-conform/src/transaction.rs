@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) am_el: bool,
     /// End with AME 206 after the header section at most, whatever the server wants.
     pub(crate) header_only: bool,
+    /// TE 400 is an answer too: a service need not take what it sees a part of.
+    pub(crate) may_refuse: bool,
     /// Octets of adapted flow granted at a time; 0: what was offered is enough.
     pub(crate) grant: u64,
 }
@@ -49,6 +51,7 @@ impl Plan {
             octets: mail::message(size).into(),
             am_el: true,
             header_only: false,
+            may_refuse: false,
             grant: 0,
         }
     }
@@ -131,6 +134,11 @@ impl Peer {
                 continue;
             }
             match &kind {
+                Kind::TransactionEnd(m)
+                    if running.plan.may_refuse && code(m.result.as_ref()) != 200 =>
+                {
+                    return Err(Fault::NotTestable("it refuses what it sees a part of"));
+                }
                 Kind::TransactionEnd(m) => {
                     require(code(m.result.as_ref()) == 200, id, || {
                         format!(

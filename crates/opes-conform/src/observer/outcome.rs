@@ -11,13 +11,14 @@ use crate::fault::{Fault, require};
 use crate::mail::RECIPIENTS;
 use crate::messages::code;
 
+/// Gives back whether it uses copies or ranges.
 pub(super) fn check(
     end: &ApplicationMessageEnd,
     flow: &Flow,
     negotiated: bool,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     if !matches!(code(end.result.as_ref()), 200 | 206) {
-        return Ok(());
+        return Ok(false);
     }
     let outcome = Outcome::decode(end.profile.clone())
         .map_err(|error| Fault::broken("B4", format!("its outcome: {error}")))?;
@@ -30,7 +31,7 @@ pub(super) fn check(
     for copy in &outcome.copies {
         check_copy(copy, flow, &mut seen)?;
     }
-    Ok(())
+    Ok(asks)
 }
 
 fn check_copy(copy: &Copy, flow: &Flow, seen: &mut BTreeSet<String>) -> Result<(), Fault> {

@@ -39,6 +39,7 @@ pub(super) async fn partial_message(peer: &mut Peer) -> Result<(), Fault> {
     peer.begin(&offer()).await?;
     let plan = Plan {
         header_only: true,
+        may_refuse: true,
         ..Plan::message(0, 5000)
     };
     peer.complete(plan, "C-41").await.map(|_| ())
