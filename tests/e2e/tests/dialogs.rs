@@ -12,8 +12,11 @@ use opes_callout_server::{
 };
 use opes_e2e::embedded::{Embedded, service};
 use opes_e2e::hop::{Hop, Manners};
+use opes_e2e::trace::{without_identity, without_trace};
 use opes_e2e::{eventually, tls};
-use opes_edge::config::{Acceptance, DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol};
+use opes_edge::config::{
+    Acceptance, BypassConfig, DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol,
+};
 use opes_proto::smtp::Permission;
 use opes_smtp::dialog::{self, Answer, Script, Settings, StepKind};
 use opes_smtp::reply::Reply;
@@ -193,6 +196,7 @@ fn config(settings: &Settings, folder: &Path, hop: &Hop) -> Result<EdgeConfig> {
             connections_max: 1,
             ..DeliveryConfig::default()
         },
+        bypass: script.opes_bypass.then(BypassConfig::default),
         ..EdgeConfig::new(dialog::HOSTNAME, folder.join("spool"))
     })
 }
@@ -374,7 +378,11 @@ impl<'a> Client<'a> {
             .line()
             .await
             .with_context(|| format!("expected {pattern:?}"))?;
-        let matches = dialog::matches(self.settings, pattern, without_queue_id(&line));
+        let matches = dialog::matches(
+            self.settings,
+            pattern,
+            without_queue_id(without_identity(&line)),
+        );
         ensure!(matches, "expected {pattern:?}, the server said {line:?}");
         Ok(())
     }
@@ -459,19 +467,4 @@ fn without_queue_id(line: &str) -> &str {
         Some((text, _)) if text == "250 2.6.0 Message queued for delivery" => text,
         _ => line,
     }
-}
-
-/// Without the `Received` field that the edge put before the message.
-fn without_trace(content: &[u8]) -> &[u8] {
-    let mut rest = content;
-    if !content.starts_with(b"Received: ") {
-        return content;
-    }
-    while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
-        rest = &rest[end + 2..];
-        if !rest.starts_with(b" ") && !rest.starts_with(b"\t") {
-            break;
-        }
-    }
-    rest
 }
