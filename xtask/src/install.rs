@@ -15,22 +15,32 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/swaks", "swaks"),
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/python3", "python3"),
+    // The quarantine's shared index; tests start one of their own.
+    ("/usr/lib/postgresql", "postgresql"),
     // swaks speaks TLS with it.
     ("/usr/share/doc/libnet-ssleay-perl", "libnet-ssleay-perl"),
 ];
 
 /// Installs without a question, and without starting or enabling a mail server on a developer's machine: while `policy-rc.d`
-/// says 101, package scripts start nothing. Postfix gets no configuration; the tests write their own.
+/// says 101, package scripts start nothing, and PostgreSQL makes no cluster. Postfix gets no configuration; the tests write their own.
 const SCRIPT: &str = r#"
 set -e
+ours=
+trap 'rm -f $ours' EXIT
 if [ ! -e /usr/sbin/policy-rc.d ]; then
+    ours=/usr/sbin/policy-rc.d
     printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
     chmod 755 /usr/sbin/policy-rc.d
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
 fi
 export DEBIAN_FRONTEND=noninteractive
 case " $* " in *" postfix "*)
     echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections ;;
+esac
+case " $* " in *" postgresql "*)
+    cluster=/etc/postgresql-common/createcluster.d/opes.conf
+    mkdir -p /etc/postgresql-common/createcluster.d
+    echo 'create_main_cluster = false' > $cluster
+    ours="$ours $cluster" ;;
 esac
 apt-get install -q -y --no-install-recommends "$@" || {
     apt-get update -q
@@ -100,6 +110,7 @@ mod tests {
                 "swaks",
                 "openssl",
                 "python3",
+                "postgresql",
                 "libnet-ssleay-perl"
             ]
         );

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
 use crate::step::{self, cargo};
 use crate::{cache, deny, install};
+
+/// Runs of the simulation in one round of a soak.
+const SOAK_SEEDS: u64 = 5000;
 
 /// Runs the gate. `fast` leaves out lints and end-to-end tests.
 pub(crate) fn run(fast: bool) -> Result<()> {
@@ -69,6 +72,18 @@ fn has_tool(name: &str) -> bool {
     output.is_ok_and(|output| output.status.success())
 }
 
+/// Other seeds than those of the gate, and others in every round.
+fn simulation(target: &Path, round: u64) -> Result<()> {
+    let started = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let first = started + round * SOAK_SEEDS;
+    let mut seeds = step::cargo_command(target);
+    seeds
+        .args(["test", "--release", "--locked", "-p", "opes-simulation"])
+        .env("OPES_SIM_FIRST", first.to_string())
+        .env("OPES_SIM_SEEDS", SOAK_SEEDS.to_string());
+    step::command(&format!("round {round}: seeds from {first} on"), &mut seeds)
+}
+
 /// The tests whose input or timing is random, until the time is over.
 pub(crate) fn soak(minutes: u64) -> Result<()> {
     install::packages()?;
@@ -93,6 +108,7 @@ pub(crate) fn soak(minutes: u64) -> Result<()> {
             cores.args(["-p", package]);
         }
         step::command(&format!("round {round}: properties"), &mut cores)?;
+        simulation(&target, round)?;
         let mut kills = step::cargo_command(&target);
         kills.args([
             "test",

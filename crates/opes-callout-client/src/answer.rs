@@ -1,7 +1,7 @@
 //! From what came back to an [`Answer`]: the outcome, its copies, and the adapted flow over the message.
 
 use bytes::Bytes;
-use opes_content::View;
+use opes_content::{Adaptation, Content, View};
 use opes_proto::smtp::{Copy, Outcome};
 use prost::Message as _;
 
@@ -10,12 +10,14 @@ use crate::copies::{self, Flow, Rules};
 use crate::error::CalloutError;
 use crate::naming::Naming;
 use crate::negotiated::Negotiated;
+use crate::own::Held;
 use crate::reassembly::Adapted;
 use crate::request::{Answer, AnswerCopy, Request};
 
 /// Refuses what breaks a rule as [`CalloutError::Protocol`].
 pub(crate) async fn answer(
     raw: Raw,
+    held: Held,
     request: &Request,
     negotiated: &Negotiated,
     naming: &Naming,
@@ -37,14 +39,18 @@ pub(crate) async fn answer(
         octets_received: raw.octets_received,
         ..Answer::default()
     };
-    match view {
-        Some(view) => {
+    match (view, held) {
+        (Some(view), held) => {
+            let own = match held {
+                Held::Content(own) => own,
+                Held::Line(_) => None,
+            };
             let ranges = has_range(&outcome, &copies);
             let flow = flow(view, raw.adapted, ranges, naming).await?;
-            cut(&mut answer, &mut outcome, copies, &flow)
+            cut(&mut answer, &mut outcome, copies, (&flow, own.as_ref()))
                 .map_err(|refused| told(naming, &refused))?;
         }
-        None => answer.command_line = rewritten(request, raw.adapted, naming)?,
+        (None, held) => answer.command_line = rewritten(request, raw.adapted, &held, naming)?,
     }
     answer.outcome = outcome;
     Ok(answer)
@@ -63,12 +69,16 @@ fn cut(
     answer: &mut Answer,
     outcome: &mut Outcome,
     copies: Vec<Copy>,
-    flow: &Flow,
+    (flow, own): (&Flow, Option<&Content>),
 ) -> Result<(), copies::Refused> {
-    answer.adapted = flow.message(outcome.adapted.take())?;
+    let adaptation = |rope| Adaptation {
+        rope,
+        own: own.cloned(),
+    };
+    answer.adapted = flow.message(outcome.adapted.take())?.map(adaptation);
     for copy in copies {
         let mut outcome = copy.outcome.unwrap_or_default();
-        let adapted = flow.message(outcome.adapted.take())?;
+        let adapted = flow.message(outcome.adapted.take())?.map(adaptation);
         answer.copies.push(AnswerCopy {
             recipients: copy.recipients,
             outcome,
@@ -81,9 +91,15 @@ fn cut(
 fn rewritten(
     request: &Request,
     adapted: Adapted,
+    held: &Held,
     naming: &Naming,
 ) -> Result<Option<Bytes>, CalloutError> {
-    let line = adapted.into_line(request.command_line.as_ref());
+    let none = Bytes::new();
+    let own = match held {
+        Held::Line(own) => own,
+        Held::Content(_) => &none,
+    };
+    let line = adapted.into_line(request.command_line.as_ref(), own);
     line.map_err(|refused| told(naming, &refused))
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::error::CalloutError;
 use crate::extent::Fragment;
@@ -21,6 +21,11 @@ pub(crate) enum Ask {
     Data {
         link: Arc<Link>,
         data: Data,
+    },
+    /// So many octets of the service's own are where they belong.
+    Held {
+        link: Arc<Link>,
+        octets: u64,
     },
     /// The caller has gone: TE 400.
     Cancel {
@@ -39,6 +44,10 @@ pub(crate) struct Open {
     pub(crate) profile: Bytes,
     pub(crate) data: Data,
     pub(crate) link: Arc<Link>,
+    /// Where octets of the service's own go.
+    pub(crate) own: mpsc::UnboundedSender<Bytes>,
+    /// Most of them.
+    pub(crate) own_octets_max: u64,
     pub(crate) reply: oneshot::Sender<Result<Raw, Lost>>,
     /// One of the connection's places; given back when the transaction is over.
     pub(crate) permit: OwnedSemaphorePermit,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use opes_content::ContentError;
 use opes_proto::smtp::{self, MessageStart, Part, ProfileSelection};
 use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -16,6 +17,7 @@ use crate::connection::Handle;
 use crate::error::CalloutError;
 use crate::extent::{Extent, Fragment};
 use crate::naming::Naming;
+use crate::own::{Held, LINE_OCTETS_MAX, Own};
 use crate::pool::Pool;
 use crate::request::{Answer, Request};
 use crate::sender::Sender;
@@ -30,6 +32,7 @@ pub struct ServiceClient {
     pool: Arc<Pool>,
     naming: Arc<Naming>,
     idempotent: bool,
+    inserted_octets_max: u64,
 }
 
 impl ServiceClient {
@@ -37,11 +40,12 @@ impl ServiceClient {
     pub fn new(config: ServiceClientConfig) -> Self {
         let (service, target) = (config.name.clone(), config.target.clone());
         let naming = Arc::new(Naming { service, target });
-        let idempotent = config.idempotent;
+        let (idempotent, inserted_octets_max) = (config.idempotent, config.inserted_octets_max);
         Self {
             pool: Arc::new(Pool::new(config, Arc::clone(&naming))),
             naming,
             idempotent,
+            inserted_octets_max,
         }
     }
 
@@ -67,8 +71,9 @@ impl ServiceClient {
                 .await
                 .map_err(|_| self.naming.timeout(clock.timeout))??;
             match self.exchange(&handle, permit, &request, &clock).await {
-                Ok(raw) => {
-                    let answer = answer(raw, &request, &handle.negotiated, &self.naming).await?;
+                Ok((raw, held)) => {
+                    let negotiated = &handle.negotiated;
+                    let answer = answer(raw, held, &request, negotiated, &self.naming).await?;
                     return Ok(clock.stamp(answer));
                 }
                 Err(Lost::NotTaken(error)) => refusal = Some(error),
@@ -92,7 +97,7 @@ impl ServiceClient {
         permit: OwnedSemaphorePermit,
         request: &Request,
         clock: &Clock,
-    ) -> Result<Raw, Lost> {
+    ) -> Result<(Raw, Held), Lost> {
         let link = Arc::new(Link::new(handle.negotiated.selection.initial_credit));
         let extent = extent(handle, request);
         let mut sender = request
@@ -103,6 +108,7 @@ impl ServiceClient {
             None => other_data(request),
         };
         let (reply, answer) = oneshot::channel();
+        let (own, held) = Own::of(request);
         let open = Open {
             group: Arc::clone(&request.group),
             budget_ms: budget_ms(request, clock),
@@ -111,6 +117,8 @@ impl ServiceClient {
             profile: start_profile(handle, request, extent),
             data,
             link: Arc::clone(&link),
+            own,
+            own_octets_max: self.own_octets_max(request),
             reply,
             permit,
         };
@@ -123,17 +131,25 @@ impl ServiceClient {
             link: Some(link),
             asks: handle.asks(),
         };
-        self.wait(answer, sender, running, clock).await
+        self.wait(answer, sender, held, running, clock).await
     }
 
-    /// Feeds the original and waits for the answer, whichever ends first.
+    fn own_octets_max(&self, request: &Request) -> u64 {
+        match request.mail_data() {
+            Some(_) => self.inserted_octets_max,
+            None => self.inserted_octets_max.min(LINE_OCTETS_MAX),
+        }
+    }
+
+    /// Feeds the original, holds what the service brings, and waits for the answer, whichever ends first.
     async fn wait(
         &self,
         mut answer: oneshot::Receiver<Result<Raw, Lost>>,
         mut sender: Option<Sender<'_>>,
+        mut own: Own,
         mut running: Running,
         clock: &Clock,
-    ) -> Result<Raw, Lost> {
+    ) -> Result<(Raw, Held), Lost> {
         let over = tokio::time::sleep_until(clock.deadline(Duration::ZERO));
         tokio::pin!(over);
         loop {
@@ -143,7 +159,15 @@ impl ServiceClient {
                 reply = &mut answer => {
                     running.link = None;
                     let lost = || Lost::Failed(self.naming.unavailable("the connection was lost"));
-                    return reply.unwrap_or_else(|_| Err(lost()));
+                    let raw = reply.unwrap_or_else(|_| Err(lost()))?;
+                    let held = own.finish().await;
+                    return Ok((raw, held.map_err(|error| self.not_held(&error))?));
+                }
+                octets = own.next() => {
+                    let held = own.hold(octets).await;
+                    if let Some(octets) = held.map_err(|error| self.not_held(&error))? {
+                        running.held(octets);
+                    }
                 }
                 data = next(sender.as_mut(), &self.naming), if sending => {
                     running.send(data.map_err(Lost::Failed)?);
@@ -158,6 +182,12 @@ impl ServiceClient {
                 }
             }
         }
+    }
+}
+
+impl ServiceClient {
+    fn not_held(&self, error: &ContentError) -> Lost {
+        Lost::Failed(self.naming.content(error.to_string()))
     }
 }
 
@@ -198,6 +228,17 @@ impl Running {
             let _gone = self.asks.send(Ask::Data {
                 link: Arc::clone(link),
                 data,
+            });
+        }
+    }
+}
+
+impl Running {
+    fn held(&self, octets: u64) {
+        if let Some(link) = &self.link {
+            let _gone = self.asks.send(Ask::Held {
+                link: Arc::clone(link),
+                octets,
             });
         }
     }

@@ -94,7 +94,6 @@ pub(crate) async fn open(
         retired: Arc::clone(&retired),
         naming: Arc::clone(naming),
         idle_timeout: config.idle_timeout,
-        inserted_octets_max: config.inserted_octets_max,
         epoch,
     };
     tokio::spawn(task::run(parts));
@@ -193,7 +192,12 @@ async fn connect_tls(
         return Err(naming.untrusted("we have no certificate to show", remedy));
     };
     let name = config.server_name.as_deref().unwrap_or(host);
-    let (stream, link) = tls::connect(material, (host, port), name, naming).await?;
+    let unavailable = |error: io::Error| naming.unavailable(error.to_string());
+    let connected = config.host.network.connect(host, port).await;
+    let stream = connected.map_err(unavailable)?;
+    stream.set_nodelay().map_err(unavailable)?;
+    let target = format!("{host}:{port}");
+    let (stream, link) = tls::connect(material, stream, &target, name, naming).await?;
     let uri = Endpoint::from_shared(config.target.clone())
         .map_err(|error| naming.unavailable(innermost(&error)))?;
     let mut once = Some(TokioIo::new(stream));

@@ -16,6 +16,7 @@ mod extent;
 mod groups;
 mod naming;
 mod negotiated;
+mod own;
 mod pool;
 mod reassembly;
 mod request;

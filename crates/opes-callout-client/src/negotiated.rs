@@ -9,8 +9,9 @@ use prost::Message as _;
 use crate::context::Filter;
 use crate::request::ContentWant;
 
-/// Octets of adapted flow that a service may send before we grant more.
-pub(crate) const ADAPTED_CREDIT: u64 = 1024 * 1024;
+/// Octets of adapted flow that a service may send before we grant more. So many may be on their way from the connection to where
+/// they are held, for each transaction, and no budget knows of them.
+pub(crate) const ADAPTED_CREDIT: u64 = 256 * 1024;
 
 /// What the service selected, ready for use.
 #[derive(Debug)]

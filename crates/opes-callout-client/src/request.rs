@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use opes_content::View;
-use opes_mime::Rope;
+use opes_content::{Adaptation, View};
 use opes_proto::smtp::{self, Context, Outcome, Permission, Point, ServiceParameters, Wants};
 
 /// The rule on whose behalf a transaction runs. One [`Arc`] per rule and revision: each distinct one is announced once
@@ -107,8 +106,8 @@ pub struct Answer {
     pub copies: Vec<AnswerCopy>,
     /// Command modification: the whole new line, to be parsed again. `None` = unchanged.
     pub command_line: Option<Bytes>,
-    /// The adapted message over the octets of the [`View`] that was given; `None` = unchanged. Its edits come on top.
-    pub adapted: Option<Rope>,
+    /// The adapted message over the [`View`] that was given; `None` = unchanged. Its edits come on top.
+    pub adapted: Option<Adaptation>,
     /// Encoded octets of the OCP messages of this transaction, from us.
     pub octets_sent: u64,
     /// The same, from the service.
@@ -125,5 +124,5 @@ pub struct AnswerCopy {
     /// As in [`Answer::outcome`].
     pub outcome: Outcome,
     /// As in [`Answer::adapted`]: a message of its own. `None` = the original, unchanged.
-    pub adapted: Option<Rope>,
+    pub adapted: Option<Adaptation>,
 }

@@ -44,7 +44,6 @@ pub(crate) struct Parts {
     pub(crate) retired: Arc<AtomicBool>,
     pub(crate) naming: Arc<Naming>,
     pub(crate) idle_timeout: Duration,
-    pub(crate) inserted_octets_max: u64,
     pub(crate) epoch: Instant,
 }
 
@@ -54,7 +53,6 @@ pub(crate) struct Task {
     retired: Arc<AtomicBool>,
     naming: Arc<Naming>,
     service_uri: String,
-    inserted_octets_max: u64,
     transactions: HashMap<u32, Transaction>,
     groups: Groups,
     outgoing: Outgoing,
@@ -88,7 +86,6 @@ pub(crate) async fn run(parts: Parts) {
         retired,
         naming,
         service_uri,
-        inserted_octets_max: parts.inserted_octets_max,
         transactions: HashMap::new(),
         groups: Groups::default(),
         outgoing: Outgoing::default(),
@@ -124,7 +121,10 @@ impl Task {
                 }
             }
             let room = self.outgoing.octets() < OUTGOING_OCTETS_MAX;
+            // In order, so that a simulation can be repeated. Nobody starves: each round serves callers and transport above.
             tokio::select! {
+                biased;
+                _ = ticks.tick() => self.tick(),
                 frame = inbound.message(), if !self.core.has_ended() => self.on_inbound(frame),
                 ask = asks.recv(), if room && !deserted => if let Some(ask) = ask {
                     self.on_ask(ask);
@@ -137,7 +137,6 @@ impl Task {
                     let Ok(permit) = permit else { return self.stream_lost("the stream was closed") };
                     permit.send(self.outgoing.next_frame());
                 }
-                _ = ticks.tick() => self.tick(),
             }
         }
     }
@@ -208,6 +207,12 @@ impl Task {
                     self.pump(xid);
                 }
             }
+            Ask::Held { link, octets } => {
+                let Some(xid) = link.xid() else { return };
+                if let Some(transaction) = self.transactions.get_mut(&xid) {
+                    transaction.received(xid, octets, &mut self.core);
+                }
+            }
             Ask::Cancel { link } => {
                 if let Some(xid) = link.xid() {
                     // It may have ended in the meantime.
@@ -226,6 +231,8 @@ impl Task {
             profile,
             data,
             link,
+            own,
+            own_octets_max,
             reply,
             permit,
         } = open;
@@ -253,7 +260,7 @@ impl Task {
             }
         };
         link.set_xid(xid);
-        let mut transaction = Transaction::new(link, reply, permit);
+        let mut transaction = Transaction::new(link, reply, (own, own_octets_max), permit);
         transaction.hand_over(data);
         self.transactions.insert(xid, transaction);
         self.pump(xid);
@@ -376,10 +383,12 @@ impl Task {
     }
 
     fn adapted(&mut self, xid: u32, payload: Bytes, as_is: Option<u64>) {
-        let (octets, max) = (payload.len() as u64, self.inserted_octets_max);
-        self.reassemble(xid, |t| match as_is {
-            Some(from) => t.reassembly.yours(from, octets),
-            None => t.reassembly.mine(payload, max),
+        let Some(from) = as_is else {
+            return self.reassemble(xid, |transaction| transaction.mine(payload));
+        };
+        let octets = payload.len() as u64;
+        self.reassemble(xid, |transaction| {
+            transaction.reassembly.yours(from, octets)
         });
         if let Some(transaction) = self.transactions.get_mut(&xid) {
             transaction.received(xid, octets, &mut self.core);

@@ -5,7 +5,6 @@
 //! remembered for the error of the callout. Must not know HTTP or OCP.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -14,7 +13,6 @@ use std::time::Duration;
 use opes_tls::{ALPN_H2, ClientTls, complaint, refusal};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -37,31 +35,29 @@ pub(crate) struct Link {
 
 /// The encrypted stream.
 pub(crate) struct Stream {
-    inner: TlsStream<TcpStream>,
+    inner: TlsStream<opes_host::Stream>,
     refused: Arc<OnceLock<rustls::Error>>,
 }
 
-/// Connects to `host` (a name or an address) and checks that the service is `name`.
+/// The handshake over a fresh connection to `target`; checks that the service is `name`.
 pub(crate) async fn connect(
     tls: &ClientTls,
-    (host, port): (&str, u16),
+    connection: opes_host::Stream,
+    target: &str,
     name: &str,
     naming: &Naming,
 ) -> Result<(Stream, Link), CalloutError> {
-    let unavailable = |error: io::Error| naming.unavailable(error.to_string());
-    let tcp = TcpStream::connect((host, port))
-        .await
-        .map_err(unavailable)?;
-    tcp.set_nodelay(true).map_err(unavailable)?;
-    let peer = tcp.peer_addr().map_err(unavailable)?;
+    let peer = address(&connection).unwrap_or_else(|| target.to_owned());
     let expected = ServerName::try_from(name.to_owned()).map_err(|_| {
         naming.unavailable(format!(
             "`{name}` is not a name that a certificate can be for"
         ))
     })?;
     let (config, over) = tls.current();
-    let handshake = TlsConnector::from(config).connect(expected, tcp).await;
-    let inner = handshake.map_err(|error| failed(&error, peer, tls, naming))?;
+    let handshake = TlsConnector::from(config)
+        .connect(expected, connection)
+        .await;
+    let inner = handshake.map_err(|error| failed(&error, &peer, tls, naming))?;
     if inner.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
         return Err(naming.protocol("it speaks TLS, but not HTTP/2 in it (ALPN h2)"));
     }
@@ -75,8 +71,16 @@ pub(crate) async fn connect(
     Ok((Stream { inner, refused }, link))
 }
 
+/// With the address that a name led to; only the system's connections know theirs.
+fn address(connection: &opes_host::Stream) -> Option<String> {
+    match connection {
+        opes_host::Stream::Tcp(tcp) => tcp.peer_addr().ok().map(|address| address.to_string()),
+        opes_host::Stream::Other(_) => None,
+    }
+}
+
 /// The handshake ended before it was over for us.
-fn failed(error: &io::Error, peer: SocketAddr, tls: &ClientTls, naming: &Naming) -> CalloutError {
+fn failed(error: &io::Error, peer: &str, tls: &ClientTls, naming: &Naming) -> CalloutError {
     match inside(error) {
         Some(rustls::Error::InvalidCertificate(wrong)) => {
             let complaint = complaint(wrong, &tls.files().ca);

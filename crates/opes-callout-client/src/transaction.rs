@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use opes_ocp::{CallError, Processor};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::ask::{Data, Link, Lost, OriginalEnd, Raw};
 use crate::extent::Fragment;
 use crate::negotiated::ADAPTED_CREDIT;
-use crate::reassembly::{Adapted, Reassembly};
+use crate::reassembly::{Adapted, Reassembly, Refused};
 
 #[derive(Debug)]
 pub(crate) struct Transaction {
     pub(crate) link: Arc<Link>,
     pub(crate) reply: oneshot::Sender<Result<Raw, Lost>>,
+    own: mpsc::UnboundedSender<Bytes>,
+    own_octets_max: u64,
     /// Held until the transaction is over, so that places and transactions are the same number.
     _place: OwnedSemaphorePermit,
     /// Handed over and not sent yet: pauses only, as credit was looked at before.
@@ -41,11 +43,14 @@ impl Transaction {
     pub(crate) fn new(
         link: Arc<Link>,
         reply: oneshot::Sender<Result<Raw, Lost>>,
+        (own, own_octets_max): (mpsc::UnboundedSender<Bytes>, u64),
         place: OwnedSemaphorePermit,
     ) -> Self {
         Self {
             link,
             reply,
+            own,
+            own_octets_max,
             _place: place,
             held: VecDeque::new(),
             end: None,
@@ -109,7 +114,16 @@ impl Transaction {
         core.finish(xid, end == OriginalEnd::Whole)
     }
 
-    /// Adapted payload has come: more credit, long before it runs out. What is inserted is bounded elsewhere.
+    /// DUM of the service's own octets. What the caller has not said to be held costs credit.
+    pub(crate) fn mine(&mut self, octets: Bytes) -> Result<(), Refused> {
+        self.reassembly
+            .mine(octets.len() as u64, self.own_octets_max)?;
+        // The caller may have gone; its cancellation follows.
+        let _gone = self.own.send(octets);
+        Ok(())
+    }
+
+    /// Adapted payload is held, or of no more use: more credit, long before it runs out.
     pub(crate) fn received(&mut self, xid: u32, octets: u64, core: &mut Processor) {
         self.received += octets;
         if self.granted - self.received < ADAPTED_CREDIT / 2 {

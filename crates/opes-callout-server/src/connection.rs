@@ -142,19 +142,21 @@ impl<S: Service> Connection<S> {
             if ended && self.outgoing.is_empty() {
                 return;
             }
+            // In order, so that a simulation can be repeated. Nobody starves: each round serves handlers and transport above.
             tokio::select! {
+                biased;
+                () = shutdown.now.cancelled(), if !ended => self.core.close(Some("shutting down")),
+                () = shutdown.drain.cancelled(), if !draining => {
+                    draining = true;
+                    self.core.drain();
+                }
+                _ = ticks.tick() => self.core.tick(self.now_ms()),
                 frame = inbound.message(), if !ended => self.on_inbound(frame),
                 Some((xid, said)) = heard.recv(), if room && !ended => self.on_said(xid, said),
                 permit = frames.reserve(), if !self.outgoing.is_empty() => match permit {
                     Ok(permit) => permit.send(Ok(self.outgoing.next_frame())),
                     Err(_) => return self.core.connection_lost(),
                 },
-                _ = ticks.tick() => self.core.tick(self.now_ms()),
-                () = shutdown.drain.cancelled(), if !draining => {
-                    draining = true;
-                    self.core.drain();
-                }
-                () = shutdown.now.cancelled(), if !ended => self.core.close(Some("shutting down")),
             }
         }
     }

@@ -94,11 +94,11 @@ impl Message {
         self.takes_copies
     }
 
-    /// Told at the start, or counted at its end.
+    /// Told at the start (AM-EL, or the context if it was asked for), or counted at its end.
     pub(crate) fn original_size(&self) -> Option<u64> {
         let shared = self.link.lock();
         let counted = (shared.ended == Some(true)).then_some(shared.received);
-        self.size.or(counted)
+        self.size.or(self.context.size).or(counted)
     }
 
     /// The next octets of the original, in order; `None` at the end. Cancel safe.

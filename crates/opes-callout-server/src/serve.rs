@@ -39,6 +39,10 @@ const FRAMES_QUEUED: usize = 4;
 /// Callers whose handshake is done and whom the transport has not taken yet.
 const CALLERS_QUEUED: usize = 16;
 
+/// A connection under TLS is drained after this, whatever the processor does: who got in with a certificate that has
+/// expired since has to show another one.
+const TLS_CONNECTION_AGE_MAX: Duration = Duration::from_hours(2);
+
 /// For the last frames to get out once all connections were told to close.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -182,7 +186,7 @@ impl<S: Service> Callout for Harness<S> {
     }
 }
 
-/// A connection whose certificates are no longer in force finishes what runs on it and takes nothing new; the processor
+/// A connection that is old, or whose certificates are no longer in force, finishes what runs on it and takes nothing new; the processor
 /// opens another one, if it still may.
 async fn until_renewed(
     connection: impl Future<Output = ()>,
@@ -194,6 +198,7 @@ async fn until_renewed(
         tokio::select! {
             () = &mut connection => return,
             () = over.cancelled() => drain.cancel(),
+            () = tokio::time::sleep(TLS_CONNECTION_AGE_MAX) => drain.cancel(),
         }
     }
     connection.await;

@@ -84,6 +84,11 @@ impl Reservation {
         self.budget.0.used.fetch_sub(octets, Ordering::Relaxed);
     }
 
+    /// Where they are taken from.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// Octets held.
     pub fn octets(&self) -> u64 {
         self.octets

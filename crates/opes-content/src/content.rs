@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::budget::Reservation;
 use crate::chunks::Chunks;
-use crate::writer::Limits;
+use crate::writer::{Limits, Writer, create};
 use crate::{ContentError, FILE_READ_OCTETS_MAX};
 
 /// How far a message has come.
@@ -215,6 +215,12 @@ impl Content {
             Place::Memory(octets) => octets,
             Place::File { .. } => Bytes::new(),
         }
+    }
+
+    /// Another, empty content under the same limits and the same budget.
+    pub fn sibling(&self) -> (Writer, Self) {
+        let budget = self.0.lock().memory.budget().clone();
+        create(&budget, &self.0.limits)
     }
 
     fn dir(&self) -> PathBuf {

@@ -2,11 +2,12 @@
 //!
 //! Owns: memory up to a threshold per message, then an unlinked file; one [`Budget`] over all sessions. The one who receives holds a
 //! [`Writer`]; anyone may hold a [`Content`] and read at any offset while it still grows. A [`View`] is a content as a
-//! callout service left it: a rope over the untouched original.
+//! callout service left it: a rope over the untouched original and the octets that services brought, which are held in the same way.
 //!
 //! Fails with [`ContentError`], which knows who is to blame. A message that has no room left in memory goes to disk earlier; only a
 //! disk that refuses is an error. Must not know: SMTP, callouts, the spool.
 
+mod adaptation;
 mod budget;
 mod chunks;
 mod content;
@@ -14,6 +15,7 @@ mod error;
 mod view;
 mod writer;
 
+pub use adaptation::Adaptation;
 pub use budget::{Budget, Reservation};
 pub use content::{Content, Progress, State};
 pub use error::{ContentError, Disposition};

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use opes_mime::{Rope, Splice};
+use opes_mime::{Piece, Rope, Splice};
 use proptest::prelude::*;
 
 use crate::{
-    Budget, Content, ContentError, Disposition, Limits, Progress, State, View, Writer, create,
+    Adaptation, Budget, Content, ContentError, Disposition, Limits, Progress, State, View, Writer,
+    create,
 };
 
 fn limits(memory_max: usize) -> Arc<Limits> {
@@ -210,6 +211,29 @@ async fn an_adapted_view_can_be_read_while_the_original_grows() {
     assert_eq!(view.len(), Some(11));
 }
 
+/// The second half of `octets`, `own` octets of a service, all of `octets`, the last of its own once more.
+async fn adapt_with(view: &View, octets: &[u8], own: usize) -> (View, Vec<u8>) {
+    let (mut writer, content) = view.content().sibling();
+    let brought = vec![b'#'; own];
+    writer.append(Bytes::from(brought.clone())).await.unwrap();
+    writer.finish();
+    let (len, half, own) = (octets.len() as u64, octets.len() / 2, own as u64);
+    let range = |offset, len| Piece::Original { offset, len };
+    let rope = Rope::from_pieces(vec![
+        range(half as u64, len - half as u64),
+        range(len, own),
+        range(0, len),
+        range(len + own.saturating_sub(1), own.min(1)),
+    ]);
+    let adaptation = Adaptation {
+        rope,
+        own: Some(content),
+    };
+    let last = &brought[brought.len().saturating_sub(1)..];
+    let expected = [&octets[half..], &brought, octets, last].concat();
+    (view.adapt(&adaptation).unwrap(), expected)
+}
+
 /// Non-overlapping edits of a message of `len` octets.
 fn splices(cuts: &[(u16, u16, Vec<u8>)], len: u64) -> Vec<Splice> {
     let mut at = 0;
@@ -262,6 +286,18 @@ proptest! {
             let expected = rope.flatten(&sent);
             assert_eq!(read_all(&adapted, step).await.unwrap(), expected);
             if let Some(slices) = adapted.slices_in_memory() {
+                assert_eq!(slices.concat(), expected);
+            }
+
+            let held = adapted.hold_inserted().await.unwrap();
+            assert_eq!(held.rope().map_or(0, Rope::inserted_len), 0);
+            assert!(budget.used() <= budget_max, "{} of {budget_max}", budget.used());
+            assert_eq!(read_all(&held, step).await.unwrap(), expected);
+            let (twice, expected) = adapt_with(&held, &expected, step).await;
+            let (twice, expected) = adapt_with(&twice, &expected, step / 2).await;
+            assert_eq!(read_all(&twice, step).await.unwrap(), expected);
+            assert_eq!(twice.len(), Some(expected.len() as u64));
+            if let Some(slices) = twice.slices_in_memory() {
                 assert_eq!(slices.concat(), expected);
             }
         });

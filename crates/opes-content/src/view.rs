@@ -1,4 +1,7 @@
-//! A message as somebody sees it: the original, or the original with splices.
+//! A message as somebody sees it: the original, or the original as services have changed it.
+//!
+//! The rope's ranges count over the original and then the octets that services brought, in the order in which they came: one row of
+//! octets, of which the first run is the client's.
 
 use std::io;
 
@@ -6,12 +9,14 @@ use bytes::Bytes;
 use opes_mime::{Piece, Rope, RopeError};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use crate::{Content, ContentError, FILE_READ_OCTETS_MAX, Progress};
+use crate::{Adaptation, Content, ContentError, FILE_READ_OCTETS_MAX, Progress};
 
 /// A content and, when a service adapted it, the rope over it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct View {
     content: Content,
+    /// What services brought; only where the original is complete.
+    own: Vec<Content>,
     rope: Option<Rope>,
 }
 
@@ -20,6 +25,7 @@ impl View {
     pub fn original(content: Content) -> Self {
         Self {
             content,
+            own: Vec::new(),
             rope: None,
         }
     }
@@ -28,6 +34,7 @@ impl View {
     pub fn adapted(content: Content, rope: Rope) -> Self {
         Self {
             content,
+            own: Vec::new(),
             rope: Some(rope),
         }
     }
@@ -41,8 +48,54 @@ impl View {
         };
         Ok(Self {
             content: self.content.clone(),
+            own: self.own.clone(),
             rope,
         })
+    }
+
+    /// What a service made of this view, which is complete.
+    pub fn adapt(&self, adaptation: &Adaptation) -> Result<Self, RopeError> {
+        let Some(own) = &adaptation.own else {
+            return self.compose(Some(adaptation.rope.clone()));
+        };
+        let mut row = match &self.rope {
+            Some(rope) => rope.pieces().to_vec(),
+            None => Rope::identity(self.len_now()).pieces().to_vec(),
+        };
+        row.push(Piece::Original {
+            offset: self.sources_len(),
+            len: own.len_now(),
+        });
+        let rope = Rope::from_pieces(row).compose(&adaptation.rope)?;
+        Ok(self.over_sources(rope, own.clone()))
+    }
+
+    /// `rope` over what there is and `own` behind it.
+    pub(crate) fn over_sources(&self, rope: Rope, own: Content) -> Self {
+        let mut view = self.clone();
+        view.own.push(own);
+        view.rope = Some(rope);
+        view
+    }
+
+    /// Octets of the original and of all that services brought.
+    pub(crate) fn sources_len(&self) -> u64 {
+        let sources = [&self.content].into_iter().chain(&self.own);
+        sources.map(Content::len_now).sum()
+    }
+
+    /// The content with octet `offset` of the row, where it is there, and how many octets from there on are in the same one.
+    fn source(&self, offset: u64) -> (&Content, u64, u64) {
+        let mut start = 0;
+        for source in [&self.content].into_iter().chain(&self.own) {
+            let end = start + source.len_now();
+            if offset < end {
+                return (source, offset - start, end - offset);
+            }
+            start = end;
+        }
+        // Beyond all: the original may still grow, or it is for the original to say so.
+        (&self.content, offset, u64::MAX)
     }
 
     /// The original.
@@ -81,7 +134,10 @@ impl View {
         match rope.pieces_from(offset).next() {
             None => Progress::End,
             Some(Piece::Inserted(_)) => Progress::Ready,
-            Some(Piece::Original { offset, .. }) => self.content.wait_beyond(offset).await,
+            Some(Piece::Original { offset, .. }) => {
+                let (source, offset, _) = self.source(offset);
+                source.wait_beyond(offset).await
+            }
         }
     }
 
@@ -96,8 +152,9 @@ impl View {
             None => Ok(Bytes::new()),
             Some(Piece::Inserted(octets)) => Ok(octets.slice(..octets.len().min(max))),
             Some(Piece::Original { offset, len }) => {
-                let max = usize::try_from(len).unwrap_or(max).min(max);
-                let octets = self.content.read_at(offset, max).await?;
+                let (source, offset, there) = self.source(offset);
+                let max = usize::try_from(len.min(there)).unwrap_or(max).min(max);
+                let octets = source.read_at(offset, max).await?;
                 self.check_there(offset, &octets)?;
                 Ok(octets)
             }
@@ -133,8 +190,9 @@ impl View {
     fn slice_range(&self, mut offset: u64, len: u64, slices: &mut Vec<Bytes>) -> Option<()> {
         let end = offset.checked_add(len)?;
         while offset < end {
-            let max = usize::try_from(end - offset).unwrap_or(usize::MAX);
-            let slice = self.content.slice_in_memory(offset, max);
+            let (source, at, there) = self.source(offset);
+            let max = usize::try_from(there.min(end - offset)).unwrap_or(usize::MAX);
+            let slice = source.slice_in_memory(at, max);
             if slice.is_empty() {
                 return None;
             }

@@ -110,15 +110,12 @@ fn unicode(text: &str) -> String {
             let number = u32::from_str_radix(digits, 16).ok()?;
             Some((char::from_u32(number)?, after))
         });
-        match character {
-            Some((character, after)) => {
-                decoded.push(character);
-                rest = after;
-            }
-            None => {
-                decoded.push_str("\\x{");
-                rest = escape;
-            }
+        if let Some((character, after)) = character {
+            decoded.push(character);
+            rest = after;
+        } else {
+            decoded.push_str("\\x{");
+            rest = escape;
         }
     }
     decoded.push_str(rest);

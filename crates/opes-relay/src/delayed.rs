@@ -39,6 +39,7 @@ impl Delayed {
             }
             match self.next_due() {
                 Some(due) => tokio::select! {
+                    biased;
                     () = sleep_until(due) => {}
                     () = self.sooner.notified() => {}
                 },

@@ -367,7 +367,7 @@ fn log(event: &DeliveryEvent) {
             tracing::info!(queue_id, session_id = event.session_id, %outcome, ?next_attempt, "delivery deferred");
         }
         DeliveryOutcome::Failed { .. } => {
-            tracing::error!(queue_id, session_id = event.session_id, %outcome, "delivery failed for good");
+            tracing::warn!(queue_id, session_id = event.session_id, %outcome, "delivery failed for good");
         }
     }
 }

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use opes_dsn::{Action, Author, RETURNED_OCTETS_MAX, Report, Returned, Told, notify};
@@ -190,7 +189,7 @@ async fn compose(
     shared: &Shared,
 ) -> (Envelope, Bytes) {
     let envelope = &job.envelope;
-    let now_ms = unix_ms();
+    let now_ms = shared.config.host.clock.epoch_ms();
     let trace = match envelope.trace_id.as_str() {
         "" => &envelope.session_id,
         trace => trace,
@@ -282,11 +281,4 @@ async fn beginning(source: &Source) -> (Vec<u8>, bool) {
         }
     }
     (octets, false)
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -198,6 +198,7 @@ impl Worker {
     async fn rest(&mut self, wait: Duration) -> ControlFlow<()> {
         self.permit = None;
         tokio::select! {
+            biased;
             () = sleep(wait) => {}
             () = self.lane.work() => {}
             () = self.shared.stopping.cancelled() => {}

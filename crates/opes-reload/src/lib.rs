@@ -95,7 +95,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         parse: impl Fn([&Path; N], [&str; N]) -> Result<T, E> + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::open(
-            paths.to_vec(),
+            paths.into(),
             Box::new(move |paths, texts| {
                 let all = |index: usize| (paths.get(index), texts.get(index));
                 let path = |index| all(index).0.map_or(Path::new(""), PathBuf::as_path);

@@ -24,10 +24,10 @@ pub mod point;
 pub mod table;
 
 pub use compile::{compile, load};
-pub use opes_trace::Bypass;
 pub use diagnostic::{Diagnostic, Origin, Position, Severity};
 pub use facts::{Facts, Headers, Recipient, Sender};
 pub use object::{Object, Resource, TlsMode};
+pub use opes_trace::Bypass;
 pub use parse::parse;
 pub use permission::{Permission, PermissionSet};
 pub use plan::{ActionStep, Plan, RecipientSet, Skipped, Step};

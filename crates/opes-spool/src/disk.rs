@@ -27,6 +27,8 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn sync_all(&self, file: &File) -> io::Result<()>;
     /// `fsync` of a directory: makes new and removed names durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Gives a file another name in its folder.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a name; it is no error when there is none.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Octets this user can still write.
@@ -79,6 +81,10 @@ impl Disk for SystemDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

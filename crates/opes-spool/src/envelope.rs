@@ -42,6 +42,9 @@ pub struct Envelope {
     /// W3C trace id, hexadecimal.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trace_id: String,
+    /// The release from the quarantine that put it here.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub release: String,
     /// A report on another message of this spool. Its record **is** the settlement of these recipients: both are on disk, or neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reports_on: Option<ReportsOn>,

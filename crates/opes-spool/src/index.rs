@@ -141,7 +141,9 @@ impl Index {
             .entries
             .iter()
             .filter(|(_, entry)| entry.at.segment == segment);
-        here.map(|(id, _)| *id).collect()
+        let mut ids: Vec<_> = here.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     fn count(&mut self, at: &Location) {

@@ -22,7 +22,7 @@ use crate::queued::{Kept, Receipt};
 use crate::record::Prepared;
 use crate::segment::{SEGMENT_HEADER_OCTETS, segment_path};
 use crate::tail::Tail;
-use crate::{Envelope, QueueId, Queued, Settlement, SpoolError, StoredContent};
+use crate::{Envelope, Files, QueueId, Queued, Settlement, SpoolError, StoredContent};
 
 /// Octets of contents that are read back from temporary files to be put into segments at the same time.
 const LOADING_OCTETS_MAX: u32 = 16 * 1024 * 1024;
@@ -281,6 +281,11 @@ impl Spool {
     /// Why messages cannot be stored at present, in words for a 4xx reply; `None` = they can. Costs one load.
     pub fn unhealthy_reason(&self) -> Option<&'static str> {
         self.shared.health.reason()
+    }
+
+    /// For other files of the program that must survive what the spool survives.
+    pub fn files(&self) -> Files {
+        Files::on(Arc::clone(&self.shared.disk))
     }
 
     /// Counters for metrics.

@@ -93,6 +93,10 @@ impl Disk for TestDisk {
         Ok(())
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        SystemDisk.rename(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         SystemDisk.remove(path)
     }

@@ -115,12 +115,12 @@ pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
     };
     let steps = std::mem::take(&mut merged.steps);
     let advice = std::mem::take(&mut merged.advice);
-    let original = merged.original();
     let traced = Traced {
         routing,
         first_octets,
         calls: std::mem::take(&mut merged.calls),
     };
+    let original = merged.original();
     let decision = decide(&origin, &dialog, merged, traced, deadline).await;
     let refused = decision.is_refused();
     let advising = origin

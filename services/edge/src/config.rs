@@ -2,6 +2,8 @@
 //!
 //! Unknown keys are refused. Durations are `30s`, `5m`; sizes `64Ki`, `30Mi` or plain octets.
 
+mod quarantine;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +12,8 @@ use ipnet::IpNet;
 use opes_smtp::limits::{ERRORS_MAX_DEFAULT, IDLE_COMMANDS_MAX_DEFAULT};
 use opes_trace::AgentUri;
 use serde::{Deserialize, Deserializer, de::Error as _};
+
+pub use quarantine::{ApiConfig, PostgresConfig, QuarantineConfig, S3Config};
 
 /// Everything an edge is started with.
 #[derive(Debug, Clone, Deserialize)]
@@ -62,6 +66,9 @@ pub struct EdgeConfig {
     /// Sessions open at once; one more is answered 421.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: usize,
+    /// Held messages.
+    #[serde(default)]
+    pub quarantine: QuarantineConfig,
     /// From the last octet of a message to our reply: what callouts get at most, all together. A message that is not stored by then is
     /// not accepted. Clients wait ten minutes (RFC 5321 §4.5.3.2.6), and those that give up send again what we have.
     #[serde(default = "default_decision", deserialize_with = "duration")]
@@ -332,6 +339,7 @@ impl EdgeConfig {
             memory_per_message: default_memory_per_message(),
             admin: None,
             sessions_max: default_sessions_max(),
+            quarantine: QuarantineConfig::default(),
             decision_timeout: default_decision(),
             drain_timeout: default_drain(),
         }
@@ -360,6 +368,23 @@ impl EdgeConfig {
         Ok(config)
     }
 
+    /// The key of an address of people that is none.
+    fn broken_address(&self) -> Option<&'static str> {
+        let addresses = [
+            ("bounces.postmaster", &self.bounces.postmaster),
+            (
+                "notifications.administrator",
+                &self.notifications.administrator,
+            ),
+        ];
+        let broken =
+            |address: &Option<String>| address.as_deref().is_some_and(|text| !is_mailbox(text));
+        addresses
+            .into_iter()
+            .find(|(_, address)| broken(address))
+            .map(|(key, _)| key)
+    }
+
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let value = |field: &str, message: &str, remedy| ConfigError::Value {
             path: path.into(),
@@ -384,20 +409,12 @@ impl EdgeConfig {
                 "write `delivery: { nextHop: \"HOST:PORT\" }` or `delivery: { maildir: DIR }`",
             ));
         }
-        for (field, address) in [
-            ("bounces.postmaster", &self.bounces.postmaster),
-            (
-                "notifications.administrator",
-                &self.notifications.administrator,
-            ),
-        ] {
-            if address.as_deref().is_some_and(|text| !is_mailbox(text)) {
-                return Err(value(
-                    field,
-                    "is not an address",
-                    "write LOCAL-PART@DOMAIN, for example postmaster@example.com",
-                ));
-            }
+        if let Some(field) = self.broken_address() {
+            return Err(value(
+                field,
+                "is not an address",
+                "write LOCAL-PART@DOMAIN, for example postmaster@example.com",
+            ));
         }
         for (index, listener) in self.listeners.iter().enumerate() {
             if self
@@ -419,29 +436,11 @@ impl EdgeConfig {
                     "set `delivery.nextHop`, or leave this listener at `delivery: spool`",
                 ));
             }
-            if listener.require_tls && listener.tls.is_none() {
-                return Err(value(
-                    &format!("listeners[{index}].requireTls"),
-                    "nobody could ever send mail: the listener has no certificate",
-                    "set `tls: { certificate: FILE, key: FILE }`, or leave `requireTls` out",
-                ));
-            }
-            if listener.errors_max == 0 || listener.idle_commands_max == 0 {
-                return Err(value(
-                    &format!("listeners[{index}]"),
-                    "`errorsMax` and `idleCommandsMax` must be at least 1",
-                    "leave them out for the defaults, 20 and 100",
-                ));
-            }
-            if listener.protocol == ListenerProtocol::Submission && listener.users.is_none() {
-                return Err(value(
-                    &format!("listeners[{index}].users"),
-                    "a submission listener needs a user file",
-                    "set `users: FILE` with lines `name:argon2-hash` (`opes user hash` makes one)",
-                ));
-            }
+            listener.check().map_err(|(key, message, remedy)| {
+                value(&format!("listeners[{index}].{key}"), message, remedy)
+            })?;
         }
-        Ok(())
+        self.quarantine.check(path)
     }
 }
 
@@ -513,6 +512,38 @@ fn is_mailbox(text: &str) -> bool {
     text.is_ascii() && opes_smtp::grammar::Mailbox::parse(text).is_some()
 }
 
+// === impl ListenerConfig ===
+
+impl ListenerConfig {
+    /// What does not fit its other keys: key, message, remedy.
+    fn check(&self) -> Result<(), (&'static str, &'static str, &'static str)> {
+        if self.require_tls && self.tls.is_none() {
+            return Err((
+                "requireTls",
+                "nobody could ever send mail: the listener has no certificate",
+                "set `tls: { certificate: FILE, key: FILE }`, or leave `requireTls` out",
+            ));
+        }
+        for (key, limit) in [
+            ("errorsMax", self.errors_max),
+            ("idleCommandsMax", self.idle_commands_max),
+        ] {
+            if limit == 0 {
+                let remedy = "leave it out for the default, or write a number from 1 on";
+                return Err((key, "every session would end at once", remedy));
+            }
+        }
+        if self.protocol == ListenerProtocol::Submission && self.users.is_none() {
+            return Err((
+                "users",
+                "a submission listener needs a user file",
+                "set `users: FILE` with lines `name:argon2-hash` (`opes user hash` makes one)",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// Octets of `64Ki`, `30Mi`, `1Gi` or a plain number.
 pub fn parse_octets(text: &str) -> Result<u64, String> {
     let (digits, factor) = match text.trim() {
@@ -528,7 +559,7 @@ pub fn parse_octets(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is not a size; write 1000000, 64Ki, 30Mi or 1Gi"))
 }
 
-/// Duration of `500ms`, `30s`, `5m`, `2h`.
+/// Duration of `500ms`, `30s`, `5m`, `2h`, `30d`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let split = text
@@ -541,13 +572,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "s" => Some(1_000),
         "m" => Some(60_000),
         "h" => Some(3_600_000),
+        "d" => Some(24 * 3_600_000),
         _ => None,
     };
     number
         .zip(milliseconds)
         .and_then(|(n, unit)| n.checked_mul(unit))
         .map(Duration::from_millis)
-        .ok_or_else(|| format!("`{text}` is not a duration; write 500ms, 30s, 5m or 2h"))
+        .ok_or_else(|| format!("`{text}` is not a duration; write 500ms, 30s, 5m, 2h or 30d"))
 }
 
 fn octets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {

@@ -1,7 +1,6 @@
 //! One edge: what its sessions share, its listeners, start and drain.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,10 +23,10 @@ use crate::auth::Users;
 use crate::config::{Acceptance, BounceSenders, EdgeConfig, ListenerConfig, ListenerProtocol};
 use crate::dialog::Dialog;
 use crate::engine::Advice;
-use crate::incidents::{Incident, Incidents};
+use crate::incidents::Incidents;
 use crate::metrics::{ByBounce, Metrics};
-use crate::notify::facts::MessageFacts;
-use crate::notify::{self, About, Notifier, Wanted};
+use crate::notify::{self, Notifier};
+use crate::quarantine::{self, Handover, Quarantine, Releases};
 use crate::report::{self, MessageReport, Reporter};
 use crate::routing::Routing;
 use crate::splits::Splits;
@@ -45,7 +44,7 @@ pub(crate) struct Edge {
     pub(crate) content_limits: Arc<Limits>,
     pub(crate) spool: Spool,
     pub(crate) relay: Relay,
-    pub(crate) quarantine: PathBuf,
+    pub(crate) quarantine: Arc<Handover>,
     /// Set when no new work is to be taken.
     pub(crate) draining: CancellationToken,
     pub(crate) session_permits: Arc<Semaphore>,
@@ -73,6 +72,7 @@ pub(crate) struct Listener {
 pub struct EdgeHandle {
     edge: Arc<Edge>,
     addresses: Vec<(String, SocketAddr)>,
+    releases: Option<Releases>,
 }
 
 /// What an edge holds at one moment.
@@ -88,6 +88,9 @@ pub struct Load {
     pub deliveries: usize,
 }
 
+/// Changes the settings of the relay before it starts.
+pub type ChangeRelay = Box<dyn FnOnce(&mut RelayConfig) + Send>;
+
 /// Hooks of the program that embeds an edge.
 #[derive(Default)]
 pub struct Hooks {
@@ -95,12 +98,14 @@ pub struct Hooks {
     pub reporter: Option<Reporter>,
     /// Called for each delivery attempt's result.
     pub deliveries: Option<OnEvent>,
+    /// The store of held messages. None: they stay in `quarantine` in the spool folder.
+    pub quarantine: Option<Arc<dyn Quarantine>>,
     /// Network, clock and randomness to work with; the system's by default.
     pub host: Host,
     /// How the spool uses its disk.
     pub spool: SpoolConfig,
     /// The last word on settings of the relay that the configuration has no keys for.
-    pub relay: Option<Box<dyn FnOnce(&mut RelayConfig) + Send>>,
+    pub relay: Option<ChangeRelay>,
 }
 
 /// Starts an edge: spool recovered, listeners bound, mail flowing.
@@ -117,11 +122,21 @@ pub async fn start(
             Arc::new(shared(&config, listener)?),
         ));
     }
-    let incidents = Incidents::start(config.incidents.file.as_deref()).await?;
+    let incidents =
+        Incidents::start(config.incidents.file.as_deref(), hooks.host.clock.clone()).await?;
     let (spool, recovered) = Spool::open(&config.spool, hooks.spool).context("spool")?;
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
     }
+    let handover = Handover::open(
+        config.spool.join("quarantine"),
+        spool.files(),
+        metrics.quarantine.clone(),
+    )?;
+    // Released messages wait until the store has confirmed them.
+    let (withheld, recovered): (Vec<_>, Vec<_>) = recovered
+        .into_iter()
+        .partition(|queued| hooks.quarantine.is_some() && !queued.envelope.release.is_empty());
     let mut relay = relay_config(&config, hooks.deliveries, &hooks.host, &metrics)?;
     if let Some(change) = hooks.relay {
         change(&mut relay);
@@ -137,7 +152,7 @@ pub async fn start(
         content_limits: Arc::new(content_limits(&config)?),
         spool,
         relay,
-        quarantine: config.spool.join("quarantine"),
+        quarantine: Arc::new(handover),
         draining: CancellationToken::new(),
         session_permits: Arc::new(Semaphore::new(config.sessions_max)),
         sessions: TaskTracker::new(),
@@ -150,18 +165,31 @@ pub async fn start(
         host: hooks.host,
         config,
     });
+    let releases = match hooks.quarantine {
+        Some(store) => Some(quarantine::start(&edge, store, withheld)?),
+        None => None,
+    };
     let mut addresses = Vec::new();
     for (socket, shared) in bound {
         addresses.push((shared.config.name.clone(), socket.local_addr()?));
         tokio::spawn(listener::accept(Arc::clone(&edge), shared, socket));
     }
-    Ok(EdgeHandle { edge, addresses })
+    Ok(EdgeHandle {
+        edge,
+        addresses,
+        releases,
+    })
 }
 
 impl EdgeHandle {
     /// Listener names with the addresses they are bound to.
     pub fn addresses(&self) -> &[(String, SocketAddr)] {
         &self.addresses
+    }
+
+    /// What releases held messages, if there is a store of them.
+    pub fn releases(&self) -> Option<&Releases> {
+        self.releases.as_ref()
     }
 
     /// Puts another revision in force for transactions that begin from now on.
@@ -233,39 +261,13 @@ impl Edge {
 
     /// Passes on what services want people to be told. `about`: their message, where there is one.
     pub(crate) async fn advise(
-        &self,
+        self: &Arc<Self>,
         dialog: &Dialog,
         about: Option<&View>,
         refused: bool,
         advice: Vec<Advice>,
     ) {
-        let mut wanted = Vec::new();
-        for advice in advice {
-            if !advice.incident.is_empty() {
-                let incident = Incident {
-                    rule: &advice.rule,
-                    service: &advice.service,
-                    session: &dialog.id,
-                    json: &advice.incident,
-                };
-                self.incidents.record(&incident, &self.metrics);
-            }
-            let of = |notification| Wanted {
-                rule: advice.rule.clone(),
-                service: advice.service.clone(),
-                recipients: advice.recipients.clone(),
-                notification,
-            };
-            wanted.extend(advice.notifications.into_iter().map(of));
-        }
-        if wanted.is_empty() {
-            return;
-        }
-        let facts = match about {
-            Some(view) => MessageFacts::read(view).await,
-            None => MessageFacts::default(),
-        };
-        notify::send(self, dialog, &About { facts, refused }, wanted).await;
+        notify::advise(self, dialog, about, refused, advice).await;
     }
 
     pub(crate) fn report(&self, report: &MessageReport) {

@@ -34,7 +34,7 @@ pub(crate) async fn apply(view: &View, edits: Vec<smtp::Edit>) -> Result<View, A
     let (structure, header) = scan(view, header_only).await?;
     let splices = edit::apply(&structure, &header, &edits)?;
     let rope = Rope::identity(view.len_now()).splice_all(splices)?;
-    Ok(view.compose(Some(rope))?)
+    Ok(view.compose(Some(rope))?.hold_inserted().await?)
 }
 
 /// Structure and octets of the header section; for header edits the body is not read.

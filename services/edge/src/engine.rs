@@ -388,10 +388,8 @@ async fn adapted(view: &View, permitted: &Permitted) -> Result<Option<View>, Str
         return Err("the client left before the end of the message".into());
     }
     let mut adapted = view.clone();
-    if let Some(rope) = &permitted.adapted {
-        adapted = view
-            .compose(Some(rope.clone()))
-            .map_err(|error| error.to_string())?;
+    if let Some(adaptation) = &permitted.adapted {
+        adapted = view.adapt(adaptation).map_err(|error| error.to_string())?;
     }
     edits::apply(&adapted, permitted.edits.clone())
         .await

@@ -4,9 +4,9 @@
 //! that it can be rotated by renaming. Fails quietly: a line that cannot be written is counted, and the log has it all the same.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
+use opes_host::Clock;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::fs::OpenOptions;
@@ -42,12 +42,13 @@ pub(crate) struct Incidents {
     /// No more will be recorded.
     closing: CancellationToken,
     tasks: TaskTracker,
+    clock: Clock,
 }
 
 #[derive(Serialize)]
 struct Line<'a> {
     /// Milliseconds since 1970.
-    time: u128,
+    time: u64,
     rule: &'a str,
     service: &'a str,
     session: &'a str,
@@ -58,13 +59,14 @@ struct Line<'a> {
 
 impl Incidents {
     /// Opens the file, so that a wrong path is an error at the start. Must be called within a tokio runtime.
-    pub(crate) async fn start(file: Option<&Path>) -> Result<Self> {
+    pub(crate) async fn start(file: Option<&Path>, clock: Clock) -> Result<Self> {
         let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
         let Some(path) = file else {
             return Ok(Self {
                 file: None,
                 closing,
                 tasks,
+                clock,
             });
         };
         append(path, "").await.with_context(|| {
@@ -79,6 +81,7 @@ impl Incidents {
             file: Some(sender),
             closing,
             tasks,
+            clock,
         })
     }
 
@@ -112,10 +115,7 @@ impl Incidents {
             return IncidentLabel::Logged;
         };
         let line = Line {
-            time: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_millis(),
+            time: self.clock.epoch_ms(),
             rule: incident.rule,
             service: incident.service,
             session: incident.session,
@@ -202,7 +202,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("incidents.jsonl");
         let metrics = Metrics::register(&mut Registry::default());
-        let incidents = Incidents::start(Some(&path)).await.unwrap();
+        let incidents = Incidents::start(Some(&path), Clock::System).await.unwrap();
         incidents.record(&incident("{\n  \"virus\": \"eicar\\n\"\n}"), &metrics);
         for wrong in [
             "",
@@ -243,6 +243,7 @@ mod tests {
             file: Some(sender),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            clock: Clock::System,
         };
         assert_eq!(incidents.log(&incident("{}")), IncidentLabel::Logged);
         assert_eq!(incidents.log(&incident("{}")), IncidentLabel::Dropped);
@@ -252,7 +253,12 @@ mod tests {
     async fn a_file_that_cannot_be_written_is_named_at_the_start() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("missing/incidents.jsonl");
-        let error = format!("{:#}", Incidents::start(Some(&path)).await.unwrap_err());
+        let error = format!(
+            "{:#}",
+            Incidents::start(Some(&path), Clock::System)
+                .await
+                .unwrap_err()
+        );
         assert!(
             error.contains("missing/incidents.jsonl") && error.contains("help:"),
             "{error}"

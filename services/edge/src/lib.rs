@@ -31,9 +31,10 @@ mod tls;
 mod trace;
 
 pub use auth::hash as password_hash;
-pub use edge::{EdgeHandle, Hooks, Load, start};
+pub use edge::{ChangeRelay, EdgeHandle, Hooks, Load, start};
 pub use header::HeaderFields;
 pub use metrics::Metrics;
 pub use opes_callout_client::{ClientTls, MutualFiles};
 pub use opes_host::Host;
+pub use quarantine::{Fate, Held, Outcome, Quarantine, ReadContent, Release, Releases};
 pub use routing::{Endpoints, Routing, RoutingError};

@@ -29,6 +29,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) async fn accept(edge: Arc<Edge>, listener: Arc<Listener>, socket: opes_host::Listener) {
     loop {
         let accepted = tokio::select! {
+            biased;
             () = edge.draining.cancelled() => return,
             accepted = socket.accept() => accepted,
         };

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::quarantine::metrics::QuarantineMetrics;
 use crate::report::MessageOutcome;
 use crate::trace::TraceMetrics;
 
@@ -167,6 +168,7 @@ pub struct Metrics {
     pub(crate) permissions_refused: Family<ByRule, Counter>,
     pub(crate) rules_skipped: Family<ByRule, Counter>,
     pub(crate) observers_dropped: Counter,
+    pub(crate) quarantine: QuarantineMetrics,
     pub(crate) shadows: Family<ByShadow, Counter>,
     pub(crate) unaccepted: Counter,
     pub(crate) mixed: Family<ByRuling, Counter>,
@@ -192,6 +194,7 @@ impl Metrics {
             permissions_refused: Family::default(),
             rules_skipped: Family::default(),
             observers_dropped: Counter::default(),
+            quarantine: QuarantineMetrics::register(registry),
             shadows: Family::default(),
             unaccepted: Counter::default(),
             mixed: Family::default(),
@@ -279,6 +282,11 @@ impl Metrics {
             "Messages that some recipients would have got and others not, by how that was answered",
             self.mixed.clone(),
         );
+        self.declare_people(registry);
+    }
+
+    /// Whom we write to.
+    fn declare_people(&self, registry: &mut Registry) {
         registry.register(
             "opes_bounces",
             "Recipients that failed for good after our 250, by who was told",

@@ -1,19 +1,22 @@
-//! Notifications: short mails that callout services want somebody to read about a message (RFC 4496 §5).
+//! What services want people to be told: incidents, which go to the log, and notifications, short mails about a message (RFC 4496 §5).
 //!
 //! Who may get one is [`policy`], how many is [`limits`]; here they are written, stored and queued like other mail, with the null
 //! reverse-path, so that nothing ever comes back. Fails quietly: a notification that cannot be sent costs the message nothing, is
 //! counted by reason, and logged once in a while.
 
-pub(crate) mod facts;
-pub(crate) mod limits;
-pub(crate) mod policy;
+mod facts;
+mod limits;
+mod policy;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
+use opes_content::View;
 use opes_dsn::{Author, Notice};
 use opes_proto::smtp;
 use opes_spool::{Envelope, Recipient};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::facts::MessageFacts;
@@ -22,35 +25,29 @@ use self::policy::{Circumstances, Refusal};
 use crate::config::NotificationsConfig;
 use crate::dialog::Dialog;
 use crate::edge::Edge;
+use crate::engine::Advice;
+use crate::incidents::Incident;
 use crate::metrics::{ByNotification, NotificationLabel};
 
-/// Notifications of one message; what is beyond was not meant for people.
+/// Notifications in one answer of a service; what is beyond was not meant for people.
 const NOTIFICATIONS_MAX: usize = 32;
 
-/// What a service asked for.
-#[derive(Debug, Clone)]
-pub(crate) struct Wanted {
-    /// `namespace/name` of the rule that ran it.
-    pub(crate) rule: String,
-    /// `namespace/name`.
-    pub(crate) service: String,
-    /// Recipients of the message that it is about.
-    pub(crate) recipients: Vec<String>,
-    pub(crate) notification: smtp::Notification,
-}
+/// Messages whose notifications are being stored at once; those of more are dropped.
+const UNDER_WAY_MAX: usize = 64;
 
-/// The message it is about.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct About {
-    pub(crate) facts: MessageFacts,
+/// The message, its client, and what became of it.
+struct About {
+    dialog: Dialog,
+    facts: Option<MessageFacts>,
     /// Its client was answered 4xx or 5xx: it knows already, and nobody will get the message.
-    pub(crate) refused: bool,
+    refused: bool,
 }
 
 /// What one edge keeps of its notifications.
 #[derive(Debug)]
 pub(crate) struct Notifier {
     limits: Limits,
+    under_way: Arc<Semaphore>,
 }
 
 // === impl Notifier ===
@@ -59,33 +56,81 @@ impl Notifier {
     pub(crate) fn new(config: &NotificationsConfig) -> Self {
         Self {
             limits: Limits::new(config.per_recipient_per_hour, config.per_rule_per_hour),
+            under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
         }
     }
 }
 
-/// Sends what the policy lets through. Waits for the spool; whoever must not wait spawns it.
-pub(crate) async fn send(edge: &Edge, dialog: &Dialog, about: &About, wanted: Vec<Wanted>) {
-    for wanted in wanted.into_iter().take(NOTIFICATIONS_MAX) {
-        let circumstances = circumstances(edge, dialog, about);
-        let to = wanted.notification.to();
-        for addressee in policy::addressees(to, &wanted.recipients, &circumstances) {
+/// Passes on what services want people to be told of a command, or of the message `original`. Does not wait for the disk: incidents are
+/// written at once, mail is stored by a task that a drain waits for.
+pub(crate) async fn advise(
+    edge: &Arc<Edge>,
+    dialog: &Dialog,
+    original: Option<&View>,
+    refused: bool,
+    advice: Vec<Advice>,
+) {
+    for advice in advice.iter().filter(|advice| !advice.incident.is_empty()) {
+        let incident = Incident {
+            rule: &advice.rule,
+            service: &advice.service,
+            session: &dialog.id,
+            json: &advice.incident,
+        };
+        edge.incidents.record(&incident, &edge.metrics);
+    }
+    if advice.iter().all(|advice| advice.notifications.is_empty()) {
+        return;
+    }
+    let Ok(permit) = Arc::clone(&edge.notifier.under_way).try_acquire_owned() else {
+        for advice in &advice {
+            count(edge, NotificationLabel::Failed, advice);
+        }
+        return;
+    };
+    let about = About {
+        dialog: dialog.clone(),
+        facts: match original {
+            Some(view) => Some(MessageFacts::read(view).await),
+            None => None,
+        },
+        refused,
+    };
+    let edge = Arc::clone(edge);
+    let tasks = edge.sessions.clone();
+    tasks.spawn(async move {
+        for advice in &advice {
+            send(&edge, &about, advice).await;
+        }
+        drop(permit);
+    });
+}
+
+/// Sends what the policy lets through, to all addressees at once, so that they share the spool's commits.
+async fn send(edge: &Edge, about: &About, advice: &Advice) {
+    let circumstances = circumstances(edge, about);
+    for notification in advice.notifications.iter().take(NOTIFICATIONS_MAX) {
+        let to = notification.to();
+        let each = policy::addressees(to, &advice.recipients, &circumstances);
+        let each = each.into_iter().map(async |addressee| {
             let result = match addressee {
-                Ok(address) => deliver(edge, dialog, about, &wanted, &address).await,
+                Ok(address) => deliver(edge, about, advice, notification, &address).await,
                 Err(refusal) => refusal.into(),
             };
-            count(edge, result, &wanted);
-        }
+            count(edge, result, advice);
+        });
+        join_all(each).await;
     }
 }
 
-fn circumstances<'a>(edge: &'a Edge, dialog: &'a Dialog, about: &'a About) -> Circumstances<'a> {
-    let sender = dialog.mail_from.as_ref();
+fn circumstances<'a>(edge: &'a Edge, about: &'a About) -> Circumstances<'a> {
+    let dialog = &about.dialog;
     Circumstances {
-        sender: sender.map_or("", |path| path.address.as_str()),
+        sender: dialog.mail_from.as_ref().map(|path| path.address.as_str()),
         authenticated: dialog.auth.is_some(),
         relayed: edge.may_relay(dialog.client.ip(), false),
         refused: about.refused,
-        facts: &about.facts,
+        facts: about.facts.as_ref(),
         domains: &edge.config.domains,
         administrator: edge.config.notifications.administrator.as_deref(),
     }
@@ -93,24 +138,25 @@ fn circumstances<'a>(edge: &'a Edge, dialog: &'a Dialog, about: &'a About) -> Ci
 
 async fn deliver(
     edge: &Edge,
-    dialog: &Dialog,
     about: &About,
-    wanted: &Wanted,
+    advice: &Advice,
+    notification: &smtp::Notification,
     address: &str,
 ) -> NotificationLabel {
     let limits = &edge.notifier.limits;
-    if let Err(refusal) = limits.take(address, &wanted.rule, Instant::now()) {
+    if let Err(refusal) = limits.take(address, &advice.rule, Instant::now()) {
         return refusal.into();
     }
-    let (envelope, octets) = compose(edge, dialog, about, wanted, address);
+    let session_id = &about.dialog.id;
+    let (envelope, octets) = compose(edge, about, notification, address);
     match edge.spool.store_octets(envelope, octets).await {
         Ok(queued) => {
-            tracing::info!(session_id = dialog.id, queue_id = %queued.id, rule = wanted.rule, service = wanted.service, "notification queued");
+            tracing::info!(session_id, queue_id = %queued.id, rule = advice.rule, service = advice.service, "notification queued");
             edge.relay.enqueue(queued);
             NotificationLabel::Stored
         }
         Err(error) => {
-            tracing::warn!(session_id = dialog.id, rule = wanted.rule, %error, "a notification cannot be stored");
+            tracing::warn!(session_id, rule = advice.rule, %error, "a notification cannot be stored");
             NotificationLabel::Failed
         }
     }
@@ -118,26 +164,27 @@ async fn deliver(
 
 fn compose(
     edge: &Edge,
-    dialog: &Dialog,
     about: &About,
-    wanted: &Wanted,
+    notification: &smtp::Notification,
     address: &str,
 ) -> (Envelope, Bytes) {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now_ms = edge.host.clock.epoch_ms();
+    let session_id = &about.dialog.id;
     let composed = Notice {
         author: Author {
             hostname: &edge.config.hostname,
             system: &edge.config.system,
-            trace: &dialog.id,
+            trace: session_id,
         },
         to: address,
         id: &format!("N{}", edge.next_session_id()),
-        now: since.as_secs(),
-        subject: &wanted.notification.subject,
-        text: &wanted.notification.text,
-        about: about.facts.message_id.as_deref(),
+        now: now_ms / 1000,
+        subject: &notification.subject,
+        text: &notification.text,
+        about: about
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.message_id.as_deref()),
     }
     .compose();
     let envelope = Envelope {
@@ -145,16 +192,16 @@ fn compose(
         recipients: vec![Recipient {
             address: address.to_owned(),
             params: vec!["NOTIFY=NEVER".to_owned()],
-            next_hop: None,
+            ..Recipient::default()
         }],
-        received_at_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-        session_id: dialog.id.clone(),
+        received_at_ms: now_ms,
+        session_id: session_id.clone(),
         ..Envelope::default()
     };
     (envelope, composed.octets.into())
 }
 
-fn count(edge: &Edge, result: NotificationLabel, wanted: &Wanted) {
+fn count(edge: &Edge, result: NotificationLabel, advice: &Advice) {
     edge.metrics
         .notifications
         .get_or_create(&ByNotification { result })
@@ -166,8 +213,8 @@ fn count(edge: &Edge, result: NotificationLabel, wanted: &Wanted) {
         tracing::warn!(
             ?result,
             suppressed,
-            rule = wanted.rule,
-            service = wanted.service,
+            rule = advice.rule,
+            service = advice.service,
             "notifications are not sent"
         );
     }

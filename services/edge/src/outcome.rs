@@ -16,7 +16,7 @@ use crate::callout::{Part, Who};
 pub(crate) struct Permitted {
     pub(crate) verdict: Verdict,
     pub(crate) edits: Vec<smtp::Edit>,
-    pub(crate) adapted: Option<opes_mime::Rope>,
+    pub(crate) adapted: Option<opes_content::Adaptation>,
     pub(crate) command_line: Option<bytes::Bytes>,
     pub(crate) sender: Option<String>,
     pub(crate) recipients: Vec<smtp::RecipientChange>,
@@ -171,7 +171,7 @@ impl Gate {
     fn outcome(
         &mut self,
         outcome: smtp::Outcome,
-        adapted: Option<opes_mime::Rope>,
+        adapted: Option<opes_content::Adaptation>,
         command_line: Option<bytes::Bytes>,
     ) -> Permitted {
         let verdict = self.verdict(outcome.verdict);

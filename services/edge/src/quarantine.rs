@@ -1,91 +1,144 @@
-//! Held messages as pairs of files: `ID.eml` (octets as they would have been delivered) and `ID.json` (envelope and reason).
+//! Held messages on their way to the quarantine store, and released ones on their way back.
 //!
-//! The pair is durable before the client is answered: both files are written aside, synced, renamed, and the folder is synced. The
-//! `.json` comes last, so a message without it was never acknowledged.
+//! A message that is held becomes a pair of files here, `ID.eml` (octets as they would have been delivered) and `ID.json` (envelope and
+//! reason), durable before the client is answered. [`handover`] gives the pair to the store and removes it afterwards, so mail
+//! is taken at disk speed, and whatever happens to the store loses nothing. [`release`] is the way back. The edge links no
+//! database: the program that embeds it gives it a [`Quarantine`]; without one the pairs stay where they are.
+
+mod edge_id;
+pub(crate) mod handover;
+pub(crate) mod metrics;
+mod pair;
+pub(crate) mod release;
 
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use opes_content::View;
-use opes_spool::Envelope;
-use serde::Serialize;
-use tokio::fs::File;
-use tokio::io::AsyncWriteExt as _;
+use opes_spool::{Envelope, Queued};
+use serde::{Deserialize, Serialize};
 
+pub(crate) use handover::{Handover, Taken};
+pub use release::{Outcome, Releases};
+
+use crate::edge::Edge;
 use crate::engine::Hold;
+use release::Parts;
 
-#[derive(Serialize)]
-struct Held<'a> {
-    reason: &'a str,
-    queue: &'a str,
-    envelope: &'a Envelope,
+/// A message that is held, without its octets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// The name of the files; unique in this edge.
+    #[serde(default)]
+    pub id: String,
+    /// For people.
+    pub reason: String,
+    /// Queue that the service named, such as `spam`; may be empty.
+    pub queue: String,
+    /// `namespace/name`; empty if unknown.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rule: String,
+    /// `namespace/name`; empty for a rule's own action.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service: String,
+    /// Milliseconds since 1970.
+    #[serde(default)]
+    pub held_at_ms: u64,
+    /// As it would have been spooled.
+    pub envelope: Envelope,
 }
 
-/// Writes the pair.
+/// Gives octets of a held message from an offset on; no octets at its end.
+pub type ReadContent = Box<dyn Fn(u64) -> BoxFuture<'static, Result<Bytes>> + Send + Sync>;
+
+/// A release that the store has begun for this edge.
+pub struct Release {
+    /// Goes into the spool with the message, so that a restart can tell what was done.
+    pub id: String,
+    /// The original envelope with the released recipients.
+    pub envelope: Envelope,
+    /// The octets.
+    pub content: ReadContent,
+}
+
+/// What becomes of a released message that is durable in the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Deliver it.
+    Deliver,
+    /// Forget it: the release was cancelled.
+    Withdraw,
+}
+
+/// The store of held messages, as an edge sees it. Every operation may be repeated.
+pub trait Quarantine: Send + Sync {
+    /// Takes a message over, durably; its octets are in the file `content`.
+    fn hold<'a>(
+        &'a self,
+        edge: &'a str,
+        held: &'a Held,
+        content: &'a Path,
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// Releases that were begun for this edge and not decided.
+    fn unfinished<'a>(&'a self, edge: &'a str) -> BoxFuture<'a, Result<Vec<Release>>>;
+
+    /// Decides on a release whose message is durable in the spool of the edge.
+    fn finish<'a>(&'a self, release: &'a str) -> BoxFuture<'a, Result<Fate>>;
+}
+
+/// Makes a held message durable. After an error nothing is left of it. The store gets it when the [`Taken`] is dropped.
 pub(crate) async fn hold(
-    folder: &Path,
+    handover: &Arc<Handover>,
     id: &str,
     envelope: &Envelope,
     view: &View,
     advice: &Hold,
-) -> Result<()> {
-    tokio::fs::create_dir_all(folder)
-        .await
-        .with_context(|| format!("cannot make {}", folder.display()))?;
+) -> Result<Taken> {
     let held = Held {
-        reason: &advice.reason,
-        queue: &advice.queue,
-        envelope,
+        id: id.into(),
+        reason: advice.reason.clone(),
+        queue: advice.queue.clone(),
+        rule: advice.rule.clone(),
+        service: advice.service.clone(),
+        held_at_ms: envelope.received_at_ms,
+        envelope: envelope.clone(),
     };
-    let json = serde_json::to_vec_pretty(&held)?;
-
-    let aside = folder.join(format!(".{id}.eml"));
-    let mut file = File::create(&aside)
-        .await
-        .with_context(|| format!("cannot write {}", aside.display()))?;
-    view.write_to(&mut file).await?;
-    publish(file, &aside, &folder.join(format!("{id}.eml"))).await?;
-
-    let aside = folder.join(format!(".{id}.json"));
-    let mut file = File::create(&aside)
-        .await
-        .with_context(|| format!("cannot write {}", aside.display()))?;
-    file.write_all(&json).await?;
-    publish(file, &aside, &folder.join(format!("{id}.json"))).await?;
-
-    sync(folder).await?;
-    // The first message made the folder, which must not vanish either.
-    match folder.parent() {
-        Some(parent) => sync(parent).await,
-        None => Ok(()),
-    }
+    handover.take(&held, view).await
 }
 
-/// Takes a message back whose client was not told 250 after all.
-pub(crate) async fn withdraw(folder: &Path, id: &str) -> Result<()> {
-    // The other way round than it came: without its `.json` it was never acknowledged.
-    for name in [format!("{id}.json"), format!("{id}.eml")] {
-        let path = folder.join(name);
-        tokio::fs::remove_file(&path)
-            .await
-            .with_context(|| format!("cannot remove {}", path.display()))?;
-    }
-    sync(folder).await
-}
-
-async fn sync(folder: &Path) -> Result<()> {
-    let synced = async { File::open(folder).await?.sync_all().await };
-    synced
-        .await
-        .with_context(|| format!("cannot sync {}", folder.display()))
-}
-
-async fn publish(mut file: File, aside: &Path, name: &Path) -> Result<()> {
-    file.flush().await?;
-    file.sync_all()
-        .await
-        .with_context(|| format!("cannot sync {}", aside.display()))?;
-    tokio::fs::rename(aside, name)
-        .await
-        .with_context(|| format!("cannot rename to {}", name.display()))
+/// Hand-over and releases, until the edge drains. `withheld`: the released messages that the spool had.
+pub(crate) fn start(
+    edge: &Arc<Edge>,
+    store: Arc<dyn Quarantine>,
+    withheld: Vec<Queued>,
+) -> Result<Releases> {
+    let id = edge_id::edge_id(&edge.config.spool)?;
+    let relay = Arc::downgrade(edge);
+    let parts = Parts {
+        edge: id.clone(),
+        store: Arc::clone(&store),
+        spool: edge.spool.clone(),
+        budget: edge.budget.clone(),
+        limits: Arc::clone(&edge.content_limits),
+        clock: edge.host.clock.clone(),
+        // An edge that is gone leaves the message in its spool.
+        deliver: Box::new(move |queued| {
+            if let Some(edge) = relay.upgrade() {
+                edge.relay.enqueue(queued);
+            }
+        }),
+        metrics: edge.metrics.quarantine.clone(),
+    };
+    let releases = Releases::new(parts, withheld);
+    let handover = Arc::clone(&edge.quarantine).run(id, store);
+    let retries = releases.clone().run();
+    let draining = edge.draining.clone();
+    tokio::spawn(draining.clone().run_until_cancelled_owned(handover));
+    tokio::spawn(draining.run_until_cancelled_owned(retries));
+    Ok(releases)
 }

@@ -107,3 +107,31 @@ impl AsyncWrite for ClientStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_read_comes_first_whatever_the_buffer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (mut far, _) = far.unwrap();
+        far.write_all(b"cdef").await.unwrap();
+        let mut stream = Prefixed::new(BytesMut::from(&b"ab"[..]), Stream::Tcp(near.unwrap()));
+        let mut octet = [0; 1];
+        stream.read_exact(&mut octet).await.unwrap();
+        assert_eq!(&octet, b"a");
+        let mut rest = [0; 5];
+        stream.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b"bcdef");
+        stream.write_all(b"back").await.unwrap();
+        let mut back = [0; 4];
+        far.read_exact(&mut back).await.unwrap();
+        assert_eq!(&back, b"back");
+    }
+}

@@ -48,6 +48,10 @@ pub(crate) enum Command {
     },
     /// Run one built-in callout service
     Service(ServiceArgs),
+    /// Held messages: look at them, release or delete them
+    Quarantine(QuarantineArgs),
+    /// Check whether a callout server keeps to OCP/SMTP (docs/ocp-smtp.md, Part E)
+    Conform(ConformArgs),
     /// Check and explain rules
     #[command(subcommand)]
     Rules(RulesCommand),
@@ -113,6 +117,29 @@ pub(crate) struct ServiceArgs {
     pub(crate) config: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ConformArgs {
+    /// Where the server listens: HOST:PORT or unix:PATH, without TLS
+    #[arg(value_name = "ADDRESS")]
+    pub(crate) address: String,
+
+    /// `parameters` of the rule, for services that need some: a JSON object
+    #[arg(long, value_name = "JSON", default_value = "")]
+    pub(crate) parameters: String,
+
+    /// How long one answer may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) patience: u64,
+
+    /// Show every message of the connections on which something was found
+    #[arg(long)]
+    pub(crate) transcript: bool,
+
+    /// As JSON, transcripts included
+    #[arg(long, conflicts_with = "transcript")]
+    pub(crate) json: bool,
+}
+
 /// The services in this binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BuiltinName {
@@ -122,6 +149,126 @@ pub(crate) enum BuiltinName {
     Rerouting,
     /// RFC 4496 §4.1: attachment policy
     SecurityFilter,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The edge must be running. Without a place the edge of `opes dev` in this folder is meant.
+  opes quarantine --config edge.yaml list --queue spam --since 2d
+  opes quarantine --config edge.yaml show ID --eml > held.eml
+  opes quarantine --config edge.yaml release ID --to paul@example.com")]
+pub(crate) struct QuarantineArgs {
+    #[command(flatten)]
+    pub(crate) edge: WhereArgs,
+
+    #[command(subcommand)]
+    pub(crate) command: QuarantineCommand,
+}
+
+/// Which edge is asked, and how the answer looks.
+#[derive(Debug, Args)]
+pub(crate) struct WhereArgs {
+    /// The edge's configuration file; its socket is in the spool folder
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+
+    /// The edge's socket, SPOOL/quarantine.sock
+    #[arg(long, value_name = "PATH", global = true, conflicts_with_all = ["config", "url"])]
+    pub(crate) socket: Option<PathBuf>,
+
+    /// The edge's `quarantine.api.address`
+    #[arg(
+        long,
+        value_name = "http://HOST:PORT",
+        global = true,
+        requires = "token_file",
+        conflicts_with = "config"
+    )]
+    pub(crate) url: Option<String>,
+
+    /// File with the token for --url
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// Your name in the history of the entry; default: your user name
+    #[arg(long = "as", value_name = "NAME", global = true)]
+    pub(crate) operator: Option<String>,
+
+    /// As JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// What is held, newest first
+    List(ListArgs),
+    /// One message: why it is held, envelope, recipients, history
+    Show {
+        /// From the list
+        id: String,
+        /// The message itself, as it would have been delivered
+        #[arg(long, conflicts_with = "json")]
+        eml: bool,
+    },
+    /// Deliver it to all recipients that it is still held for, or to some
+    Release {
+        /// From the list
+        id: String,
+        /// Only to this recipient; may be repeated
+        #[arg(long, value_name = "ADDRESS")]
+        to: Vec<String>,
+        /// Also to recipients that it was released to before; replaces a release that is not finished
+        #[arg(long)]
+        again: bool,
+    },
+    /// Remove messages for good
+    Delete {
+        /// From the list
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+    /// Remove now what has expired; the edge does so by itself every minute
+    Expire,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only this queue, such as spam
+    #[arg(long)]
+    pub(crate) queue: Option<String>,
+
+    /// Only from this sender; `--from ''` is the null reverse-path
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) from: Option<String>,
+
+    /// Only to this recipient
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) to: Option<String>,
+
+    /// Only with a sender or recipient of this domain
+    #[arg(long)]
+    pub(crate) domain: Option<String>,
+
+    /// Only held since then: 2025-11-23 (UTC), or 2d, 12h, 30m ago
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+
+    /// Only held before then
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+
+    /// Only with this text in the reason
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+
+    /// Entries a page, at most 1000
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u32>,
+
+    /// The next page, as the one before said
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -55,7 +55,7 @@ pub(crate) async fn run(
             table.push_str(&format!("    got              {got}\n"));
         }
     }
-    table.push_str("\nNot in this build yet: a spam filter (GTUBE passes), quarantine commands, notifications.\n");
+    table.push_str("\nNot in this build yet: a spam filter (GTUBE passes), notifications.\n");
     Ok(table)
 }
 
@@ -73,12 +73,7 @@ async fn reports(
             .find(|report| report.queue_ids().next().is_some());
         match queued {
             Some(report) => delivered >= report.to.len(),
-            None => {
-                !accepted
-                    || reports
-                        .iter()
-                        .any(|report| !report.is_refused())
-            }
+            None => !accepted || reports.iter().any(|report| !report.is_refused()),
         }
     };
     let collect = async {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::builtin::Builtins;
 use crate::cli::DevArgs;
 use crate::live::{self, LiveRules};
-use crate::{demo, edge, line, rulesets};
+use crate::{demo, edge, line, quarantine, rulesets};
 
 const RULES: &str = include_str!("../dev/rules.yaml");
 
@@ -54,7 +54,16 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
     let registry = Registry::new();
     let metrics = Arc::new(registry.with(Metrics::register));
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);
-    let edge = opes_edge::start(config, routing, metrics, hooks(sender)).await?;
+    let quarantine = quarantine::open(&config, &registry)?;
+    let hooks = Hooks {
+        quarantine: Some(quarantine.hook()),
+        ..hooks(sender)
+    };
+    let edge = opes_edge::start(config, routing, metrics, hooks).await?;
+    let stop = CancellationToken::new();
+    if let Some(releases) = edge.releases() {
+        quarantine.serve(releases, &stop).await?;
+    }
     banner(&args, &edge, rule_count, &revision);
     edge::serve_admin(args.admin, registry, Health::new()).await?;
     println!("ready");
@@ -76,6 +85,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
             .run_until_told_to_go(&mut events, rules.as_mut(), &gone)
             .await;
     }
+    stop.cancel();
     edge.drain().await;
     drop(builtins);
     Ok(ExitCode::SUCCESS)

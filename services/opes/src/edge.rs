@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::live::{self, LiveRules};
-use crate::rulesets;
+use crate::{quarantine, rulesets};
 
 /// How often the spool's health is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -35,13 +35,23 @@ pub(crate) async fn run(path: &Path) -> Result<ExitCode> {
     let metrics = Arc::new(registry.with(Metrics::register));
     let health = Health::new();
     let admin = config.admin;
-    let edge = opes_edge::start(config, routing, metrics, Hooks::default()).await?;
+    let quarantine = quarantine::open(&config, &registry)?;
+    let hooks = Hooks {
+        quarantine: Some(quarantine.hook()),
+        ..Hooks::default()
+    };
+    let edge = opes_edge::start(config, routing, metrics, hooks).await?;
+    let stop = CancellationToken::new();
+    if let Some(releases) = edge.releases() {
+        quarantine.serve(releases, &stop).await?;
+    }
     if let Some(address) = admin {
         serve_admin(address, registry, health.clone()).await?;
     }
     announce(&edge);
     watch(&edge, rules.as_mut(), &callouts, &health, &gone).await;
     health.not_ready("edge", "draining");
+    stop.cancel();
     edge.drain().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -65,7 +75,13 @@ impl Callouts {
 
     fn routing(&self, table: RoutingTable) -> Result<Routing> {
         let tls = self.tls.as_ref();
-        let routing = Routing::with(&opes_edge::Host::default(), tls, table, &Endpoints::new(), &self.system)?;
+        let routing = Routing::with(
+            &opes_edge::Host::default(),
+            tls,
+            table,
+            &Endpoints::new(),
+            &self.system,
+        )?;
         Ok(routing)
     }
 }

@@ -2,11 +2,13 @@
 
 mod builtin;
 mod cli;
+mod conform;
 mod demo;
 mod dev;
 mod edge;
 mod line;
 mod live;
+mod quarantine;
 mod rules;
 mod rulesets;
 mod runtime;
@@ -44,8 +46,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Rules(command) => rules::run(command),
         Command::User(UserCommand::Hash { name }) => user::hash(&name),
+        Command::Conform(args) => runtime::start()?.block_on(conform::run(args)),
         Command::Dev(args) => runtime::start()?.block_on(dev::run(args)),
         Command::Edge { config } => runtime::start()?.block_on(edge::run(&config)),
+        Command::Quarantine(args) => runtime::start()?.block_on(quarantine::run(args)),
         Command::Service(args) => runtime::start()?.block_on(builtin::run(args)),
     }
 }

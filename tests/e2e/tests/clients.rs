@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use opes_e2e::postfix::Postfix;
-use opes_e2e::{Daemon, eventually, need, opes};
+use opes_e2e::{Daemon, eventually, need, opes, opes_program};
 
 fn dev(next_hop: &str, state: &std::path::Path) -> Result<Daemon> {
     opes([
@@ -137,6 +137,65 @@ async fn swaks_over_starttls_and_auth_and_lmtp() -> Result<()> {
     })
     .await;
     ensure!(sink.count() == dialogs.len());
+    Ok(())
+}
+
+/// Refuses what is for example.org, once its content is there.
+const REFUSE_SOME: &str = "
+apiVersion: opes.dev/v1alpha1
+kind: OpesRule
+metadata: { name: not-for-example-org }
+spec:
+  at: [content]
+  match: { recipientDomains: [example.org] }
+  action: { reject: { text: not for example.org } }
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn swaks_gets_a_reply_for_each_recipient_by_prdr() -> Result<()> {
+    need("swaks");
+    let (state, sink) = (tempfile::tempdir()?, opes_e2e::sink::Sink::start().await?);
+    let rules = state.path().join("rules.yaml");
+    std::fs::write(&rules, REFUSE_SOME)?;
+    let mut command = Command::new(opes_program());
+    command
+        .args(["dev", "--next-hop", &sink.address.to_string(), "--state"])
+        .arg(state.path().join("state"))
+        .arg("-f")
+        .arg(&rules)
+        .args(["--smtp", "127.0.0.1:0", "--submission", "127.0.0.1:0"])
+        .args(["--lmtp", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let edge = Daemon::start(command, |line| line == "ready")?;
+    let server = edge.address("mx").to_string();
+    let swaks = |to: &str| {
+        let mut swaks = Command::new("swaks");
+        swaks.args([
+            "--server",
+            &server,
+            "--prdr",
+            "--from",
+            "steve@example.net",
+            "--to",
+            to,
+        ]);
+        run(&mut swaks)
+    };
+    let mixed = swaks("paul@example.com,ann@example.org")?;
+    let replies: Vec<&str> = mixed
+        .lines()
+        .skip_while(|line| !line.contains("-> ."))
+        .filter_map(|line| line.strip_prefix("<"))
+        .map(|line| line.trim_start_matches(['-', '*', ' ']))
+        .filter_map(|line| line.get(..3))
+        .collect();
+    ensure!(
+        replies == ["353", "250", "550", "250", "221"],
+        "{replies:?}\n{mixed}"
+    );
+    let same = swaks("paul@example.com,mary@example.com")?;
+    ensure!(!same.contains(" 353 "), "one reply for all\n{same}");
+    eventually("both messages at the next hop", || sink.count() >= 2).await;
+    ensure!(sink.count() == 2);
     Ok(())
 }
 

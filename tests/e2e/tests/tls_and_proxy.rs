@@ -7,13 +7,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 use opes_e2e::embedded::Embedded;
 use opes_e2e::hop::{Hop, Manners};
 use opes_e2e::tls::{handshake, shown, write_pair};
-use opes_edge::config::{DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol};
+use opes_edge::config::{DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol, TlsConfig};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// The edge looks at certificate files every two seconds (docs/operate/edge-config.md); the rest is for a busy machine.
+/// The edge looks at certificate files every second (docs/operate/edge-config.md); the rest is for a busy machine.
 const REPLACED_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long the edge may take to close a connection that it does not want; it waits 5 s for a PROXY header.
@@ -172,6 +172,38 @@ async fn a_broken_pair_leaves_the_last_good_one() -> Result<()> {
 
     let (_, repaired) = write_pair(folder.path())?;
     until_shown(server, &repaired).await
+}
+
+// === TLS from the first octet on ===
+
+#[tokio::test(flavor = "multi_thread")]
+async fn implicit_tls_greets_under_tls_and_offers_no_starttls() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (pair, certificate) = write_pair(folder.path())?;
+    let tls = Some(TlsConfig {
+        implicit: true,
+        ..pair
+    });
+    let (edge, _hop) = start(&folder, ListenerConfig { tls, ..listener()? }, "").await?;
+    let stream = handshake(TcpStream::connect(edge.address("mx")?).await?).await?;
+    ensure!(shown(&stream)? == certificate, "another certificate");
+    let mut lines = BufReader::new(stream);
+    let mut dialog = String::new();
+    lines.read_line(&mut dialog).await?;
+    ensure!(dialog.starts_with("220 "), "{dialog}");
+    lines
+        .write_all(b"EHLO client.example.org\r\nSTARTTLS\r\nQUIT\r\n")
+        .await?;
+    timeout(CLOSED_WITHIN, lines.read_to_string(&mut dialog)).await??;
+    ensure!(!dialog.contains("250-STARTTLS"), "{dialog}");
+    ensure!(dialog.contains("\r\n503 "), "{dialog}");
+
+    // Who does not speak TLS gets nothing.
+    let mut plain = Lines::connect(edge.address("mx")?).await?;
+    plain.send(b"EHLO client.example.org\r\n").await?;
+    let said = plain.rest().await?;
+    ensure!(!said.starts_with(b"220"), "{}", said.escape_ascii());
+    Ok(())
 }
 
 // === PROXY protocol ===

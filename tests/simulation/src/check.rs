@@ -89,37 +89,56 @@ impl Check<'_> {
 
     fn recipient(&mut self, attempt: Attempt, recipient: &str, seen: Seen, held: usize) {
         let deliveries = self.deliveries(attempt, recipient);
-        let refused = self
-            .facts
-            .refusals
-            .iter()
-            .any(|(of, to)| *of == attempt && to == recipient);
-        // In cut-through mode it was the client that was told.
-        let bounced = refused && !self.plan.cut_through;
-        let fates = [held > 0, !deliveries.is_empty(), bounced];
+        let bounces = self.bounces(attempt, recipient);
+        let fates = [held > 0, !deliveries.is_empty(), !bounces.is_empty()];
         let fates = fates.into_iter().filter(|fate| *fate).count();
         let told = format!(
-            "{attempt:?} {recipient}: seen {seen:?}, held {held}, delivered {}, refused {refused}",
-            deliveries.len()
+            "{attempt:?} {recipient}: seen {seen:?}, held {held}, delivered {}, bounced {}",
+            deliveries.len(),
+            bounces.len()
         );
+        let is_refused = matches!(seen, Seen::RefusedForNow | Seen::Refused);
         match seen {
             Seen::Accepted if fates == 0 => self.wrong(format!("lost: {told}")),
             Seen::Unfinished if fates > 0 => self.wrong(format!("invented: {told}")),
-            Seen::RefusedForNow | Seen::Refused if fates > 0 && !self.may_reappear(&deliveries) => {
+            _ if is_refused && fates > 0 && !self.may_reappear(&deliveries) => {
                 self.wrong(format!("refused and yet there: {told}"));
             }
             _ if fates > 1 => self.wrong(format!("two fates: {told}")),
             _ if held > 1 => self.wrong(format!("held twice: {told}")),
             _ => {}
         }
-        for pair in deliveries.windows(2) {
-            if !self.may_repeat(pair[0].at_ms, pair[1].at_ms) {
-                let (first, second) = (pair[0].at_ms, pair[1].at_ms);
+        if !bounces.is_empty() && !self.was_refused(attempt, recipient) {
+            self.wrong(format!("bounced and never refused: {told}"));
+        }
+        let delivered: Vec<_> = deliveries.iter().map(|delivery| delivery.at_ms).collect();
+        for times in [delivered, bounces] {
+            self.repetitions(&times, &told);
+        }
+    }
+
+    fn repetitions(&mut self, times: &[u64], told: &str) {
+        for pair in times.windows(2) {
+            if !self.may_repeat(pair[0], pair[1]) {
+                let (first, second) = (pair[0], pair[1]);
                 self.wrong(format!(
                     "delivered again without need at {first} and {second} ms: {told}"
                 ));
             }
         }
+    }
+
+    /// When the sender was told that `recipient` will not get it.
+    fn bounces(&self, attempt: Attempt, recipient: &str) -> Vec<u64> {
+        let all = self.facts.bounces.iter();
+        all.filter(|(_, of, to)| *of == attempt && to == recipient)
+            .map(|(at, _, _)| *at)
+            .collect()
+    }
+
+    fn was_refused(&self, attempt: Attempt, recipient: &str) -> bool {
+        let mut refusals = self.facts.refusals.iter();
+        refusals.any(|(of, to)| *of == attempt && to == recipient)
     }
 
     fn deliveries(&self, attempt: Attempt, recipient: &str) -> Vec<Delivery> {
@@ -180,13 +199,13 @@ impl Check<'_> {
             let to = &delivery.recipient;
             match mail.form(attempt.1, &delivery.octets) {
                 Form::Broken => {
-                    self.wrong(format!("{attempt:?} {to}: neither original nor adapted"))
+                    self.wrong(format!("{attempt:?} {to}: neither original nor adapted"));
                 }
                 Form::Original if self.plan.adapter_fails != OnFailure::Accept => {
                     self.wrong(format!("{attempt:?} {to}: not adapted"));
                 }
                 _ if !judged => {
-                    self.wrong(format!("{attempt:?} {to}: delivered against the verdict"))
+                    self.wrong(format!("{attempt:?} {to}: delivered against the verdict"));
                 }
                 _ => {}
             }
@@ -219,7 +238,8 @@ impl Check<'_> {
         let facts = self.facts;
         let deliveries = facts.deliveries.iter().map(|delivery| delivery.attempt);
         let held: Vec<_> = self.held.0.iter().map(|(attempt, _)| *attempt).collect();
-        for attempt in deliveries.chain(held) {
+        let bounces = facts.bounces.iter().map(|(_, attempt, _)| *attempt);
+        for attempt in deliveries.chain(held).chain(bounces) {
             if !facts.attempts.contains_key(&attempt) {
                 self.wrong(format!("{attempt:?}: nobody sent it"));
             }

@@ -1,6 +1,7 @@
 //! A mail server in front of the edge: hands its message over, and comes again until it was taken or refused for good.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use opes_host::Random;
@@ -40,7 +41,9 @@ pub(crate) async fn run(mail: Mail, ledger: Ledger, random: Random) {
 async fn send(mail: &Mail, attempt: Attempt, ledger: &Ledger, random: &Random) -> io::Result<Seen> {
     let connecting = TcpStream::connect(("edge", 25));
     let stream = timeout(PATIENCE, connecting).await??;
-    let mut dialog = Dialog(BufReader::new(Card::default().wire(stream)));
+    let mut dialog = Dialog(BufReader::new(
+        Card::new(ledger, &Arc::default()).wire(stream),
+    ));
     let mut commands = vec!["EHLO client.example.com".to_owned()];
     commands.push(format!("MAIL FROM:<{}>", Mail::sender(attempt)));
     commands.extend(mail.recipients.iter().map(|to| format!("RCPT TO:<{to}>")));

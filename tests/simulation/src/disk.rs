@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,7 +39,8 @@ struct State {
     operations: u64,
     /// The process dies within this operation.
     fatal_operation: Option<u64>,
-    died: bool,
+    /// Of the process: set when it dies here, so that nobody hears of it.
+    dead: Arc<AtomicBool>,
     /// Octets that a new file may have, if there is little space.
     low: Option<u64>,
     failing_syncs: u32,
@@ -62,6 +64,7 @@ struct Write {
 enum Name {
     Created(PathBuf),
     Removed { path: PathBuf, kept: PathBuf },
+    Renamed { from: PathBuf, to: PathBuf },
 }
 
 /// The medium as one process sees it.
@@ -87,11 +90,11 @@ impl Medium {
         }
     }
 
-    /// For a process that starts.
-    pub(crate) fn attach(self: &Arc<Self>) -> ProcessDisk {
+    /// For a process that starts, and is dead when that says so.
+    pub(crate) fn attach(self: &Arc<Self>, dead: &Arc<AtomicBool>) -> ProcessDisk {
         let mut state = self.state();
         state.life += 1;
-        state.died = false;
+        state.dead = Arc::clone(dead);
         state.fatal_operation = None;
         ProcessDisk {
             medium: Arc::clone(self),
@@ -127,7 +130,7 @@ impl Medium {
 
     /// The fatal operation was reached.
     pub(crate) fn has_died(&self) -> bool {
-        self.state().died
+        self.state().dead.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_low(&self, octets: Option<u64>) {
@@ -136,10 +139,6 @@ impl Medium {
 
     pub(crate) fn fail_syncs(&self, count: u32) {
         self.state().failing_syncs = count;
-    }
-
-    pub(crate) fn operations(&self) -> u64 {
-        self.state().operations
     }
 
     fn forget_writes(&self, path: &Path, writes: &[Write]) {
@@ -171,7 +170,8 @@ impl Medium {
         // What is not there any more needs no care.
         let _ = match name {
             Name::Created(path) if forgotten => std::fs::remove_file(path),
-            Name::Created(_) => Ok(()),
+            Name::Renamed { from, to } if forgotten => std::fs::rename(to, from),
+            Name::Created(_) | Name::Renamed { .. } => Ok(()),
             Name::Removed { path, kept } if forgotten => std::fs::rename(kept, path),
             Name::Removed { kept, .. } => std::fs::remove_file(kept),
         };
@@ -202,7 +202,7 @@ impl State {
         self.operations += 1;
         if self.fatal_operation == Some(self.operations) {
             self.life += 1;
-            self.died = true;
+            self.dead.store(true, Ordering::Relaxed);
             return Ok(false);
         }
         Ok(true)
@@ -312,7 +312,7 @@ impl Disk for ProcessDisk {
         }
         let is_in = |path: &Path| path.parent() == Some(dir);
         state.names.retain(|name| match name {
-            Name::Created(path) => !is_in(path),
+            Name::Created(path) | Name::Renamed { to: path, .. } => !is_in(path),
             Name::Removed { path, kept } if is_in(path) => {
                 // Nobody can see whether it is still there.
                 let _ = std::fs::remove_file(kept);
@@ -320,6 +320,21 @@ impl Disk for ProcessDisk {
             }
             Name::Removed { .. } => true,
         });
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.medium.state();
+        state.begin_whole(self.life)?;
+        std::fs::rename(from, to)?;
+        if let Some(writes) = state.unsynced.remove(from) {
+            state.unsynced.insert(to.to_owned(), writes);
+        }
+        for path in state.paths.values_mut().filter(|path| *path == from) {
+            to.clone_into(path);
+        }
+        let (from, to) = (from.to_owned(), to.to_owned());
+        state.names.push(Name::Renamed { from, to });
         Ok(())
     }
 

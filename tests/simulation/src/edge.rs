@@ -62,10 +62,7 @@ impl Site {
 
     /// Runs until the process is killed.
     pub(crate) async fn run(self) -> turmoil::Result {
-        let card = Card {
-            pace: Arc::clone(&self.pace),
-            ..Card::default()
-        };
+        let card = Card::new(&self.ledger, &self.pace);
         let host = Host {
             network: Network::Other(Arc::new(card.clone())),
             clock: Clock::Other(Arc::new(wall_clock)),
@@ -77,7 +74,7 @@ impl Site {
             self.config(),
             self.routing(&host)?,
             metrics,
-            self.hooks(host),
+            self.hooks(host, &card),
         )
         .await;
         match started {
@@ -121,16 +118,18 @@ impl Site {
     fn routing(&self, host: &Host) -> turmoil::Result<Routing> {
         let table = opes_rules::load([("simulation.yaml", &*self.rules)])
             .map_err(|wrong| format!("{wrong:?}"))?;
-        Ok(Routing::with(host, None, table, &Endpoints::new(), "")?)
+        let system = "https://edge.example.com/opes";
+        let endpoints = Endpoints::new();
+        Ok(Routing::with(host, None, table, &endpoints, system)?)
     }
 
-    fn hooks(&self, host: Host) -> Hooks {
+    fn hooks(&self, host: Host, card: &Card) -> Hooks {
         let spool = SpoolConfig {
             segment_octets: 256 * 1024,
             own_file_octets: 24 * 1024,
             reserve_octets: 64 * 1024,
             kept_octets: self.kept_octets,
-            disk: Arc::new(self.medium.attach()),
+            disk: Arc::new(self.medium.attach(&card.dead)),
             clock: host.clock.clone(),
             ..SpoolConfig::default()
         };

@@ -42,10 +42,7 @@ pub(crate) async fn run(hop: Hop) -> turmoil::Result {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 25)).await?;
     loop {
         let (stream, _) = listener.accept().await?;
-        let card = Card {
-            pace: Arc::clone(&hop.pace),
-            ..Card::default()
-        };
+        let card = Card::new(&hop.ledger, &hop.pace);
         let session = serve(hop.clone(), BufReader::new(card.wire(stream)));
         // A connection that breaks is the edge's affair.
         tokio::spawn(async move { drop(session.await) });
@@ -65,7 +62,7 @@ async fn serve(hop: Hop, mut stream: BufReader<Wire>) -> io::Result<()> {
                     &mut stream,
                     "250-hop.example.org\r\n250-PIPELINING\r\n250 8BITMIME",
                 )
-                .await?
+                .await?;
             }
             "MAIL" => {
                 transaction = Transaction {
@@ -151,7 +148,7 @@ impl Hop {
         }
         match Mail::attempt_of(&transaction.sender) {
             Some(attempt) => self.deliver(attempt, transaction.recipients, octets),
-            None => self.bounce(&transaction.recipients),
+            None => self.bounce(&transaction.recipients, &octets),
         }
     }
 
@@ -171,11 +168,20 @@ impl Hop {
         }
     }
 
-    fn bounce(&self, recipients: &BTreeSet<String>) {
+    fn bounce(&self, recipients: &BTreeSet<String>, octets: &[u8]) {
+        let text = String::from_utf8_lossy(octets);
+        let failed = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("Final-Recipient: rfc822;"))
+            .map(|recipient| recipient.trim().to_owned());
+        let failed: Vec<_> = failed.collect();
         for attempt in recipients.iter().filter_map(|to| Mail::attempt_of(to)) {
             self.ledger
-                .note(format!("hop takes the report on {attempt:?}"));
-            self.ledger.facts().bounces.push((now_ms(), attempt));
+                .note(format!("hop takes the report on {attempt:?} {failed:?}"));
+            let bounces = failed
+                .iter()
+                .map(|recipient| (now_ms(), attempt, recipient.clone()));
+            self.ledger.facts().bounces.extend(bounces);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::mail::Attempt;
@@ -58,14 +59,18 @@ pub(crate) struct Facts {
     pub(crate) deliveries: Vec<Delivery>,
     /// Recipients that the next hop refused for good.
     pub(crate) refusals: Vec<(Attempt, String)>,
-    /// Reports to the sender of an attempt.
-    pub(crate) bounces: Vec<(u64, Attempt)>,
+    /// Reports to senders: when, on which attempt, on which recipient.
+    pub(crate) bounces: Vec<(u64, Attempt, String)>,
     pub(crate) outages: Vec<Outage>,
     /// Clients that have got rid of their message.
     pub(crate) clients_done: usize,
     /// Handlers of callout services that are at work.
     pub(crate) handlers: usize,
     trace: Vec<String>,
+    /// Every write is in the trace, too.
+    pub(crate) traces_wire: bool,
+    /// Of every write to a connection: when, where to, how many octets.
+    wire: DefaultHasher,
 }
 
 /// Shared by all hosts of one run.
@@ -85,6 +90,16 @@ impl Ledger {
         self.facts().trace.push(line);
     }
 
+    /// Octets went out. Not what they are: our HTTP/2 library puts the system's date into its replies.
+    pub(crate) fn sent(&self, to: SocketAddr, octets: &[u8]) {
+        let mut facts = self.facts();
+        (now_ms(), to, octets.len()).hash(&mut facts.wire);
+        if facts.traces_wire {
+            let line = format!("{:>7} {} octets to {to}", now_ms(), octets.len());
+            facts.trace.push(line);
+        }
+    }
+
     pub(crate) fn seen(&self, attempt: Attempt, seen: Seen) {
         self.facts().attempts.insert(attempt, seen);
         self.note(format!("client {attempt:?}: {seen:?}"));
@@ -98,7 +113,7 @@ impl Facts {
 
     /// The same for two runs that went the same way.
     pub(crate) fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = self.wire.clone();
         self.trace.hash(&mut hasher);
         hasher.finish()
     }

@@ -147,19 +147,30 @@ fn parse_attempt(text: &str) -> Option<Attempt> {
     Some((number.parse().ok()?, attempt.parse().ok()?))
 }
 
-fn without_trace(mut octets: &[u8]) -> &[u8] {
-    let is_trace = |line: &[u8]| {
-        [&b"Received:"[..], b"OPES-", b"Return-Path:", b" ", b"\t"]
-            .iter()
-            .any(|start| line.starts_with(start))
-    };
-    while let Some(end) = octets.windows(2).position(|two| two == b"\r\n") {
-        if !is_trace(octets) {
-            break;
+/// Without the header fields that an edge writes: they are not the client's and not the services'.
+fn without_trace(octets: &[u8]) -> Vec<u8> {
+    let end = octets.windows(4).position(|four| four == b"\r\n\r\n");
+    let (header, body) = octets.split_at(end.map_or(octets.len(), |end| end + 2));
+    let mut ours = Vec::with_capacity(octets.len());
+    let mut is_trace = false;
+    for line in header.split_inclusive(|octet| *octet == b'\n') {
+        let starts_with = |start: &&[u8]| line.starts_with(start);
+        if ![&b" "[..], b"\t"].iter().any(starts_with) {
+            is_trace = [&b"Received:"[..], b"OPES-"].iter().any(starts_with);
         }
-        octets = &octets[end + 2..];
+        if !is_trace {
+            ours.extend_from_slice(line);
+        }
     }
-    octets
+    ours.extend_from_slice(body);
+    ours
+}
+
+/// The subject of a message, which says what a service is to do with it.
+pub(crate) fn subject_in(octets: &[u8]) -> Option<String> {
+    let mut lines = octets.split(|octet| *octet == b'\n');
+    let subject = lines.find_map(|line| line.strip_prefix(b"Subject: "))?;
+    Some(String::from_utf8_lossy(subject).trim_end().to_owned())
 }
 
 /// Lines of different lengths, some of which begin with a dot.
@@ -183,7 +194,12 @@ mod tests {
         let original = mail.original(2);
         assert_eq!(attempt_in(&original), Some((3, 2)));
         assert_eq!(mail.form(2, &original), Form::Original);
-        let traced = [b"Received: from x\r\n\tby y\r\n", &original[..]].concat();
+        assert!(subject_in(&original).is_some());
+        let traced = [
+            b"Received: from x\r\n\tby y\r\nOPES-Via: z\r\n",
+            &original[..],
+        ]
+        .concat();
         assert_eq!(mail.form(2, &traced), Form::Original);
         assert_eq!(mail.form(2, &mail.adapted(2)), Form::Adapted);
         assert_eq!(mail.form(1, &original), Form::Broken);

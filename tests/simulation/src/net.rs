@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use crate::ledger::Ledger;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use opes_host::{Accept, Accepted, Connect, Duplex};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,11 +20,14 @@ use turmoil::net::{TcpListener, TcpStream};
 pub(crate) struct Pace(Mutex<Option<(usize, Duration)>>);
 
 /// The network card of one process.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Card {
-    pub(crate) pace: Arc<Pace>,
+    ledger: Ledger,
+    pace: Arc<Pace>,
     /// The process was killed: what it still says is heard by nobody.
     pub(crate) dead: Arc<AtomicBool>,
+    /// Its machine has no power: nobody closes its connections.
+    pub(crate) silent: Arc<AtomicBool>,
 }
 
 struct Door {
@@ -33,7 +37,8 @@ struct Door {
 
 /// One connection.
 pub(crate) struct Wire {
-    stream: TcpStream,
+    /// There until the end.
+    stream: Option<TcpStream>,
     card: Card,
     pause: Option<Pin<Box<Sleep>>>,
 }
@@ -53,10 +58,19 @@ impl Pace {
 // === impl Card ===
 
 impl Card {
+    pub(crate) fn new(ledger: &Ledger, pace: &Arc<Pace>) -> Self {
+        Self {
+            ledger: ledger.clone(),
+            pace: Arc::clone(pace),
+            dead: Arc::default(),
+            silent: Arc::default(),
+        }
+    }
+
     /// A connection of this process.
     pub(crate) fn wire(&self, stream: TcpStream) -> Wire {
         Wire {
-            stream,
+            stream: Some(stream),
             card: self.clone(),
             pause: None,
         }
@@ -104,6 +118,21 @@ impl Accept for Door {
 
 // === impl Wire ===
 
+impl Wire {
+    fn stream(&mut self) -> Pin<&mut TcpStream> {
+        Pin::new(self.stream.as_mut().expect("until the end"))
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.card.silent.load(Ordering::Relaxed) {
+            // Dropping it would say goodbye.
+            std::mem::forget(self.stream.take());
+        }
+    }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -116,11 +145,11 @@ impl AsyncRead for Wire {
             wire.pause = None;
         }
         let Some((octets, pause)) = wire.card.pace.get() else {
-            return Pin::new(&mut wire.stream).poll_read(cx, buf);
+            return wire.stream().poll_read(cx, buf);
         };
         let mut few = vec![0; octets.min(buf.remaining())];
         let mut few = ReadBuf::new(&mut few);
-        ready!(Pin::new(&mut wire.stream).poll_read(cx, &mut few))?;
+        ready!(wire.stream().poll_read(cx, &mut few))?;
         buf.put_slice(few.filled());
         wire.pause = Some(Box::pin(tokio::time::sleep(pause)));
         Poll::Ready(Ok(()))
@@ -136,17 +165,21 @@ impl AsyncWrite for Wire {
         if self.card.dead.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let wire = self.get_mut();
+        let written = ready!(wire.stream().poll_write(cx, buf))?;
+        let peer = wire.stream().peer_addr()?;
+        wire.card.ledger.sent(peer, &buf[..written]);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        self.get_mut().stream().poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.card.dead.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        self.get_mut().stream().poll_shutdown(cx)
     }
 }

@@ -6,10 +6,14 @@ use opes_host::Random;
 
 use crate::mail::Mail;
 
-/// Faults begin within this time; messages too.
+/// Messages begin within this time.
 const SPAN_MS: u64 = 20_000;
 
-/// By then everything is healed.
+/// Faults begin a little later, and have all begun by then.
+const FAULTS_AFTER_MS: u64 = 500;
+pub(crate) const FAULTS_END_MS: u64 = FAULTS_AFTER_MS + SPAN_MS;
+
+/// At the latest by then everything is healed.
 pub(crate) const HEALED_MS: u64 = 30_000;
 
 /// Messages of a run.
@@ -101,7 +105,12 @@ impl Plan {
             .map(|number| Mail::random(usize::try_from(number).unwrap_or(0), &random, SPAN_MS));
         let mails = mails.collect();
         let mut faults: Vec<_> = (0..random.below(FAULTS_MAX + 1))
-            .map(|_| (500 + random.below(SPAN_MS), Fault::random(&random)))
+            .map(|_| {
+                (
+                    FAULTS_AFTER_MS + random.below(SPAN_MS),
+                    Fault::random(&random),
+                )
+            })
             .collect();
         faults.sort_by_key(|(at, _)| *at);
         Self {

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::{Ledger, now_ms};
-use crate::mail::{ADDED_FIELD, ADDED_HEAD, ADDED_TAIL, attempt_in};
+use crate::mail::{ADDED_FIELD, ADDED_HEAD, ADDED_TAIL, attempt_in, subject_in};
 use crate::net::{Card, Pace};
 use crate::plan::HEALED_MS;
 
@@ -35,19 +35,16 @@ struct AtWork(Ledger);
 
 /// Judges until the process is killed.
 pub(crate) async fn judge(outside: Outside) -> turmoil::Result {
-    run(Judge(outside.clone()), &outside.pace).await
+    run(Judge(outside.clone()), &outside).await
 }
 
 /// Adapts until the process is killed.
 pub(crate) async fn adapter(outside: Outside) -> turmoil::Result {
-    run(Adapter(outside.clone()), &outside.pace).await
+    run(Adapter(outside.clone()), &outside).await
 }
 
-async fn run<S: Service>(service: S, pace: &Arc<Pace>) -> turmoil::Result {
-    let card = Card {
-        pace: Arc::clone(pace),
-        ..Card::default()
-    };
+async fn run<S: Service>(service: S, outside: &Outside) -> turmoil::Result {
+    let card = Card::new(&outside.ledger, &outside.pace);
     let network = Network::Other(Arc::new(card));
     let address = SocketAddr::from(([0, 0, 0, 0], 4037));
     let listener = Listener::Host(network.bind(address).await?);
@@ -98,7 +95,8 @@ impl Service for Judge {
         let content = message.read_all(CONTENT_MAX).await?;
         self.0.pause().await;
         let first_try = attempt_in(&content).is_some_and(|(_, attempt)| attempt == 1);
-        let says = |word: &str| content.starts_with(format!("Subject: {word}").as_bytes());
+        let subject = subject_in(&content).unwrap_or_default();
+        let says = |word: &str| subject.starts_with(word);
         Ok(if says("Bad") {
             Answer::reject(550, "5.7.1", "bad")
         } else if says("Suspect") {
@@ -126,12 +124,8 @@ impl Service for Adapter {
             }
         }
         self.0.pause().await;
-        let line = String::from_utf8_lossy(&seen)
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        let manner = line.rsplit(' ').next().unwrap_or_default();
+        let subject = subject_in(&seen).unwrap_or_default();
+        let manner = subject.rsplit(' ').next().unwrap_or_default();
         let header = seen
             .windows(4)
             .position(|four| four == b"\r\n\r\n")

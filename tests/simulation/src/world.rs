@@ -1,7 +1,8 @@
 //! One run: hosts, faults on time, healing, and the wait until everything is settled.
 
+mod faults;
+
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
@@ -15,13 +16,16 @@ use crate::client;
 use crate::disk::Medium;
 use crate::edge::Site;
 use crate::hop::{self, Hop};
-use crate::ledger::{Ledger, Outage, What};
+use crate::ledger::Ledger;
 use crate::net::Pace;
-use crate::plan::{Fault, HEALED_MS, HOSTS, KnownBug, Plan};
+use crate::plan::{FAULTS_END_MS, Fault, HOSTS, KnownBug, Plan};
 use crate::services::{self, Outside};
 
 /// Messages between hosts are handed on at this pace; everything within a host is exact to the millisecond.
 const TICK: Duration = Duration::from_millis(10);
+
+/// Least delay of a message between hosts.
+const LATENCY_MIN: Duration = Duration::from_millis(1);
 
 /// Virtual time after which what is not settled is stuck.
 const STUCK_MS: u64 = 600_000;
@@ -36,7 +40,7 @@ const IDLE_MS: u64 = 3_000;
 const SEGMENTS_MAX: usize = 16;
 
 /// 2026-01-01, for `Received` fields.
-const EPOCH: Duration = Duration::from_secs(1_767_225_600);
+const EPOCH: Duration = Duration::from_hours(490_896);
 
 /// How a run went.
 #[derive(Debug)]
@@ -70,6 +74,8 @@ struct World<'a> {
     site: Site,
     /// Of [`HOSTS`].
     paces: [Arc<Pace>; HOSTS.len()],
+    /// Of messages between the edge and each of [`HOSTS`].
+    latency_max: [Duration; HOSTS.len()],
     todo: Vec<(u64, Todo)>,
     /// When the edge is killed in a disk operation: with its power, and for how long.
     ambush: Option<(bool, u64)>,
@@ -88,6 +94,7 @@ pub fn run(seed: u64, bug: KnownBug) -> Result<Outcome> {
 impl<'a> World<'a> {
     fn new(plan: &'a Plan, folder: &TempDir) -> Result<Self> {
         let ledger = Ledger::default();
+        ledger.facts().traces_wire = std::env::var_os("OPES_SIM_WIRE").is_some();
         let trash = folder.path().join("trash");
         std::fs::create_dir(&trash)?;
         let medium = Arc::new(Medium::new(
@@ -102,7 +109,7 @@ impl<'a> World<'a> {
             .epoch(UNIX_EPOCH + EPOCH)
             .tick_duration(TICK)
             .simulation_duration(Duration::from_hours(1))
-            .min_message_latency(Duration::from_millis(1))
+            .min_message_latency(LATENCY_MIN)
             .max_message_latency(plan.message_latency_max)
             .tcp_capacity(SEGMENTS_MAX)
             .build();
@@ -113,6 +120,7 @@ impl<'a> World<'a> {
             ledger,
             site,
             paces: Default::default(),
+            latency_max: [plan.message_latency_max; HOSTS.len()],
             todo: faults
                 .map(|(at, fault)| (*at, Todo::Begin(*fault)))
                 .collect(),
@@ -172,7 +180,7 @@ impl<'a> World<'a> {
             self.spring_ambush(now);
             self.restart_edge(now);
             self.do_what_is_due(now);
-            if now >= HEALED_MS && self.todo.is_empty() && !is_healed {
+            if now >= FAULTS_END_MS && self.todo.is_empty() && !is_healed {
                 self.site.medium.fail_syncs(0);
                 self.ambush = None;
                 self.site.medium.never_die();
@@ -231,154 +239,5 @@ impl<'a> World<'a> {
             fingerprint: facts.fingerprint(),
             violations,
         }
-    }
-
-    // What goes wrong, and comes right again.
-
-    fn do_what_is_due(&mut self, now: u64) {
-        while let Some(index) = self.todo.iter().position(|(at, _)| *at <= now) {
-            let (_, todo) = self.todo.remove(index);
-            match todo {
-                Todo::Begin(fault) => self.begin(now, fault),
-                Todo::StartEdge => self.start_edge(now),
-                Todo::Start(host) => self.sim.bounce(HOSTS[host]),
-                Todo::Repair(host) => self.sim.repair("edge", HOSTS[host]),
-                Todo::Release(host) => self.sim.release("edge", HOSTS[host]),
-                Todo::ReadFast(host) => self.pace(host).set(None),
-                Todo::DiskWell => self.site.medium.set_low(None),
-                Todo::LinkWell(host) => {
-                    let usual = self.plan.message_latency_max;
-                    self.sim
-                        .set_link_max_message_latency("edge", HOSTS[host], usual);
-                }
-            }
-        }
-    }
-
-    fn begin(&mut self, now: u64, fault: Fault) {
-        match fault {
-            Fault::KillEdge { power, down_ms } => self.kill_edge(now, power, down_ms),
-            Fault::KillEdgeAt {
-                power,
-                ahead,
-                down_ms,
-            } => {
-                self.site.medium.die_after(ahead);
-                self.ambush = Some((power, down_ms));
-            }
-            Fault::Kill { host, down_ms } => {
-                self.sim.crash(HOSTS[host]);
-                self.happens(host, now, down_ms, What::HopKilled);
-                self.later(now + down_ms, Todo::Start(host));
-            }
-            Fault::Partition { host, ms } => {
-                self.sim.partition("edge", HOSTS[host]);
-                self.happens(host, now, ms, What::HopLink);
-                self.later(now + ms, Todo::Repair(host));
-            }
-            Fault::Deaf { host, ms } => {
-                self.sim.partition_oneway(HOSTS[host], "edge");
-                self.happens(host, now, ms, What::HopLink);
-                self.later(now + ms, Todo::Repair(host));
-            }
-            Fault::Hold { host, ms } => {
-                self.sim.hold("edge", HOSTS[host]);
-                self.happens(host, now, ms, What::HopLink);
-                self.later(now + ms, Todo::Release(host));
-            }
-            Fault::SlowReader {
-                host,
-                octets,
-                pause_ms,
-                ms,
-            } => {
-                let pause = Duration::from_millis(pause_ms);
-                self.pace(host).set(Some((octets, pause)));
-                self.happens(host % HOSTS.len(), now, ms, What::HopLink);
-                self.later(now + ms, Todo::ReadFast(host));
-            }
-            Fault::LowDisk { octets, ms } => {
-                self.site.medium.set_low(Some(octets));
-                self.outage(What::Disk, now, ms);
-                self.later(now + ms, Todo::DiskWell);
-            }
-            Fault::FailingSyncs { count } => {
-                self.site.medium.fail_syncs(count);
-                self.outage(What::Disk, now, HEALED_MS);
-            }
-            Fault::Latency { host, max_ms, ms } => {
-                let max = Duration::from_millis(max_ms);
-                self.sim
-                    .set_link_max_message_latency("edge", HOSTS[host], max);
-                self.happens(host, now, ms, What::HopLink);
-                self.later(now + ms, Todo::LinkWell(host));
-            }
-        }
-    }
-
-    fn pace(&self, host: usize) -> &Pace {
-        self.paces.get(host).unwrap_or(&self.site.pace)
-    }
-
-    fn later(&mut self, at: u64, todo: Todo) {
-        self.todo.push((at.min(HEALED_MS), todo));
-    }
-
-    /// To the next hop, or to a host whose troubles cannot make a duplicate.
-    fn happens(&self, host: usize, now: u64, ms: u64, to_hop: What) {
-        let what = if host == 0 { to_hop } else { What::Elsewhere };
-        self.outage(what, now, ms);
-    }
-
-    fn outage(&self, what: What, now: u64, ms: u64) {
-        self.ledger.facts().outages.push(Outage {
-            what,
-            from_ms: now,
-            to_ms: now + ms,
-        });
-    }
-
-    fn spring_ambush(&mut self, now: u64) {
-        if let (Some((power, down_ms)), true) = (self.ambush, self.site.medium.has_died()) {
-            self.ambush = None;
-            self.kill_edge(now, power, down_ms);
-        }
-    }
-
-    /// As the container's supervisor would.
-    fn restart_edge(&mut self, now: u64) {
-        if self.site.has_ended.swap(false, Ordering::Relaxed) {
-            self.kill_edge(now, false, RESTART_MS);
-        }
-    }
-
-    fn kill_edge(&mut self, now: u64, power: bool, down_ms: u64) {
-        if self.edge_is_down {
-            return;
-        }
-        self.stop_edge(power);
-        self.edge_is_down = true;
-        let what = if power {
-            What::EdgePowerCut
-        } else {
-            What::EdgeKilled
-        };
-        self.outage(what, now, down_ms);
-        self.later(now + down_ms, Todo::StartEdge);
-    }
-
-    fn stop_edge(&mut self, power: bool) {
-        self.site.medium.cut(power);
-        let process = self.site.process.lock().expect("no panics").take();
-        if let Some(process) = &process {
-            process.card.dead.store(true, Ordering::Relaxed);
-        }
-        self.sim.crash("edge");
-        drop(process);
-    }
-
-    fn start_edge(&mut self, _now: u64) {
-        self.edge_is_down = false;
-        self.sim.bounce("edge");
     }
 }

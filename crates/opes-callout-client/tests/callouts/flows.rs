@@ -1,12 +1,14 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 use opes_callout_client::{Answer, CalloutError, ContentWant, ServiceClient, ServiceClientConfig};
 use opes_callout_server::{Answer as Decision, Message, ServerConfig};
-use opes_content::View;
+use opes_content::{Budget, Limits, View};
 use opes_proto::smtp::edit::Kind;
 
-use crate::harness::{Server, config, content, growing, mail, request, run};
+use crate::harness::{Server, config, content, growing, mail, octets_of, request, run};
 
-fn octets_header(answer: &Answer) -> String {
+pub(crate) fn octets_header(answer: &Answer) -> String {
     match &answer.outcome.edits[0].kind {
         Some(Kind::HeaderAdd(add)) => String::from_utf8(add.value.to_vec()).unwrap(),
         other => panic!("{other:?}"),
@@ -25,7 +27,7 @@ async fn a_header_is_added_to_a_small_message() {
     let answer = answer.unwrap();
     assert_eq!(octets_header(&answer), mail.len().to_string());
     assert_eq!(answer.outcome.reason, "Some(true)");
-    assert_eq!(answer.adapted, None);
+    assert!(answer.adapted.is_none());
 }
 
 #[tokio::test]
@@ -103,7 +105,7 @@ async fn an_early_answer_does_not_wait_for_the_content() {
         writer.append(Bytes::from(mail(70_000))).await.unwrap();
         let answer = run(&client, request(behaviour, Some(View::original(content)))).await;
         let answer = answer.unwrap();
-        assert_eq!(answer.adapted, None, "{behaviour}");
+        assert!(answer.adapted.is_none(), "{behaviour}");
         drop(writer);
     }
 }
@@ -130,13 +132,29 @@ async fn content_streams_while_it_grows() {
 async fn an_adapted_flow_larger_than_all_credit() {
     let server = Server::start();
     let mail = mail(6 << 20);
-    let answer = run(
-        &server.client(),
-        request("upper", Some(content(mail.clone()).await)),
-    )
-    .await;
-    let rope = answer.unwrap().adapted.unwrap();
-    assert!(rope.flatten(&mail) == mail.to_ascii_uppercase());
+    let view = content(mail.clone()).await;
+    let answer = run(&server.client(), request("upper", Some(view.clone()))).await;
+    let made = octets_of(&view, answer.unwrap().adapted.as_ref()).await;
+    assert!(made == mail.to_ascii_uppercase());
+}
+
+#[tokio::test]
+async fn an_adapted_flow_that_memory_has_no_room_for_is_in_a_file() {
+    let server = Server::start();
+    let budget = Budget::new(100_000);
+    let limits = Arc::new(Limits::in_dir(std::env::temp_dir()));
+    let (mut writer, content) = opes_content::create(&budget, &limits);
+    let mail = mail(6 << 20);
+    writer.append(Bytes::from(mail.clone())).await.unwrap();
+    writer.finish();
+    let view = View::original(content);
+    let answer = run(&server.client(), request("upper", Some(view.clone()))).await;
+    let adapted = answer.unwrap().adapted.unwrap();
+    assert!(budget.used() <= budget.max(), "{} octets", budget.used());
+    assert_eq!(adapted.rope.inserted_len(), 0);
+    assert!(octets_of(&view, Some(&adapted)).await == mail.to_ascii_uppercase());
+    drop((view, adapted));
+    assert_eq!(budget.used(), 0);
 }
 
 #[tokio::test]
@@ -145,18 +163,11 @@ async fn a_second_adapter_sees_what_the_first_one_made() {
     let client = server.client();
     let mail = mail(100_000);
     let view = content(mail.clone()).await;
-    let first = run(&client, request("3", Some(view.clone())))
-        .await
-        .unwrap()
-        .adapted;
-    let middle = view.compose(first).unwrap();
-    let second = run(&client, request("upper", Some(middle.clone())))
-        .await
-        .unwrap()
-        .adapted;
-    let last = middle.compose(second).unwrap();
-    let expected = reference(3, &mail).to_ascii_uppercase();
-    assert!(last.rope().unwrap().flatten(&mail) == expected);
+    let first = run(&client, request("3", Some(view.clone()))).await;
+    let middle = view.adapt(&first.unwrap().adapted.unwrap()).unwrap();
+    let second = run(&client, request("upper", Some(middle.clone()))).await;
+    let last = octets_of(&middle, second.unwrap().adapted.as_ref()).await;
+    assert!(last == reference(3, &mail).to_ascii_uppercase());
 }
 
 #[tokio::test]
@@ -255,12 +266,9 @@ async fn a_hundred_at_once_are_put_together_right() {
             let size = usize::try_from(seed * seed * 37 % 300_000).unwrap();
             let mail = mail(size.max(1));
             let view = content(mail.clone()).await;
-            let answer = run(&client, request(&seed.to_string(), Some(view)))
-                .await
-                .unwrap();
-            let got = answer
-                .adapted
-                .map_or_else(|| mail.clone(), |rope| rope.flatten(&mail));
+            let request = request(&seed.to_string(), Some(view.clone()));
+            let answer = run(&client, request).await.unwrap();
+            let got = octets_of(&view, answer.adapted.as_ref()).await;
             assert!(got == reference(seed, &mail), "seed {seed}");
         });
     }

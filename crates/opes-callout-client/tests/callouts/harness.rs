@@ -11,7 +11,7 @@ use opes_callout_server::{
     Answer as Decision, Command, CommandAnswer, Description, Listener, Message, ServerConfig,
     Service, serve,
 };
-use opes_content::{Budget, Content, Limits, View, Writer, create};
+use opes_content::{Adaptation, Budget, Content, Limits, View, Writer, create};
 use opes_proto::smtp::{Address, Client, Context, ContextField, HeaderField, Point};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -295,6 +295,17 @@ pub(crate) async fn content(octets: Vec<u8>) -> View {
     }
     writer.finish();
     View::original(content)
+}
+
+/// The message that an answer makes of `view`.
+pub(crate) async fn octets_of(view: &View, adapted: Option<&Adaptation>) -> Vec<u8> {
+    let made = match adapted {
+        Some(adaptation) => view.adapt(adaptation).unwrap(),
+        None => view.clone(),
+    };
+    let mut octets = Vec::new();
+    made.write_to(&mut octets).await.unwrap();
+    octets
 }
 
 /// Mail data of about `size` octets.

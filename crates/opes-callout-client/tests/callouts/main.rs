@@ -5,6 +5,7 @@
 
 mod commands;
 mod copies;
+mod edges;
 mod failures;
 mod flows;
 mod harness;

@@ -36,8 +36,10 @@ impl Log {
             .with_ansi(false)
             .with_writer(move || Sink(Arc::clone(&sink)))
             .finish();
-        let _guard = tracing::subscriber::set_default(log);
-        Self { text, _guard }
+        Self {
+            text,
+            _guard: tracing::subscriber::set_default(log),
+        }
     }
 
     pub(crate) fn text(&self) -> String {

@@ -59,13 +59,12 @@ fn part(composed: &Composed, number: usize) -> (String, String) {
     let part = parsed.part(u32::try_from(number + 1).unwrap()).unwrap();
     let kind = part.content_type().unwrap();
     let kind = format!("{}/{}", kind.ctype(), kind.subtype().unwrap());
-    let text = match &part.body {
-        PartType::Text(text) => text.to_string(),
+    let text = if let PartType::Text(text) = &part.body {
+        text.to_string()
+    } else {
         // The octets as they stand in the report.
-        _ => {
-            let octets = part.raw_body_offset() as usize..part.raw_end_offset() as usize;
-            String::from_utf8_lossy(&composed.octets[octets]).into_owned()
-        }
+        let octets = part.raw_body_offset() as usize..part.raw_end_offset() as usize;
+        String::from_utf8_lossy(&composed.octets[octets]).into_owned()
     };
     (kind, text)
 }

@@ -137,7 +137,7 @@ async fn reports_can_be_kept_to_those_who_are_known() {
         message.reverse_path = from.into();
         message.auth = auth.map(str::to_owned);
         let received = run(&sink, message, |config| {
-            config.reports.senders = senders.clone()
+            config.reports.senders = senders.clone();
         })
         .await;
         assert_eq!(

@@ -388,7 +388,8 @@ fn wants(wants: &RuleWants, report: &mut Report<'_>) -> ContentWant {
         (Some(ContentChoice::Prefix), Some(size)) => {
             if size.0 == 0 || size.0 > PREFIX_OCTETS_MAX {
                 let message = format!("{size} is not between 1 and {PREFIX_OCTETS_MAX} octets");
-                report.error("spec.callout.wants.prefix", message, "");
+                let remedy = "write content: none for no octets, content: all for all";
+                report.error("spec.callout.wants.prefix", message, remedy);
             }
             ContentWant::Prefix(size.0)
         }

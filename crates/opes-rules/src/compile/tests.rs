@@ -41,6 +41,25 @@ fn defaults_are_the_safe_ones() {
 }
 
 #[test]
+fn a_prefix_of_no_octets_is_written_as_none() {
+    let wants = |wants: &str| {
+        let text = MINIMAL.replace("parameters:", &format!("wants: {{ {wants} }}, parameters:"));
+        load([("test.yaml", text.as_str())])
+    };
+    let table = wants("content: prefix, prefix: 1").unwrap();
+    let callout = table.rules.first().and_then(|rule| rule.callout.clone());
+    assert_eq!(callout.unwrap().wants, ContentWant::Prefix(1));
+    for prefix in ["0", "2Gi"] {
+        let found = wants(&format!("content: prefix, prefix: {prefix}")).unwrap_err();
+        let found = format!("{found:?}");
+        assert!(
+            found.contains("is not between 1 and") && found.contains("content: none"),
+            "{found}"
+        );
+    }
+}
+
+#[test]
 fn replies_fit_the_point_that_they_are_given_at() {
     let reply = |points: &str, action: &str| {
         let text = format!(

@@ -13,7 +13,7 @@ use crate::dialog::Dialog;
 use crate::edge::Edge;
 use crate::engine::{Group, Hold, Recipient};
 use crate::outcome::Verdict;
-use crate::quarantine;
+use crate::quarantine::{self, Taken};
 use crate::report::MessageOutcome;
 use crate::trace::{Pass, SealError, seal};
 
@@ -57,7 +57,7 @@ struct Copy {
 #[derive(Default)]
 struct Undo {
     queued: Vec<Queued>,
-    held: Vec<String>,
+    held: Vec<Taken>,
 }
 
 impl Placed {
@@ -203,8 +203,8 @@ impl<'a> Placing<'a> {
             return self.store(copy, undo).await;
         };
         match quarantine::hold(&edge.quarantine, &copy.id, &copy.envelope, &copy.view, hold).await {
-            Ok(()) => {
-                undo.held.push(copy.id.clone());
+            Ok(taken) => {
+                undo.held.push(taken);
                 Ok(Placed::held(copy.id.clone()))
             }
             Err(error) => {
@@ -389,14 +389,10 @@ impl Undo {
                 tracing::error!(queue_id = %queued.id, %error, "message refused after all may still be delivered after a restart");
             }
         }
-        for id in self.held {
-            if let Err(error) = quarantine::withdraw(&edge.quarantine, &id).await {
+        for taken in self.held {
+            if let Err(error) = taken.withdraw().await {
                 let error = format!("{error:#}");
-                tracing::error!(
-                    id,
-                    error,
-                    "message refused after all stays in the quarantine"
-                );
+                tracing::error!(error, "message refused after all stays in the quarantine");
             }
         }
     }

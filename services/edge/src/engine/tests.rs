@@ -38,10 +38,9 @@ impl Callouts for Stage {
             let to = subject.context.recipients.iter();
             let to = to.map(|recipient| recipient.address.clone()).collect();
             let top = match &subject.view {
-                Some(view) => view.read_at(0, 40).await.unwrap(),
-                None => bytes::Bytes::new(),
+                Some(view) => top(view).await,
+                None => String::new(),
             };
-            let top = String::from_utf8_lossy(&top).into_owned();
             self.calls.lock().unwrap().push((name.clone(), to, top));
             let script = self.scripts.get(&name).cloned().unwrap_or_default();
             sleep(script.after).await;
@@ -70,6 +69,19 @@ impl Callouts for Stage {
             }
         })
     }
+}
+
+/// The first forty octets.
+async fn top(view: &View) -> String {
+    let mut octets = Vec::new();
+    while octets.len() < 40 {
+        let more = view.read_at(octets.len() as u64, 40 - octets.len());
+        match more.await.unwrap() {
+            more if more.is_empty() => break,
+            more => octets.extend_from_slice(&more),
+        }
+    }
+    String::from_utf8_lossy(&octets).into_owned()
 }
 
 /// A world of rules, all at `content`, with the class of each one's service.

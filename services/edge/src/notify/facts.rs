@@ -17,7 +17,7 @@ const LIST_FIELDS: [&str; 8] = [
     "List-Archive",
 ];
 
-/// See the module. Default: nothing is known, as before the mail data came.
+/// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct MessageFacts {
     /// `Auto-Submitted` is there and is not `no`.
@@ -30,9 +30,9 @@ pub(crate) struct MessageFacts {
 // === impl MessageFacts ===
 
 impl MessageFacts {
-    /// Of a message that is here. One whose header section cannot be read counts as automatic: silence is the safe side.
-    pub(crate) async fn read(view: &View) -> Self {
-        match edits::scan(view, true).await {
+    /// Of a message as its client sent it. One whose header section cannot be read counts as automatic: silence is the safe side.
+    pub(crate) async fn read(original: &View) -> Self {
+        match edits::scan(original, true).await {
             Ok((structure, header)) => Self::of(&HeaderFields::new(&structure, &header)),
             Err(error) => {
                 tracing::warn!(%error, "a header section cannot be read; nobody is notified of its message");

@@ -25,14 +25,15 @@ const DAEMONS: [&str; 11] = [
 /// What is known of the message, its client and this edge.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Circumstances<'a> {
-    /// Reverse-path; empty is the null reverse-path.
-    pub(crate) sender: &'a str,
+    /// Reverse-path; empty is the null reverse-path, none is before MAIL.
+    pub(crate) sender: Option<&'a str>,
     pub(crate) authenticated: bool,
     /// The client is in `relayNetworks`.
     pub(crate) relayed: bool,
     /// The client was answered 4xx or 5xx.
     pub(crate) refused: bool,
-    pub(crate) facts: &'a MessageFacts,
+    /// None before there is a message.
+    pub(crate) facts: Option<&'a MessageFacts>,
     /// Ours.
     pub(crate) domains: &'a [String],
     pub(crate) administrator: Option<&'a str>,
@@ -88,7 +89,7 @@ pub(crate) fn addressees(
 impl Circumstances<'_> {
     /// Told of everything that cannot be a notification, or the bounce of one, itself.
     fn administrator(&self) -> Result<String, Refusal> {
-        if self.sender.is_empty() || self.facts.automatic {
+        if self.sender == Some("") || self.facts.is_some_and(|facts| facts.automatic) {
             return Err(Refusal::Automatic);
         }
         self.administrator
@@ -99,14 +100,15 @@ impl Circumstances<'_> {
     /// Told if we know who it is: a sender's address is whatever the client says.
     fn sender(&self) -> Result<String, Refusal> {
         self.check_answerable()?;
-        let is_known = self.authenticated || (self.relayed && self.is_ours(self.sender));
+        let sender = self.sender.ok_or(Refusal::NoAddress)?;
+        let is_known = self.authenticated || (self.relayed && self.is_ours(sender));
         if !is_known {
             return Err(Refusal::Outsider);
         }
         if self.refused && !self.authenticated {
             return Err(Refusal::Refused);
         }
-        check_person(self.sender)
+        check_person(sender)
     }
 
     fn recipient(&self, address: &str) -> Result<String, Refusal> {
@@ -120,11 +122,12 @@ impl Circumstances<'_> {
         check_person(address)
     }
 
+    /// Before its header section is there, nobody knows whether a message may be answered.
     fn check_answerable(&self) -> Result<(), Refusal> {
-        if self.sender.is_empty() || self.facts.automatic || self.facts.mass {
-            return Err(Refusal::Automatic);
+        match self.facts {
+            Some(facts) if self.sender != Some("") && !facts.automatic && !facts.mass => Ok(()),
+            Some(_) | None => Err(Refusal::Automatic),
         }
-        Ok(())
     }
 
     fn is_ours(&self, address: &str) -> bool {
@@ -156,11 +159,11 @@ mod tests {
     /// A message from outside, accepted, for people in our domain.
     fn inbound<'a>(facts: &'a MessageFacts, domains: &'a [String]) -> Circumstances<'a> {
         Circumstances {
-            sender: "steve@example.org",
+            sender: Some("steve@example.org"),
             authenticated: false,
             relayed: false,
             refused: false,
-            facts,
+            facts: Some(facts),
             domains,
             administrator: Some("postmaster@example.com"),
         }
@@ -183,7 +186,7 @@ mod tests {
         let inbound = inbound(&facts, &domains);
         assert_eq!(one(To::Sender, &inbound), Err(Refusal::Outsider));
         let forged = Circumstances {
-            sender: "eve@example.com",
+            sender: Some("eve@example.com"),
             ..inbound
         };
         assert_eq!(one(To::Sender, &forged), Err(Refusal::Outsider));
@@ -234,7 +237,7 @@ mod tests {
     fn nothing_automatic_is_answered() {
         let domains = ours();
         let user = |sender, facts| Circumstances {
-            sender,
+            sender: Some(sender),
             authenticated: true,
             ..inbound(facts, &domains)
         };
@@ -265,12 +268,26 @@ mod tests {
     }
 
     #[test]
+    fn before_there_is_a_message_only_the_administrator_is_told() {
+        let (facts, domains) = (MessageFacts::default(), ours());
+        let early = Circumstances {
+            facts: None,
+            sender: None,
+            authenticated: true,
+            ..inbound(&facts, &domains)
+        };
+        assert_eq!(one(To::Sender, &early), Err(Refusal::Automatic));
+        assert_eq!(one(To::Recipients, &early), Err(Refusal::Automatic));
+        assert!(one(To::Administrator, &early).is_ok());
+    }
+
+    #[test]
     fn of_refused_messages_only_administrator_and_authenticated_senders_hear() {
         let (facts, domains) = (MessageFacts::default(), ours());
         let refused = Circumstances {
             refused: true,
             relayed: true,
-            sender: "ann@example.com",
+            sender: Some("ann@example.com"),
             ..inbound(&facts, &domains)
         };
         assert_eq!(one(To::Sender, &refused), Err(Refusal::Refused));
@@ -297,7 +314,7 @@ mod tests {
             let sender = format!("{local}@example.com");
             let user = Circumstances {
                 authenticated: true,
-                sender: &sender,
+                sender: Some(&sender),
                 ..inbound(&facts, &domains)
             };
             assert_eq!(one(To::Sender, &user), Err(Refusal::Daemon), "{local}");

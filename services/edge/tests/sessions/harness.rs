@@ -10,6 +10,7 @@ use opes_callout_server::{
 use opes_edge::config::{DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol};
 use opes_edge::{EdgeHandle, Endpoints, Hooks, Metrics, Routing};
 use opes_proto::smtp::RecipientChange;
+use opes_proto::smtp::notification::To;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -64,6 +65,15 @@ impl Service for Probe {
                 Answer::accept().splice(content.len() as u64 - 2, 0, "!")
             }
             Some("header") => Answer::accept().add_header("X-Probe", "seen"),
+            Some("splice-outside") => {
+                Answer::accept()
+                    .add_header("X-Probe", "seen")
+                    .splice(1 << 20, 1, "!")
+            }
+            Some("splice-overlap") => Answer::accept()
+                .add_header("X-Probe", "seen")
+                .splice(0, 5, "a")
+                .splice(4, 5, "b"),
             Some("sleep") => {
                 tokio::time::sleep(PATIENCE).await;
                 Answer::accept()
@@ -71,6 +81,8 @@ impl Service for Probe {
             Some("rename-content") => {
                 Answer::accept().recipient(renamed("joe@example.org", "joe@fr.example.org"))
             }
+            Some("tell") => tell(Answer::accept()),
+            Some("tell-and-reject") => tell(Answer::reject(550, "5.7.1", "no")),
             Some("apart") => Answer::accept()
                 .for_recipients(["reject@example.org"], Answer::reject(550, "5.7.1", "no"))
                 .for_recipients(
@@ -84,6 +96,14 @@ impl Service for Probe {
             _ => Answer::accept(),
         })
     }
+}
+
+fn tell(answer: Answer) -> Answer {
+    let all = [To::Sender, To::Recipients, To::Administrator];
+    let told = all.into_iter().fold(answer, |answer, to| {
+        answer.notify(to, "Virus found", "eicar was removed")
+    });
+    told.incident("{\"virus\": \"eicar\"}")
 }
 
 fn renamed(original: &str, address: &str) -> RecipientChange {
@@ -175,6 +195,14 @@ impl Bench {
         let edge = self.edge.take().expect("not drained");
         let drained = tokio::time::timeout(PATIENCE / 2, edge.drain()).await;
         drained.expect("in time");
+    }
+
+    /// Drains, then lets `look` at the folder before it goes.
+    pub(crate) async fn drain_keeping(mut self, look: impl FnOnce()) {
+        let edge = self.edge.take().expect("not drained");
+        let drained = tokio::time::timeout(PATIENCE, edge.drain());
+        drained.await.expect("in time");
+        look();
     }
 
     /// The one message in the mailbox of `local@domain`, once it is there.

@@ -8,5 +8,6 @@
 mod annotations;
 mod harness;
 mod messages;
+mod notifications;
 mod recipients;
 mod verdicts;

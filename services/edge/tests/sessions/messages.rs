@@ -1,6 +1,6 @@
 //! What becomes of a message as a whole.
 
-use crate::harness::{Bench, act, files};
+use crate::harness::{Bench, act, call, files};
 
 #[tokio::test]
 async fn a_message_that_goes_in_circles_is_refused() {
@@ -24,6 +24,25 @@ async fn a_quarantined_message_is_a_pair_of_files_and_is_not_delivered() {
     let pair = files(&bench.dir.path().join("spool/quarantine"));
     assert_eq!(pair.len(), 2, "{pair:?}");
     assert!(files(&bench.dir.path().join("mail")).is_empty());
+}
+
+#[tokio::test]
+async fn edits_that_do_not_fit_are_a_failure_of_the_service_and_none_is_made() {
+    for edits in ["splice-outside", "splice-overlap"] {
+        for (policy, code) in [("accept", "250"), ("tempfail", "451"), ("reject", "554")] {
+            let rule = call("edit", "content", "editor", edits, "");
+            let rule = rule.replace("allow:", &format!("onFailure: {policy}, allow:"));
+            let bench = Bench::start(&rule).await;
+            let mut client = bench.client().await;
+            let reply = client.send("b@example.org", "Subject: a\r\n\r\nx").await;
+            assert!(reply.starts_with(code), "{edits}, {policy}: {reply}");
+            if policy == "accept" {
+                let message = bench.delivered("example.org", "b").await;
+                assert!(message.ends_with("Subject: a\r\n\r\nx\r\n"), "{message}");
+                assert!(!message.contains("X-Probe"), "{message}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::super::{ApplyError, apply};
 use super::generate::{self, Piece, Step};
 use super::naive::{Refusal, adapt};
 
-const CASES: u32 = 2500;
+const CASES: u32 = 2000;
 
 /// Octets in memory at most; the messages' rest is in the file.
 const MEMORY_MAX: [u64; 3] = [0, 100, 1 << 20];
