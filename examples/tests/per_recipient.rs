@@ -49,7 +49,7 @@ async fn ask(target: String, recipients: &[&str]) -> (View, Answer) {
         address: (*recipient).to_owned(),
         parameters: Vec::new(),
     };
-    let context = Context {
+    let shown = Context {
         recipients: recipients.iter().map(to).collect(),
         size: Some(ORIGINAL.len() as u64),
         ..Context::default()
@@ -59,7 +59,7 @@ async fn ask(target: String, recipients: &[&str]) -> (View, Answer) {
         group: Arc::new(Group::default()),
         point: Point::Content,
         command_line: None,
-        context: Arc::new(context),
+        context: Arc::new(shown),
         content: Some(view.clone()),
         content_want: ContentWant::All,
         timeout: Duration::from_secs(20),

@@ -68,7 +68,7 @@ impl HeaderTrace {
             let line = rest.get(..length).unwrap_or_default();
             if !line.starts_with(b" ") && !line.starts_with(b"\t") {
                 if let Some(open) = open.take() {
-                    found.close(open, start);
+                    found.close(&open, start);
                 }
                 if matches!(line, b"\r\n" | b"\n") {
                     found.complete = true;
@@ -79,13 +79,13 @@ impl HeaderTrace {
             start += length;
         }
         if let Some(open) = open {
-            found.close(open, start);
+            found.close(&open, start);
         }
         found
     }
 
-    fn close(&mut self, open: Open, end: usize) {
-        let Open { name, start, value } = open;
+    fn close(&mut self, open: &Open, end: usize) {
+        let &Open { name, start, value } = open;
         match name {
             Name::Trace(kind) => self.fields.push(TraceField {
                 kind,

@@ -68,6 +68,10 @@ struct Traced {
 }
 
 /// Where a message came in, and how.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four independent facts of one SMTP transaction"
+)]
 pub(crate) struct Origin {
     edge: Arc<Edge>,
     listener: Arc<Listener>,
@@ -138,10 +142,7 @@ async fn decide(
     traced: Traced,
     deadline: Instant,
 ) -> Decision {
-    let refused = |reply: &Reply| {
-        let tracer = &origin.edge.tracer;
-        Decision::refused(tracer.refusal(reply, &dialog.id))
-    };
+    let refused = |reply: &Reply| Decision::refused(origin.edge.tracer.refusal(reply, &dialog.id));
     let (recipients, mut groups) = merged.groups.joined();
     let policy = origin.listener.config.mixed_verdicts;
     let mixed = groups.len() > 1;

@@ -255,7 +255,7 @@ impl Connection {
             None,
             dialog.annotations.clone(),
         );
-        merged.command_line(line.clone());
+        merged.command_line(&line);
         let matter = Matter {
             point: point_number(point),
             context: Arc::new(dialog.context()),
@@ -319,7 +319,7 @@ impl Connection {
         self.mail.steps.extend(steps);
         let rewritten = fate.command_line.filter(|now| now != line);
         let rewritten = match point {
-            Point::MailFrom => rewritten.or_else(|| new_sender(dialog, fate.sender?)),
+            Point::MailFrom => rewritten.or_else(|| new_sender(dialog, &fate.sender?)),
             Point::RcptTo => rewritten.or(self.keep_recipients(dialog, merged)),
             Point::Data => {
                 self.keep_refusals(merged);
@@ -398,9 +398,9 @@ fn offered(point: Point, dialog: &Dialog) -> Option<usize> {
     }
 }
 
-fn new_sender(dialog: &Dialog, sender: String) -> Option<Bytes> {
+fn new_sender(dialog: &Dialog, sender: &str) -> Option<Bytes> {
     let given = dialog.mail_from.as_ref()?;
-    (given.address != sender).then(|| command_line("MAIL FROM", &sender, &given.parameters))
+    (given.address != sender).then(|| command_line("MAIL FROM", sender, &given.parameters))
 }
 
 /// The core parses it as if the client had sent it.

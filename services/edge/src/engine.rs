@@ -179,7 +179,7 @@ impl Merged {
     }
 
     /// The line that the services are asked about.
-    pub(crate) fn command_line(&mut self, line: bytes::Bytes) {
+    pub(crate) fn command_line(&mut self, line: &bytes::Bytes) {
         for group in &mut self.groups.groups {
             group.fate.command_line = Some(line.clone());
         }
@@ -271,7 +271,7 @@ impl Merged {
         let rest: Vec<usize> = rest.filter(|member| !named.contains(member)).collect();
         for ((part, view), members) in parts.into_iter().zip(members) {
             let members = self.groups.open(members.as_ref().unwrap_or(&rest));
-            self.take_part(&members, part.permitted, view, &report);
+            self.take_part(&members, &part.permitted, view, &report);
         }
         self.steps.push(report);
     }
@@ -313,14 +313,14 @@ impl Merged {
     fn take_part(
         &mut self,
         members: &[usize],
-        permitted: Permitted,
+        permitted: &Permitted,
         view: Option<View>,
         report: &StepReport,
     ) {
         if members.is_empty() {
             return;
         }
-        self.advise(members, &permitted, report);
+        self.advise(members, permitted, report);
         let version = view.map(|view| self.groups.version(view));
         let hold = permitted.quarantine.as_ref().map(|advice| Hold {
             reason: advice.reason.clone(),

@@ -112,8 +112,7 @@ impl Tracer {
         if self.bypass.is_none() || !self.may_bypass_in(dialog) {
             return None;
         }
-        self.asked(agents, true, dialog.mail_parameters(), None)
-            .granted
+        Self::asked(agents, true, dialog.mail_parameters(), None).granted
     }
 
     /// The same with what the header section of `view`, which is complete, asks for.
@@ -125,13 +124,12 @@ impl Tracer {
     ) -> Result<Option<Arc<Bypass>>, ContentError> {
         let header = read_header(view, 0).await?;
         let request = HeaderTrace::scan(&header).bypass_request(&header);
-        let asked = self.asked(agents, true, dialog.mail_parameters(), request);
+        let asked = Self::asked(agents, true, dialog.mail_parameters(), request);
         Ok(asked.granted)
     }
 
     /// What the parameters of MAIL and the header section ask for, as far as they are known.
     pub(crate) fn asked(
-        &self,
         agents: &Agents,
         may: bool,
         parameters: &[String],

@@ -82,6 +82,10 @@ pub(crate) struct Audience {
 
 /// See the module.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "they are the groups of the partition"
+)]
 pub(crate) struct Groups {
     pub(crate) recipients: Vec<Recipient>,
     pub(crate) groups: Vec<Group>,

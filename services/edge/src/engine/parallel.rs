@@ -13,7 +13,7 @@ use crate::outcome::Verdict;
 /// One callout on its way.
 enum Slot<'a> {
     Running(BoxFuture<'a, StepResult>),
-    Answered(StepResult),
+    Answered(Box<StepResult>),
     /// Merged, or dropped as it could change nothing.
     Over,
 }
@@ -43,7 +43,7 @@ impl Run {
                     }
                     Slot::Answered(result) => {
                         if let Some(audience) = audiences.get(next) {
-                            merged.take(audience, result).await;
+                            merged.take(audience, *result).await;
                         }
                     }
                     Slot::Over => {}
@@ -63,7 +63,7 @@ async fn progress(slots: &mut [Slot<'_>]) {
             if let Slot::Running(call) = slot {
                 match call.as_mut().poll(context) {
                     Poll::Ready(result) => {
-                        *slot = Slot::Answered(result);
+                        *slot = Slot::Answered(Box::new(result));
                         answered = true;
                     }
                     Poll::Pending => running = true,

@@ -125,6 +125,7 @@ impl World {
         self
     }
 
+    #[expect(clippy::too_many_lines, reason = "one world from start to end")]
     async fn run(self, to: &[&str]) -> Played {
         let table =
             opes_rules::load([("test.yaml", self.rules.as_str())]).unwrap_or_else(|wrong| {
@@ -155,7 +156,7 @@ impl World {
             .unwrap();
         writer.finish();
         let recipients: Vec<Recipient> = to.iter().map(|to| recipient(to)).collect();
-        let context = smtp::Context {
+        let shown = smtp::Context {
             recipients: to
                 .iter()
                 .map(|to| smtp::Address {
@@ -167,7 +168,7 @@ impl World {
         };
         let matter = Matter {
             point: smtp::Point::Content,
-            context: Arc::new(context),
+            context: Arc::new(shown),
         };
         let again = |said: &Annotations| {
             let to: Vec<opes_rules::Recipient<'_>> = to

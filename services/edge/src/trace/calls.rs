@@ -91,9 +91,10 @@ impl Calls {
             if !call.members.as_ref().is_none_or(concerns) {
                 continue;
             }
-            let list = match call.bypassed {
-                true => &mut called.bypassed,
-                false => &mut called.ran,
+            let list = if call.bypassed {
+                &mut called.bypassed
+            } else {
+                &mut called.ran
             };
             if !list.contains(&callout.service.as_str()) {
                 list.push(&callout.service);

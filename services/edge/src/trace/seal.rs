@@ -82,7 +82,7 @@ pub(crate) async fn seal(view: &View, pass: &Pass<'_>) -> Result<Sealed, SealErr
     }
     let findings = pass.inspect(view, &header, &trace).await?;
     let mut top = pass.received.clone();
-    let asked = pass.tracer.asked(
+    let asked = Tracer::asked(
         pass.agents,
         pass.may_bypass,
         pass.parameters,

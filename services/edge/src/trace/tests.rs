@@ -96,17 +96,17 @@ fn c_62_parameter_and_field_are_one_request() {
     let agents = Agents::new(&table(OBJECTS), &tracer.system);
     let field = |text: &str| Some(BypassRequest::parse_field(text.as_bytes()));
     let parameters = words(&["SIZE=1", "OpesBypass=https://translate.example.net/"]);
-    let asked = tracer.asked(&agents, true, &parameters, field("x"));
+    let asked = Tracer::asked(&agents, true, &parameters, field("x"));
     let granted = asked.granted.unwrap();
     assert!(granted.covers("default/translate") && !granted.covers("default/scan"));
     let both = field("https://mail.example.com/opes/service/default/scan");
-    let asked = tracer.asked(&agents, true, &parameters, both);
+    let asked = Tracer::asked(&agents, true, &parameters, both);
     assert!(asked.granted.unwrap().covers("default/scan"));
-    let asked = tracer.asked(&agents, false, &parameters, None);
+    let asked = Tracer::asked(&agents, false, &parameters, None);
     assert_eq!((asked.granted, asked.refused), (None, Some("unauthorized")));
-    let asked = tracer.asked(&agents, true, &[], field("please"));
+    let asked = Tracer::asked(&agents, true, &[], field("please"));
     assert_eq!((asked.granted, asked.refused), (None, Some("syntax")));
-    let nothing = tracer.asked(&agents, true, &words(&["SIZE=1"]), None);
+    let nothing = Tracer::asked(&agents, true, &words(&["SIZE=1"]), None);
     assert!(nothing.granted.is_none() && nothing.refused.is_none());
     assert!(is_readable(&parameters) && !is_readable(&words(&["OPESBYPASS=x"])));
 }

@@ -174,7 +174,7 @@ impl Bench {
     }
 
     /// Messages in the quarantine.
-    pub(crate) async fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         let folder = self.dir.path().join("spool/quarantine");
         let is_entry = |path: &PathBuf| path.extension().is_some_and(|end| end == "json");
         files(&folder).iter().filter(|path| is_entry(path)).count()
