@@ -38,18 +38,12 @@ fn run(arguments: &[String]) -> Result<()> {
         ["test", "--fast"] => test::run(true),
         ["bench"] => bench(false),
         ["bench", "--quick"] => bench(true),
-        ["python"] => python(),
+        ["python"] => python::print(),
         ["soak"] => test::soak(10),
         ["soak", minutes] => test::soak(minutes.parse()?),
         ["noop-milter", socket] => bench::serve_milter(&PathBuf::from(socket)),
         _ => bail!("what to do?\n{USAGE}"),
     }
-}
-
-fn python() -> Result<()> {
-    install::packages()?;
-    println!("OPES_PYTHON={}", python::environment()?.display());
-    Ok(())
 }
 
 fn bench(quick: bool) -> Result<()> {

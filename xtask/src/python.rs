@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::cache;
 use crate::step::{self, root};
+use crate::{cache, install};
 
 const REQUIREMENTS: &str = "examples/python/requirements.txt";
 const PROTOS: [&str; 2] = ["opes/ocp/v1/callout.proto", "opes/smtp/v1/profile.proto"];
@@ -31,6 +31,13 @@ pub(crate) fn environment() -> Result<PathBuf> {
         step::timed("python environment", || make(&folder))?;
     }
     Ok(folder)
+}
+
+/// For people, who run the example by hand.
+pub(crate) fn print() -> Result<()> {
+    install::packages()?;
+    println!("OPES_PYTHON={}", environment()?.display());
+    Ok(())
 }
 
 fn make(folder: &Path) -> Result<()> {

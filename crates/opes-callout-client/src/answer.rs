@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use opes_content::{Adaptation, Content, View};
-use opes_proto::smtp::{Copy, Outcome};
+use opes_proto::smtp::verdict::Action;
+use opes_proto::smtp::{Copy, Outcome, Verdict};
 use prost::Message as _;
 
 use crate::ask::Raw;
@@ -50,10 +51,29 @@ pub(crate) async fn answer(
             cut(&mut answer, &mut outcome, copies, (&flow, own.as_ref()))
                 .map_err(|refused| told(naming, &refused))?;
         }
-        (None, held) => answer.command_line = rewritten(request, raw.adapted, &held, naming)?,
+        (None, held) => {
+            answer.command_line = rewritten(request, raw.adapted, &held, naming)?;
+            check_one_answer(request, &answer, &outcome, naming)?;
+        }
     }
     answer.outcome = outcome;
     Ok(answer)
+}
+
+/// A command is answered or passed on changed, not both (RFC 4236 §3.2.1).
+fn check_one_answer(
+    request: &Request,
+    answer: &Answer,
+    outcome: &Outcome,
+    naming: &Naming,
+) -> Result<(), CalloutError> {
+    let is_new = answer.command_line.is_some() && answer.command_line != request.command_line;
+    let action = outcome.verdict.as_ref().map(Verdict::action);
+    let is_answered = !matches!(action, None | Some(Action::Unspecified | Action::Accept));
+    if is_new && is_answered {
+        return Err(naming.protocol("a new command line and a reply to the old one in one answer"));
+    }
+    Ok(())
 }
 
 fn told(naming: &Naming, refused: &impl std::error::Error) -> CalloutError {

@@ -115,7 +115,7 @@ impl<'a> Ran<'a> {
 }
 
 /// Lines are broken between words only, which are entries' URIs and parameters.
-pub(crate) fn folded(name: &str, entries: &[Entry]) -> String {
+fn folded(name: &str, entries: &[Entry]) -> String {
     let mut field = format!("{name}:");
     let mut line = field.len();
     for (index, entry) in entries.iter().enumerate() {

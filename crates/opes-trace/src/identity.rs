@@ -1,13 +1,9 @@
-//! Who decided: the text that goes into a refusal and into a non-delivery report (C-61; R4902-14, -15, -25).
+//! Who decided: the text that a refusal carries (C-61; R4902-15). Reports have the same words (`opes-dsn`).
 
 use std::fmt;
 
 use crate::entry::Entry;
-use crate::field::folded;
 use crate::uri::AgentUri;
-
-/// Field of a `message/delivery-status` part; RFC 3464 §2.4 leaves names with `X-` to anybody.
-const REPORT_FIELD: &str = "X-OPES-System";
 
 /// An OPES system and the trace id that leads its people to the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,19 +52,6 @@ impl Identity {
             );
         }
         lines
-    }
-
-    /// `X-OPES-System: …` with its CRLF, for the per-message fields of a delivery status (RFC 3464 §2.2).
-    pub fn report_field(&self) -> String {
-        folded(REPORT_FIELD, &[self.entry()])
-    }
-
-    /// For the part of a report that people read.
-    pub fn sentence(&self) -> String {
-        format!(
-            "This was decided by the OPES mail system {}. If you ask its operators, quote the reference {}.",
-            self.system, self.id
-        )
     }
 
     fn entry(&self) -> Entry {
@@ -120,19 +103,6 @@ mod tests {
         let full = identity.in_reply(["ä".repeat(248).as_str()], LINE_OCTETS_MAX, 1);
         assert_eq!(full.len(), 1);
         assert!(full[0].starts_with("ää") && full[0].ends_with("id=18f3a-2.1)"));
-    }
-
-    #[test]
-    fn a_report_says_it_too() {
-        assert_eq!(
-            identity().report_field(),
-            "X-OPES-System: https://mail.example.com/opes; id=18f3a-2.1\r\n"
-        );
-        assert!(
-            identity()
-                .sentence()
-                .contains("https://mail.example.com/opes")
-        );
     }
 
     proptest! {

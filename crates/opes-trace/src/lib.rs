@@ -1,7 +1,7 @@
 //! Trace and bypass (RFC 3897, RFC 4902): who handled a message, and the request not to.
 //!
 //! Owns the syntax of `OPES-System`, `OPES-Via` and `OPES-Bypass` (RFC 4236 §4 and §5 with mail's folding), of the ESMTP parameter
-//! `OPESBYPASS`, and of the identity that refusals and non-delivery reports carry. Who may ask for a bypass, and when the fields are
+//! `OPESBYPASS`, and of the identity that refusals carry. Who may ask for a bypass, and when the fields are
 //! written, is the edge's business (docs/adr/0008-trace-and-bypass.md).
 //!
 //! Everything that is parsed here comes from strangers: sizes and counts are bounded, nothing panics, and what cannot be parsed is an

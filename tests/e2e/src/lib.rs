@@ -10,6 +10,7 @@ pub mod postfix;
 pub mod sink;
 pub mod smtp;
 pub mod tls;
+pub mod trace;
 
 pub use daemon::{Daemon, opes, opes_program};
 

@@ -12,6 +12,7 @@ use opes_callout_server::{
 };
 use opes_e2e::embedded::{Embedded, service};
 use opes_e2e::hop::{Hop, Manners};
+use opes_e2e::trace::{without_identity, without_trace};
 use opes_e2e::{eventually, tls};
 use opes_edge::config::{
     Acceptance, BypassConfig, DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol,
@@ -471,27 +472,11 @@ impl<'a> Client<'a> {
     }
 }
 
-/// The edge adds to the text that the core's scripts have: the queue id, and to a refusal by policy who refused (RFC 4902 §3.4).
+/// The edge adds to the text that the core's scripts have: the queue id, and to a refusal by a rule who refused (R4902-15).
 fn without_ids(line: &str) -> &str {
     const QUEUED: &str = "250 2.6.0 Message queued for delivery";
-    match (line.split_once(" as "), line.split_once(" (https://")) {
-        (Some((QUEUED, _)), _) => QUEUED,
-        (_, Some((text, identity))) if identity.ends_with(')') => text,
-        _ => line,
-    }
-}
-
-/// Without the fields that the edge put before the message.
-fn without_trace(content: &[u8]) -> &[u8] {
-    let mut rest = content;
-    let mut in_trace = false;
-    loop {
-        let is_folded = in_trace && (rest.starts_with(b" ") || rest.starts_with(b"\t"));
-        in_trace = is_folded || rest.starts_with(b"Received: ") || rest.starts_with(b"OPES-");
-        let end = rest.windows(2).position(|two| two == b"\r\n");
-        match end.and_then(|end| rest.get(end + 2..)) {
-            Some(next) if in_trace => rest = next,
-            _ => return rest,
-        }
+    match line.split_once(" as ") {
+        Some((QUEUED, _)) => QUEUED,
+        _ => without_identity(line),
     }
 }

@@ -7,10 +7,10 @@ const FAILURES_TO_EJECT: u32 = 5;
 
 /// Times the number of ejections so far, up to the maximum.
 const EJECTION_BASE: Duration = Duration::from_secs(5);
-const EJECTION_MAX: Duration = Duration::from_secs(60);
+const EJECTION_MAX: Duration = Duration::from_mins(1);
 
 /// Without a failure for this long, earlier ejections are forgotten.
-const FORGET_AFTER: Duration = Duration::from_secs(60);
+const FORGET_AFTER: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Default)]
 pub(crate) struct Health {

@@ -1,6 +1,10 @@
-use opes_proto::smtp::verdict;
+use opes_callout_client::CalloutError;
+use opes_proto::smtp::{self, ProfileSelection, verdict};
 
-use crate::harness::{Server, content, mail, request, run};
+use crate::harness::{Server, client, content, mail, request, run};
+use crate::raw::{self, Script};
+
+const LINE: &str = "RCPT TO:<y@example.org>";
 
 #[tokio::test]
 async fn a_command_proceeds() {
@@ -33,6 +37,61 @@ async fn a_command_is_rewritten() {
         .unwrap();
     assert_eq!(answer.command_line.unwrap(), "RCPT TO:<b@example.com>");
     assert_eq!(answer.outcome.annotations["k"], "v");
+}
+
+#[tokio::test]
+async fn c_54_a_new_command_and_a_reply_to_the_old_one_contradict_each_other() {
+    for (line, action, fine) in [
+        (
+            "RCPT TO:<other@example.com>",
+            verdict::Action::Reject,
+            false,
+        ),
+        (
+            "RCPT TO:<other@example.com>",
+            verdict::Action::Tempfail,
+            false,
+        ),
+        (
+            "RCPT TO:<other@example.com>",
+            verdict::Action::Discard,
+            false,
+        ),
+        ("RCPT TO:<other@example.com>", verdict::Action::Accept, true),
+        // The command as it came is no new one.
+        (LINE, verdict::Action::Reject, true),
+    ] {
+        let outcome = smtp::Outcome {
+            verdict: Some(smtp::Verdict {
+                action: action.into(),
+                reply: None,
+            }),
+            ..smtp::Outcome::default()
+        };
+        let at_end = vec![
+            raw::start(),
+            raw::mine(0, line),
+            raw::whole_with(&outcome),
+            raw::over(),
+        ];
+        let target = raw::play(Script {
+            selection: ProfileSelection {
+                initial_credit: 1 << 16,
+                ..ProfileSelection::default()
+            },
+            at_end,
+            ..Script::default()
+        })
+        .await;
+        let answer = run(&client(&target), request("", None)).await;
+        match answer {
+            Ok(_) => assert!(fine, "{line} {action:?}"),
+            Err(error) => {
+                assert!(!fine, "{line} {action:?}: {error}");
+                assert!(matches!(error, CalloutError::Protocol { .. }), "{error}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -147,6 +147,14 @@ pub(crate) fn whole() -> Kind {
     Kind::ApplicationMessageEnd(ApplicationMessageEnd::default())
 }
 
+/// The same with an outcome.
+pub(crate) fn whole_with(outcome: &Outcome) -> Kind {
+    Kind::ApplicationMessageEnd(ApplicationMessageEnd {
+        profile: outcome.encode_to_vec().into(),
+        ..ApplicationMessageEnd::default()
+    })
+}
+
 /// AME 206 with J.
 pub(crate) fn rest(from: u64) -> Kind {
     rest_with(Some(from), &Outcome::default())

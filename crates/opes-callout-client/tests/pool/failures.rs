@@ -25,7 +25,7 @@ async fn half_of_them(go: impl Fn(&mut Server), how: &str) {
     let gone = load.elapsed();
     load.run_until(gone + s(7)).await;
     let figures = load.finish().await;
-    let before = figures.p99(s(0), s(2) - WORK);
+    let before = figures.p99(s(0), s(2));
     let (during, after) = (
         figures.p99(s(2), gone + s(5)),
         figures.p99(gone + s(5), gone + s(7)),

@@ -1,5 +1,8 @@
 //! A pool of real callout servers, each with a runtime of its own, that die, hang, drain and come.
 
+// Unwrapping is how these tests fail.
+#![allow(clippy::unwrap_used)]
+
 mod bounds;
 mod drain;
 mod failures;

@@ -98,11 +98,11 @@ impl Server {
 
     /// Sockets stay open, nothing is read or said any more.
     pub(crate) fn hang(&mut self) {
-        let (hold, held) = mpsc::channel::<()>();
+        let (hold, release) = mpsc::channel::<()>();
         self.hanging = Some(hold);
         if let Some(runtime) = &self.runtime {
             runtime.spawn(async move {
-                let _released = held.recv();
+                let _released = release.recv();
             });
         }
     }

@@ -198,7 +198,7 @@ fn endpoints(spec: &CalloutServiceSpec, report: &mut Report<'_>) {
         if list.iter().take(at).any(|earlier| earlier == endpoint) {
             let message = format!("`{endpoint}` stands there twice");
             report.error(
-                &format!("spec.endpoints[{at}]"),
+                format!("spec.endpoints[{at}]"),
                 message,
                 "remove one of them",
             );

@@ -9,7 +9,7 @@ use opes_host::Random;
 use super::super::*;
 
 pub(super) const CAPACITY: u32 = 50;
-pub(super) const KEEP: Duration = Duration::from_secs(60);
+pub(super) const KEEP: Duration = Duration::from_mins(1);
 
 /// One transaction a millisecond, each of them this long.
 const SERVICE_TIME: Duration = Duration::from_millis(20);
