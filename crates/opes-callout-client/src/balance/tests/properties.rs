@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::super::*;
 use super::world::{CAPACITY, World};
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Event {
     Place,
     End(usize, u8),
