@@ -15,6 +15,7 @@ mod database;
 mod entry;
 mod error;
 mod expire;
+mod hold;
 mod list;
 mod metrics;
 mod release;

@@ -1,24 +1,18 @@
-//! The handle: hold, show, read, delete.
+//! The handle: open, show, read, delete.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use opes_spool::Envelope;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyPool, Row as _, Transaction};
-use tokio::io::AsyncReadExt as _;
 
 use crate::contents::{Contents, Files, Objects, S3Config};
 use crate::database::{Database, PostgresConfig};
-use crate::entry::{
-    AuditRecord, Detail, Held, NAME_OCTETS_MAX, REASON_OCTETS_MAX, RecipientState, RecipientStatus,
-    Summary, clean,
-};
+use crate::entry::{AuditRecord, Detail, NAME_OCTETS_MAX, RecipientState, RecipientStatus, clean};
 use crate::metrics::{Metrics, Operation};
-use crate::summary::{SUMMARY_OCTETS_MAX, summary};
 use crate::{StoreError, list};
 
 /// Most records of an entry's history that are shown.
@@ -26,9 +20,6 @@ const AUDIT_MAX: i64 = 1000;
 
 /// Most octets of an audit record's detail.
 const DETAIL_OCTETS_MAX: usize = 4096;
-
-/// One attempt to store a content; far below the age of an orphan.
-const PUT_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// Where index and octets are.
 #[derive(Debug, Clone)]
@@ -90,118 +81,6 @@ impl Store {
         Ok(Self {
             shared: Arc::new(shared),
         })
-    }
-
-    /// Takes a message, whose octets are in the file `content`. After `Ok` it survives what database and contents survive. Holding the same
-    /// message again changes nothing, also after it was deleted.
-    pub async fn hold(&self, held: &Held, content: &Path) -> Result<(), StoreError> {
-        let done = self.try_hold(held, content).await;
-        self.counted(Operation::Hold, done)
-    }
-
-    async fn try_hold(&self, held: &Held, content: &Path) -> Result<(), StoreError> {
-        if !Held::is_id(&held.id) || !Held::is_id(&held.edge) {
-            return Err(StoreError::Request(format!(
-                "`{}` is not an id",
-                clean(&held.id, NAME_OCTETS_MAX)
-            )));
-        }
-        // Ids are unique within an edge; another edge may have had the same one.
-        let candidates = [held.id.clone(), format!("{}-{}", held.id, held.edge)];
-        for id in &candidates {
-            let is_ours = match self.owner(id).await? {
-                Some(edge) => edge == held.edge,
-                None => self.insert(id, held, content).await?,
-            };
-            if is_ours {
-                return Ok(());
-            }
-        }
-        Err(StoreError::Database(format!(
-            "the id {} is taken by another edge",
-            held.id
-        )))
-    }
-
-    /// The edge of an entry, also of one that is gone.
-    async fn owner(&self, id: &str) -> Result<Option<String>, StoreError> {
-        let query = sqlx::query_scalar("SELECT edge FROM quarantine_entries WHERE id = $1");
-        Ok(query.bind(id).fetch_optional(self.pool().await?).await?)
-    }
-
-    /// Content first, then the row. False: somebody else has the id by now.
-    async fn insert(&self, id: &str, held: &Held, content: &Path) -> Result<bool, StoreError> {
-        let key = content_key(&held.edge, id, now_ms());
-        let summary = head_of(content).await?;
-        let put = self.shared.contents.put(&key, content);
-        let octets = tokio::time::timeout(PUT_TIMEOUT, put).await.map_err(|_| {
-            StoreError::Bucket("storing a message took longer than an hour".into())
-        })??;
-        let mut transaction = self.pool().await?.begin().await?;
-        let inserted = self
-            .insert_entry(&mut transaction, id, held, &key, octets, &summary)
-            .await?;
-        if inserted {
-            insert_recipients(&mut transaction, id, &held.envelope).await?;
-            let by = if held.rule.is_empty() {
-                "rule"
-            } else {
-                &held.rule
-            };
-            record(&mut transaction, id, now_ms(), by, "held", &held.reason).await?;
-            transaction.commit().await?;
-            self.shared.metrics.held.inc();
-        } else {
-            transaction.rollback().await?;
-            self.shared.contents.delete(&key).await?;
-        }
-        Ok(inserted)
-    }
-
-    async fn insert_entry(
-        &self,
-        transaction: &mut Transaction<'_, Any>,
-        id: &str,
-        held: &Held,
-        key: &str,
-        octets: u64,
-        summary: &Summary,
-    ) -> Result<bool, StoreError> {
-        let reason = clean(&held.reason, REASON_OCTETS_MAX);
-        let sender = &held.envelope.reverse_path;
-        let first = held.envelope.recipients.first();
-        let expires = held.held_at_ms.saturating_add(self.shared.keep_ms);
-        let query = sqlx::query(
-            "INSERT INTO quarantine_entries (id, edge, content, octets, queue, reason, reason_key, rule, service, sender,
-               sender_key, sender_domain, first_recipient, recipients, header_from, header_subject, header_date, envelope,
-               held_at, expires_at, touched_at, gone_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 0, 0)
-             ON CONFLICT (id) DO NOTHING",
-        );
-        let done = query
-            .bind(id)
-            .bind(&held.edge)
-            .bind(key)
-            .bind(signed(octets))
-            .bind(clean(&held.queue, NAME_OCTETS_MAX))
-            .bind(&reason)
-            .bind(reason.to_lowercase())
-            .bind(clean(&held.rule, NAME_OCTETS_MAX))
-            .bind(clean(&held.service, NAME_OCTETS_MAX))
-            .bind(plain(sender))
-            .bind(list::key(sender))
-            .bind(list::domain(sender))
-            .bind(plain(first.map_or("", |recipient| &recipient.address)))
-            .bind(i64::try_from(held.envelope.recipients.len()).unwrap_or(i64::MAX))
-            .bind(&summary.from)
-            .bind(&summary.subject)
-            .bind(&summary.date)
-            .bind(to_json(&held.envelope)?)
-            .bind(signed(held.held_at_ms))
-            .bind(signed(expires))
-            .execute(&mut **transaction)
-            .await?;
-        Ok(done.rows_affected() == 1)
     }
 
     /// All that is known of an entry.
@@ -330,6 +209,11 @@ impl Store {
         &self.shared.contents
     }
 
+    /// How long messages are kept, milliseconds.
+    pub(crate) fn keep_ms(&self) -> u64 {
+        self.shared.keep_ms
+    }
+
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.shared.metrics
     }
@@ -344,27 +228,6 @@ impl Store {
         }
         result
     }
-}
-
-async fn insert_recipients(
-    transaction: &mut Transaction<'_, Any>,
-    id: &str,
-    envelope: &Envelope,
-) -> Result<(), StoreError> {
-    for (number, recipient) in (0_i64..).zip(&envelope.recipients) {
-        sqlx::query(
-            "INSERT INTO quarantine_recipients (entry, number, address, address_key, domain, state, release_id)
-             VALUES ($1, $2, $3, $4, $5, 'held', '')",
-        )
-        .bind(id)
-        .bind(number)
-        .bind(plain(&recipient.address))
-        .bind(list::key(&recipient.address))
-        .bind(list::domain(&recipient.address))
-        .execute(&mut **transaction)
-        .await?;
-    }
-    Ok(())
 }
 
 /// Adds a line to an entry's history.
@@ -421,23 +284,6 @@ async fn audit(pool: &AnyPool, id: &str) -> Result<Vec<AuditRecord>, StoreError>
     rows.iter().map(record).collect()
 }
 
-async fn head_of(content: &Path) -> Result<Summary, StoreError> {
-    let mut head = Vec::new();
-    let read = async {
-        let file = tokio::fs::File::open(content).await?;
-        file.take(SUMMARY_OCTETS_MAX as u64)
-            .read_to_end(&mut head)
-            .await
-    };
-    read.await.map_err(StoreError::file(content))?;
-    Ok(summary(&head))
-}
-
-/// Each attempt to store a content has a key of its own.
-fn content_key(edge: &str, id: &str, now_ms: u64) -> String {
-    format!("{edge}/{id}.{now_ms:x}")
-}
-
 /// When a content was stored, milliseconds since 1970; none if the key is not ours.
 pub(crate) fn written_at(key: &str) -> Option<u64> {
     let (_, attempt) = key.rsplit_once('.')?;
@@ -465,11 +311,6 @@ pub(crate) fn signed(number: u64) -> i64 {
 
 pub(crate) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
-}
-
-/// PostgreSQL has no NUL in texts.
-fn plain(address: &str) -> String {
-    address.replace('\0', "")
 }
 
 pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
