@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use opes_access_control::AccessControl;
 use opes_callout_server::{ServerConfig, run_on, serve as serve_on};
+use opes_mta_hooks::MtaHooks;
 use opes_rerouting::Rerouting;
 use opes_rules::{RoutingTable, Target};
 use opes_security_filter::SecurityFilter;
@@ -26,6 +27,7 @@ pub(crate) async fn run(args: ServiceArgs) -> Result<ExitCode> {
         BuiltinName::AccessControl => {
             run_on(AccessControl::from_config(&config)?, &args.listen).await?;
         }
+        BuiltinName::MtaHooks => run_on(MtaHooks::from_config(&config)?, &args.listen).await?,
         BuiltinName::Rerouting => run_on(Rerouting::from_config(&config)?, &args.listen).await?,
         BuiltinName::SecurityFilter => {
             run_on(SecurityFilter::from_config(&config)?, &args.listen).await?;
@@ -117,6 +119,7 @@ impl Running {
 fn check(kind: BuiltinName, config: &Value) -> Result<()> {
     match kind {
         BuiltinName::AccessControl => AccessControl::from_config(config).map(drop),
+        BuiltinName::MtaHooks => MtaHooks::from_config(config).map(drop),
         BuiltinName::Rerouting => Rerouting::from_config(config).map(drop),
         BuiltinName::SecurityFilter => SecurityFilter::from_config(config).map(drop),
     }
@@ -133,6 +136,15 @@ async fn serve(
         BuiltinName::AccessControl => {
             serve_on(
                 AccessControl::from_config(config)?.into(),
+                listener,
+                server,
+                stop,
+            )
+            .await
+        }
+        BuiltinName::MtaHooks => {
+            serve_on(
+                MtaHooks::from_config(config)?.into(),
                 listener,
                 server,
                 stop,

@@ -145,6 +145,8 @@ pub(crate) struct ConformArgs {
 pub(crate) enum BuiltinName {
     /// RFC 4496 §4.4, §4.8: who may send to whom, answered to the very command
     AccessControl,
+    /// A scanner that speaks MTA Hooks, HTTP and JSON
+    MtaHooks,
     /// RFC 4496 §4.7: another recipient or another next hop
     Rerouting,
     /// RFC 4496 §4.1: attachment policy

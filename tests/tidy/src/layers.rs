@@ -46,6 +46,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes-host", Layer::Shell),
     ("opes-edge", Layer::Service),
     ("opes-access-control", Layer::Service),
+    ("opes-mta-hooks", Layer::Service),
     ("opes-rerouting", Layer::Service),
     ("opes-security-filter", Layer::Service),
     ("opes", Layer::Bundle),

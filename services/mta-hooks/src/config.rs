@@ -1,0 +1,199 @@
+//! Where the scanner is and how to talk to it: the `config` of a `CalloutService`.
+//!
+//! Owns the defaults. Fails with [`ConfigError`], which names field and remedy.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Url;
+use serde::Deserialize;
+
+/// What `config` may hold; every field but `url` has a default.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// Of the scanner: `https://host/path`; `http://` on this machine only, unless [`insecure_plaintext`](Self::insecure_plaintext).
+    pub url: String,
+    /// PEM file with the authorities that may vouch for the scanner, in place of the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// Mail may go over the network in the clear.
+    #[serde(default)]
+    pub insecure_plaintext: bool,
+    /// `user:password` of HTTP Basic authentication is in this file.
+    #[serde(default)]
+    pub basic_auth_file: Option<PathBuf>,
+    /// A bearer token is in this file.
+    #[serde(default)]
+    pub bearer_token_file: Option<PathBuf>,
+    /// Milliseconds for one request; the rule's `timeout` should be longer.
+    #[serde(default = "timeout_default")]
+    pub timeout_ms: u64,
+    /// Octets of a message that are handed over; a larger one is a failure of this service.
+    #[serde(default = "message_default")]
+    pub message_size_max: usize,
+    /// Octets of a response.
+    #[serde(default = "response_default")]
+    pub response_size_max: usize,
+}
+
+const fn timeout_default() -> u64 {
+    20_000
+}
+
+const fn message_default() -> usize {
+    50 * 1024 * 1024
+}
+
+const fn response_default() -> usize {
+    50 * 1024 * 1024
+}
+
+/// Why a configuration makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not the fields above.
+    #[error("{0}; docs/services/mta-hooks.md lists the fields")]
+    Fields(#[from] serde_json::Error),
+    /// `url` is none.
+    #[error("url: `{url}` is not an http or https URL: {reason}")]
+    Url {
+        /// As configured.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// `http://` to another machine.
+    #[error(
+        "url: mail would go over the network in the clear to {host}\n  help: write https://, or insecurePlaintext: true if the network is trusted"
+    )]
+    InTheClear {
+        /// Of the URL.
+        host: String,
+    },
+    /// Both kinds of credentials.
+    #[error("basicAuthFile and bearerTokenFile: one request carries one of them; remove the other")]
+    TwoCredentials,
+    /// A limit of nothing.
+    #[error("{field}: 0 would let nothing pass; leave it out for the default")]
+    Zero {
+        /// Of the limit.
+        field: &'static str,
+    },
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads and checks it.
+    pub fn from_json(json: &serde_json::Value) -> Result<Self, ConfigError> {
+        let config = Self::deserialize(json)?;
+        config.parsed_url()?;
+        if config.basic_auth_file.is_some() && config.bearer_token_file.is_some() {
+            return Err(ConfigError::TwoCredentials);
+        }
+        let zeros = [
+            ("timeoutMs", config.timeout_ms == 0),
+            ("messageSizeMax", config.message_size_max == 0),
+            ("responseSizeMax", config.response_size_max == 0),
+        ];
+        match zeros.into_iter().find(|(_, zero)| *zero) {
+            Some((field, _)) => Err(ConfigError::Zero { field }),
+            None => Ok(config),
+        }
+    }
+
+    pub(crate) fn parsed_url(&self) -> Result<Url, ConfigError> {
+        let wrong = |reason: String| ConfigError::Url {
+            url: self.url.clone(),
+            reason,
+        };
+        let url: Url = self
+            .url
+            .parse()
+            .map_err(|error| wrong(format!("{error}")))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(wrong("credentials belong into basicAuthFile".to_owned()));
+        }
+        let host = url.host_str().unwrap_or_default().to_owned();
+        match url.scheme() {
+            "https" => Ok(url),
+            "http" if self.insecure_plaintext || is_this_machine(&host) => Ok(url),
+            "http" => Err(ConfigError::InTheClear { host }),
+            other => Err(wrong(format!("`{other}` is another scheme"))),
+        }
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
+    address.is_ok_and(|address| address.is_loopback()) || host == "localhost"
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn defaults_are_those_of_the_page() {
+        let config = Config::from_json(&json!({ "url": "https://scan.example.com/hook" })).unwrap();
+        assert_eq!(config.timeout(), Duration::from_secs(20));
+        assert_eq!(config.message_size_max, 52_428_800);
+        assert_eq!(config.response_size_max, 52_428_800);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        for (config, said) in [
+            (json!({}), "missing field `url`"),
+            (
+                json!({ "url": "https://a.example.com", "urls": [] }),
+                "unknown field `urls`",
+            ),
+            (
+                json!({ "url": "scan.example.com" }),
+                "not an http or https URL",
+            ),
+            (json!({ "url": "ftp://scan.example.com" }), "another scheme"),
+            (
+                json!({ "url": "http://scan.example.com/" }),
+                "in the clear to scan.example.com",
+            ),
+            (
+                json!({ "url": "https://u:p@scan.example.com/" }),
+                "basicAuthFile",
+            ),
+            (
+                json!({ "url": "https://a.example.com", "basicAuthFile": "a", "bearerTokenFile": "b" }),
+                "one of them",
+            ),
+            (
+                json!({ "url": "https://a.example.com", "timeoutMs": 0 }),
+                "timeoutMs",
+            ),
+        ] {
+            let error = Config::from_json(&config).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        for url in [
+            "http://127.0.0.1:8080/",
+            "http://[::1]:8080/",
+            "http://localhost/",
+        ] {
+            Config::from_json(&json!({ "url": url })).unwrap();
+        }
+        let trusted = json!({ "url": "http://scan.example.com", "insecurePlaintext": true });
+        Config::from_json(&trusted).unwrap();
+    }
+}
