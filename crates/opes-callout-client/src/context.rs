@@ -81,6 +81,9 @@ impl Filter {
         if self.has(F::Annotations) {
             context.annotations.clone_from(&full.annotations);
         }
+        if self.has(F::Delivery) {
+            context.delivery.clone_from(&full.delivery);
+        }
         if self.has(F::Listener) {
             context.listener.clone_from(&full.listener);
         }

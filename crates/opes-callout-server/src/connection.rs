@@ -345,6 +345,7 @@ impl<S: Service> Connection<S> {
             return;
         }
         let message = Message {
+            point: start.point(),
             context: start.context.unwrap_or_default(),
             parameters: Arc::clone(&transaction.parameters),
             link: Arc::clone(&transaction.link),

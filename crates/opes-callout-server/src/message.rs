@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use opes_proto::smtp::Context;
+use opes_proto::smtp::{Context, Point};
 use tokio::sync::mpsc;
 
 use crate::adapted::Adapted;
@@ -61,6 +61,7 @@ impl Outbox {
 /// One message on its way.
 #[derive(Debug)]
 pub struct Message {
+    pub(crate) point: Point,
     pub(crate) context: Context,
     pub(crate) parameters: Arc<GroupParameters>,
     pub(crate) link: Arc<Link>,
@@ -73,6 +74,11 @@ pub struct Message {
 }
 
 impl Message {
+    /// Where the message stands. At [`Point::Delivered`], [`Point::Deferred`] and [`Point::Bounced`] there is no content, only the context.
+    pub fn point(&self) -> Point {
+        self.point
+    }
+
     /// What the service asked for in its [`Description`](crate::Description).
     pub fn context(&self) -> &Context {
         &self.context

@@ -99,11 +99,12 @@ fn add(context: &mut Context, field: ContextField, wants: &Wants, message: &[u8]
             }];
         }
         ContextField::Listener => "conformance".clone_into(&mut context.listener),
-        // Not encrypted, not authenticated, nothing said before.
+        // Not encrypted, not authenticated, nothing said before, nothing delivered.
         ContextField::Unspecified
         | ContextField::Tls
         | ContextField::Auth
-        | ContextField::Annotations => {}
+        | ContextField::Annotations
+        | ContextField::Delivery => {}
     }
 }
 

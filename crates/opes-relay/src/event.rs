@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opes_smtp::reply::Reply;
-use opes_spool::QueueId;
+use opes_spool::{Envelope, QueueId};
 
 /// Receives every event.
 pub type OnEvent = Arc<dyn Fn(&DeliveryEvent) + Send + Sync>;
@@ -17,6 +17,8 @@ pub struct DeliveryEvent {
     pub queue_id: Option<QueueId>,
     /// The session that took the message, to find its other log lines.
     pub session_id: String,
+    /// Whose message it is, and who sent it.
+    pub envelope: Arc<Envelope>,
     /// Address of the recipient, as in RCPT.
     pub recipient: String,
     /// What became of it.

@@ -314,6 +314,7 @@ impl Job {
             let event = DeliveryEvent {
                 queue_id: self.queue_id(),
                 session_id: self.envelope.session_id.clone(),
+                envelope: Arc::clone(&self.envelope),
                 recipient: recipient.address.clone(),
                 outcome: outcome(verdict, *fate, next_attempt, &self.target),
                 elapsed,

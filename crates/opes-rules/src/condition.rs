@@ -170,6 +170,27 @@ impl Variable {
             | Self::Annotation => Point::Connect,
         }
     }
+
+    /// What the queue keeps of a message is known at the points behind it too; the rest is not.
+    pub const fn outlives_the_dialog(self) -> bool {
+        match self {
+            Self::ClientPort
+            | Self::Listener
+            | Self::TlsVersion
+            | Self::Size
+            | Self::Header
+            | Self::Annotation => false,
+            Self::ClientIp
+            | Self::Point
+            | Self::Helo
+            | Self::AuthIdentity
+            | Self::MailFrom
+            | Self::MailParameters
+            | Self::Rcpt
+            | Self::RcptParameters
+            | Self::Recipients => true,
+        }
+    }
 }
 
 impl fmt::Display for Unevaluable {

@@ -69,6 +69,7 @@ impl Dialog {
             headers: Vec::new(),
             mime_map: Vec::new(),
             annotations: self.annotations.clone().into_iter().collect(),
+            delivery: None,
         }
     }
 }

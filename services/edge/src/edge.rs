@@ -9,9 +9,7 @@ use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use opes_content::{Budget, Limits, View};
 use opes_host::Host;
-use opes_relay::{
-    DeliveryEvent, OnEvent, Relay, RelayConfig, ReportResult, Reports, Route, Senders, Tls,
-};
+use opes_relay::{OnEvent, Relay, RelayConfig, ReportResult, Reports, Route, Senders, Tls};
 use opes_smtp::reply::Reply;
 use opes_smtp::server;
 use opes_spool::{Spool, SpoolConfig};
@@ -23,6 +21,7 @@ use crate::auth::Users;
 use crate::config::{Acceptance, BounceSenders, EdgeConfig, ListenerConfig, ListenerProtocol};
 use crate::dialog::Dialog;
 use crate::engine::Advice;
+use crate::fates::Fates;
 use crate::incidents::Incidents;
 use crate::metrics::{ByBounce, Metrics};
 use crate::notify::{self, Notifier};
@@ -37,7 +36,7 @@ use crate::{listener, tls};
 pub(crate) struct Edge {
     pub(crate) config: EdgeConfig,
     pub(crate) host: Host,
-    pub(crate) routing: ArcSwap<Routing>,
+    pub(crate) routing: Arc<ArcSwap<Routing>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tracer: Arc<Tracer>,
     pub(crate) budget: Budget,
@@ -137,14 +136,17 @@ pub async fn start(
     let (withheld, recovered): (Vec<_>, Vec<_>) = recovered
         .into_iter()
         .partition(|queued| hooks.quarantine.is_some() && !queued.envelope.release.is_empty());
-    let mut relay = relay_config(&config, hooks.deliveries, &hooks.host, &metrics)?;
+    metrics.pools.show(routing.clients());
+    let routing = Arc::new(ArcSwap::from_pointee(routing));
+    let fates = Fates::new(&routing, &metrics);
+    let on_event = fates.and_then(hooks.deliveries);
+    let mut relay = relay_config(&config, on_event, &hooks.host, &metrics)?;
     if let Some(change) = hooks.relay {
         change(&mut relay);
     }
     let relay = Relay::start(relay, spool.clone(), recovered);
-    metrics.pools.show(routing.clients());
     let edge = Arc::new(Edge {
-        routing: ArcSwap::from_pointee(routing),
+        routing,
         metrics,
         tracer: Arc::new(
             Tracer::new(&config).with_context(|| format!("system `{}`", config.system))?,
@@ -395,7 +397,7 @@ fn content_limits(config: &EdgeConfig) -> Result<Limits> {
 
 fn relay_config(
     config: &EdgeConfig,
-    deliveries: Option<OnEvent>,
+    on_event: OnEvent,
     host: &Host,
     metrics: &Arc<Metrics>,
 ) -> Result<RelayConfig> {
@@ -412,7 +414,6 @@ fn relay_config(
         (None, Some(hop)) => next_hop(hop, config.delivery.lmtp)?,
         (None, None) => anyhow::bail!("delivery names neither maildir nor nextHop"),
     };
-    let on_event = deliveries.unwrap_or_else(|| Arc::new(|_: &DeliveryEvent| ()));
     let connections_max = config.delivery.connections_max;
     Ok(RelayConfig {
         connections_max,

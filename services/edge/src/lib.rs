@@ -13,6 +13,7 @@ mod dialog;
 mod edge;
 mod edits;
 mod engine;
+mod fates;
 mod header;
 mod incidents;
 mod listener;

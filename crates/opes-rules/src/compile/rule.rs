@@ -137,6 +137,8 @@ fn matcher(written: &Match, points: &[Point], report: &mut Report<'_>) -> Matche
         ),
         ("sizeUnder", written.size_under.is_some(), Variable::Size),
         ("sizeOver", written.size_over.is_some(), Variable::Size),
+        ("listener", written.listener.is_some(), Variable::Listener),
+        ("tls", written.tls.is_some(), Variable::TlsVersion),
     ] {
         if present {
             check_known(field, field, variable, points, report);
@@ -246,7 +248,7 @@ fn is_domain(text: &str) -> bool {
         })
 }
 
-/// Reports a condition on something that is not known yet at one of the points.
+/// Reports a condition on something that is not known yet, or not any more, at one of the points.
 fn check_known(
     field: &str,
     what: &str,
@@ -264,6 +266,13 @@ fn check_known(
         let message = format!("{what} is not known at {}", early.join(", "));
         let remedy =
             format!("it is known from {from} on; write a rule of its own for these points");
+        report.error(format!("spec.match.{field}"), message, remedy);
+    }
+    let is_late = |point: &&Point| point.observe_only() && !variable.outlives_the_dialog();
+    let late: Vec<&str> = points.iter().filter(is_late).map(|p| p.name()).collect();
+    if !late.is_empty() {
+        let message = format!("{what} is not known any more at {}", late.join(", "));
+        let remedy = "the queue does not keep it; write a rule of its own for these points";
         report.error(format!("spec.match.{field}"), message, remedy);
     }
 }

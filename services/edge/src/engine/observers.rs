@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use opes_rules::{ActionStep, Step};
+use opes_rules::{ActionStep, Plan, Step};
 
-use super::{Matter, Merged, Run};
+use super::{Annotations, Matter, Merged, Recipient, Run};
 use crate::callout::StepResult;
 use crate::metrics::ByShadow;
 
@@ -33,6 +33,12 @@ impl Drop for Place {
 }
 
 impl Run {
+    /// Observers only: for what cannot be changed any more.
+    pub(crate) fn watch(&self, plan: &Plan, matter: &Matter, recipients: Vec<Recipient>) {
+        let mut merged = Merged::new(recipients, None, Annotations::default());
+        self.observe(&plan.observers, matter, &mut merged);
+    }
+
     pub(super) fn observe(&self, steps: &[Step], matter: &Matter, merged: &mut Merged) {
         for step in steps {
             for audience in merged.groups.everybody_in(&step.recipients) {
