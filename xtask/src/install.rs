@@ -14,6 +14,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/sbin/smtp-source", "postfix"),
     ("/usr/bin/swaks", "swaks"),
     ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/rspamd", "rspamd"),
     ("/usr/bin/python3", "python3"),
     ("/usr/share/doc/python3-venv", "python3-venv"),
     // The quarantine's shared index; tests start one of their own.
@@ -110,6 +111,7 @@ mod tests {
                 "postfix",
                 "swaks",
                 "openssl",
+                "rspamd",
                 "python3",
                 "python3-venv",
                 "postgresql",

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use opes_host::Clock;
+
 /// Bounds of a server; each holds per connection unless it says otherwise.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -17,6 +19,8 @@ pub struct ServerConfig {
     pub frame_octets_max: usize,
     /// How long running transactions may take to finish after the shutdown was asked for.
     pub drain: Duration,
+    /// For the date of HTTP replies (RFC 9110 §6.6.1); the system's by default.
+    pub clock: Clock,
 }
 
 impl Default for ServerConfig {
@@ -27,6 +31,7 @@ impl Default for ServerConfig {
             window_octets: 256 * 1024,
             frame_octets_max: 4 * 1024 * 1024,
             drain: Duration::from_secs(25),
+            clock: Clock::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The gRPC server around a service: OCP, health (grpc.health.v1), reflection, drain.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use opes_proto::ocp::Frame;
@@ -38,6 +38,9 @@ const FRAMES_QUEUED: usize = 4;
 
 /// Callers whose handshake is done and whom the transport has not taken yet.
 const CALLERS_QUEUED: usize = 16;
+
+/// The last second of the year 9999: later ones have no HTTP date.
+const DATE_MAX: Duration = Duration::from_secs(253_402_300_799);
 
 /// A connection under TLS is drained after this, whatever the processor does: who got in with a certificate that has
 /// expired since has to show another one.
@@ -182,7 +185,13 @@ impl<S: Service> Callout for Harness<S> {
         let drain = orders.drain.clone();
         let connection = connection::run(service, config, request.into_inner(), frames, orders);
         tokio::spawn(until_renewed(connection, generation, drain));
-        Ok(Response::new(ReceiverStream::new(outbound)))
+        let mut response = Response::new(ReceiverStream::new(outbound));
+        // The transport would put the system's; with another clock a simulation could not be repeated.
+        let since_epoch = self.config.clock.since_epoch().min(DATE_MAX);
+        if let Ok(date) = httpdate::fmt_http_date(UNIX_EPOCH + since_epoch).parse() {
+            response.metadata_mut().insert("date", date);
+        }
+        Ok(response)
     }
 }
 

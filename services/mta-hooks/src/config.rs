@@ -2,11 +2,10 @@
 //!
 //! Owns the defaults. Fails with [`ConfigError`], which names field and remedy.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::Url;
+use opes_http::{Credential, Engine, Settings, SettingsError};
 use serde::Deserialize;
 
 /// What `config` may hold; every field but `url` has a default.
@@ -56,25 +55,9 @@ pub enum ConfigError {
     /// Not the fields above.
     #[error("{0}; docs/services/mta-hooks.md lists the fields")]
     Fields(#[from] serde_json::Error),
-    /// `url` is none.
-    #[error("url: `{url}` is not an http or https URL: {reason}")]
-    Url {
-        /// As configured.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// `http://` to another machine.
-    #[error(
-        "url: mail would go over the network in the clear to {host}\n  help: write https://, or insecurePlaintext: true if the network is trusted"
-    )]
-    InTheClear {
-        /// Of the URL.
-        host: String,
-    },
-    /// Both kinds of credentials.
-    #[error("basicAuthFile and bearerTokenFile: one request carries one of them; remove the other")]
-    TwoCredentials,
+    /// What makes no sense of the rest.
+    #[error(transparent)]
+    Engine(#[from] SettingsError),
     /// A limit of nothing.
     #[error("{field}: 0 would let nothing pass; leave it out for the default")]
     Zero {
@@ -89,9 +72,12 @@ impl Config {
     /// Reads and checks it.
     pub fn from_json(json: &serde_json::Value) -> Result<Self, ConfigError> {
         let config = Self::deserialize(json)?;
-        config.parsed_url()?;
-        if config.basic_auth_file.is_some() && config.bearer_token_file.is_some() {
-            return Err(ConfigError::TwoCredentials);
+        let files = (
+            config.basic_auth_file.is_some(),
+            config.bearer_token_file.is_some(),
+        );
+        if files == (true, true) {
+            return Err(SettingsError::TwoCredentials.into());
         }
         let zeros = [
             ("timeoutMs", config.timeout_ms == 0),
@@ -104,35 +90,21 @@ impl Config {
         }
     }
 
-    pub(crate) fn parsed_url(&self) -> Result<Url, ConfigError> {
-        let wrong = |reason: String| ConfigError::Url {
+    /// The scanner. Reads the files that are named.
+    pub(crate) fn engine(&self) -> Result<Engine, ConfigError> {
+        let (basic, bearer) = (
+            self.basic_auth_file.as_deref(),
+            self.bearer_token_file.as_deref(),
+        );
+        Ok(Engine::new(Settings {
             url: self.url.clone(),
-            reason,
-        };
-        let url: Url = self
-            .url
-            .parse()
-            .map_err(|error| wrong(format!("{error}")))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(wrong("credentials belong into basicAuthFile".to_owned()));
-        }
-        let host = url.host_str().unwrap_or_default().to_owned();
-        match url.scheme() {
-            "https" => Ok(url),
-            "http" if self.insecure_plaintext || is_this_machine(&host) => Ok(url),
-            "http" => Err(ConfigError::InTheClear { host }),
-            other => Err(wrong(format!("`{other}` is another scheme"))),
-        }
+            ca_file: self.ca_file.clone(),
+            insecure_plaintext: self.insecure_plaintext,
+            credential: Credential::from_files(basic, bearer)?,
+            timeout: Duration::from_millis(self.timeout_ms),
+            response_size_max: self.response_size_max,
+        })?)
     }
-
-    pub(crate) fn timeout(&self) -> Duration {
-        Duration::from_millis(self.timeout_ms)
-    }
-}
-
-fn is_this_machine(host: &str) -> bool {
-    let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
-    address.is_ok_and(|address| address.is_loopback()) || host == "localhost"
 }
 
 #[cfg(test)]
@@ -144,7 +116,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_page() {
         let config = Config::from_json(&json!({ "url": "https://scan.example.com/hook" })).unwrap();
-        assert_eq!(config.timeout(), Duration::from_secs(20));
+        assert_eq!(config.timeout_ms, 20_000);
         assert_eq!(config.message_size_max, 52_428_800);
         assert_eq!(config.response_size_max, 52_428_800);
     }
@@ -158,19 +130,6 @@ mod tests {
                 "unknown field `urls`",
             ),
             (
-                json!({ "url": "scan.example.com" }),
-                "not an http or https URL",
-            ),
-            (json!({ "url": "ftp://scan.example.com" }), "another scheme"),
-            (
-                json!({ "url": "http://scan.example.com/" }),
-                "in the clear to scan.example.com",
-            ),
-            (
-                json!({ "url": "https://u:p@scan.example.com/" }),
-                "basicAuthFile",
-            ),
-            (
                 json!({ "url": "https://a.example.com", "basicAuthFile": "a", "bearerTokenFile": "b" }),
                 "one of them",
             ),
@@ -182,18 +141,11 @@ mod tests {
             let error = Config::from_json(&config).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
-    }
-
-    #[test]
-    fn plain_http_stays_on_this_machine() {
-        for url in [
-            "http://127.0.0.1:8080/",
-            "http://[::1]:8080/",
-            "http://localhost/",
-        ] {
-            Config::from_json(&json!({ "url": url })).unwrap();
-        }
-        let trusted = json!({ "url": "http://scan.example.com", "insecurePlaintext": true });
-        Config::from_json(&trusted).unwrap();
+        let plain = Config::from_json(&json!({ "url": "http://scan.example.com/" })).unwrap();
+        let error = plain.engine().unwrap_err().to_string();
+        assert!(
+            error.contains("in the clear to scan.example.com"),
+            "{error}"
+        );
     }
 }

@@ -5,7 +5,6 @@
 //! the failure policy of the rule decides; a half of its answer is never applied.
 
 mod config;
-mod http;
 mod request;
 mod response;
 mod service;

@@ -2,11 +2,11 @@
 
 use anyhow::{Context as _, bail};
 use opes_callout_server::{Answer, Command, CommandAnswer, Description, Message, Service};
+use opes_http::Engine;
 use opes_proto::smtp::{Context, ContextField, Point};
 use opes_smtp::command::{Command as Parsed, parse_line};
 
 use crate::config::Config;
-use crate::http::Scanner;
 use crate::request::{Address, Request, Stage};
 use crate::response::{Response, Shown};
 
@@ -23,7 +23,7 @@ const ENVELOPE: [ContextField; 2] = [ContextField::MailFrom, ContextField::Recip
 /// An MTA Hooks scanner as a callout service.
 #[derive(Debug, Clone)]
 pub struct MtaHooks {
-    scanner: Scanner,
+    scanner: Engine,
     message_size_max: usize,
 }
 
@@ -33,7 +33,7 @@ impl MtaHooks {
     /// From the `config` of a `CalloutService`.
     pub fn from_config(json: &serde_json::Value) -> anyhow::Result<Self> {
         let config = Config::from_json(json).context("mta-hooks")?;
-        let scanner = Scanner::new(&config).context("mta-hooks")?;
+        let scanner = config.engine().context("mta-hooks")?;
         Ok(Self {
             scanner,
             message_size_max: config.message_size_max,
@@ -41,7 +41,11 @@ impl MtaHooks {
     }
 
     async fn ask(&self, request: &Request) -> anyhow::Result<Response> {
-        let body = self.scanner.ask(request.to_json()?).await?;
+        let body = self
+            .scanner
+            .ask("application/json", &[], request.to_json()?)
+            .await
+            .context("the scanner")?;
         Ok(Response::parse(&body)?)
     }
 }

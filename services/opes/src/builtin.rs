@@ -8,14 +8,48 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use opes_access_control::AccessControl;
 use opes_callout_server::{ServerConfig, run_on, serve as serve_on};
+use opes_content_block::ContentBlock;
 use opes_mta_hooks::MtaHooks;
 use opes_rerouting::Rerouting;
 use opes_rules::{RoutingTable, Target};
 use opes_security_filter::SecurityFilter;
+use opes_spam_filter::SpamFilter;
 use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cli::{BuiltinName, ServiceArgs};
+
+/// What to do with the service of a kind; each is a type of its own.
+macro_rules! with_service {
+    ($kind:expr, $config:expr, $service:ident => $body:expr) => {
+        match $kind {
+            BuiltinName::AccessControl => {
+                let $service = AccessControl::from_config($config)?;
+                $body
+            }
+            BuiltinName::ContentBlock => {
+                let $service = ContentBlock::from_config($config)?;
+                $body
+            }
+            BuiltinName::MtaHooks => {
+                let $service = MtaHooks::from_config($config)?;
+                $body
+            }
+            BuiltinName::Rerouting => {
+                let $service = Rerouting::from_config($config)?;
+                $body
+            }
+            BuiltinName::SecurityFilter => {
+                let $service = SecurityFilter::from_config($config)?;
+                $body
+            }
+            BuiltinName::SpamFilter => {
+                let $service = SpamFilter::from_config($config)?;
+                $body
+            }
+        }
+    };
+}
 
 /// `opes service NAME`.
 pub(crate) async fn run(args: ServiceArgs) -> Result<ExitCode> {
@@ -23,16 +57,7 @@ pub(crate) async fn run(args: ServiceArgs) -> Result<ExitCode> {
         Some(path) => read(path)?,
         None => Value::Object(serde_json::Map::new()),
     };
-    match args.name {
-        BuiltinName::AccessControl => {
-            run_on(AccessControl::from_config(&config)?, &args.listen).await?;
-        }
-        BuiltinName::MtaHooks => run_on(MtaHooks::from_config(&config)?, &args.listen).await?,
-        BuiltinName::Rerouting => run_on(Rerouting::from_config(&config)?, &args.listen).await?,
-        BuiltinName::SecurityFilter => {
-            run_on(SecurityFilter::from_config(&config)?, &args.listen).await?;
-        }
-    }
+    with_service!(args.name, &config, service => run_on(service, &args.listen).await?);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -117,12 +142,8 @@ impl Running {
 }
 
 fn check(kind: BuiltinName, config: &Value) -> Result<()> {
-    match kind {
-        BuiltinName::AccessControl => AccessControl::from_config(config).map(drop),
-        BuiltinName::MtaHooks => MtaHooks::from_config(config).map(drop),
-        BuiltinName::Rerouting => Rerouting::from_config(config).map(drop),
-        BuiltinName::SecurityFilter => SecurityFilter::from_config(config).map(drop),
-    }
+    with_service!(kind, config, service => drop(service));
+    Ok(())
 }
 
 async fn serve(
@@ -132,44 +153,7 @@ async fn serve(
     stop: CancellationToken,
 ) -> Result<()> {
     let server = ServerConfig::default();
-    match kind {
-        BuiltinName::AccessControl => {
-            serve_on(
-                AccessControl::from_config(config)?.into(),
-                listener,
-                server,
-                stop,
-            )
-            .await
-        }
-        BuiltinName::MtaHooks => {
-            serve_on(
-                MtaHooks::from_config(config)?.into(),
-                listener,
-                server,
-                stop,
-            )
-            .await
-        }
-        BuiltinName::Rerouting => {
-            serve_on(
-                Rerouting::from_config(config)?.into(),
-                listener,
-                server,
-                stop,
-            )
-            .await
-        }
-        BuiltinName::SecurityFilter => {
-            serve_on(
-                SecurityFilter::from_config(config)?.into(),
-                listener,
-                server,
-                stop,
-            )
-            .await
-        }
-    }
+    with_service!(kind, config, service => serve_on(service.into(), listener, server, stop).await)
 }
 
 fn read(path: &Path) -> Result<Value> {

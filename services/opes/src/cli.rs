@@ -145,12 +145,16 @@ pub(crate) struct ConformArgs {
 pub(crate) enum BuiltinName {
     /// RFC 4496 §4.4, §4.8: who may send to whom, answered to the very command
     AccessControl,
+    /// RFC 4496 §4.8: refused during the dialog by sender, recipient, words and patterns
+    ContentBlock,
     /// A scanner that speaks MTA Hooks, HTTP and JSON
     MtaHooks,
     /// RFC 4496 §4.7: another recipient or another next hop
     Rerouting,
     /// RFC 4496 §4.1: attachment policy
     SecurityFilter,
+    /// RFC 4496 §4.2: rspamd's score, and what is done about it
+    SpamFilter,
 }
 
 #[derive(Debug, Args)]

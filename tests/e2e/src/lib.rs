@@ -2,6 +2,7 @@
 //!
 //! `OPES_BIN` names the program under test; `cargo xtask test` sets it to the release build.
 
+pub mod behind;
 pub mod blackhole;
 mod daemon;
 pub mod embedded;

@@ -1,23 +1,17 @@
 //! An HTTP scanner in Python's standard library, which speaks MTA Hooks and nothing else, behind a real edge.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use opes_e2e::embedded::{Embedded, service};
-use opes_e2e::hop::{Hop, Manners};
-use opes_e2e::smtp::Dialog;
-use opes_e2e::{Daemon, eventually};
-use opes_edge::config::{DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol};
+use opes_e2e::Daemon;
+use opes_e2e::behind::{BOB, Behind, Rule};
+use opes_e2e::eventually;
 use opes_mta_hooks::MtaHooks;
-
-const BOB: &str = "bob@example.com";
 
 struct Setup {
     scanner: Daemon,
-    edge: Embedded,
-    hop: Hop,
+    behind: Behind,
     _folder: tempfile::TempDir,
 }
 
@@ -38,52 +32,21 @@ impl Setup {
             "bearerTokenFile": token,
             "timeoutMs": 5000,
         }))?;
-        let target = service(adapter).await?;
-        let rules = format!(
-            "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: scanner }}\nspec: {{ class: adapt, endpoint: '{target}' }}\n---\n\
-             apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: ask }}\nspec:\n  at: [rcptTo, content]\n  \
-             callout: {{ serviceRef: {{ name: scanner }}, wants: {{ content: all }}, allow: [header, body, reject, quarantine], \
-             timeout: 10s, onFailure: {on_failure} }}\n"
-        );
-        let hop = Hop::start(Manners::default()).await?;
-        let config = EdgeConfig {
-            listeners: vec![ListenerConfig::new(
-                "mx",
-                "127.0.0.1:0".parse()?,
-                ListenerProtocol::Smtp,
-            )],
-            domains: vec!["example.com".into()],
-            delivery: DeliveryConfig {
-                next_hop: Some(hop.address.to_string()),
-                ..DeliveryConfig::default()
-            },
-            ..EdgeConfig::new("mail.example.com", folder.path().join("spool"))
+        let rule = Rule {
+            at: "rcptTo, content",
+            allow: "header, body, reject, quarantine",
+            on_failure,
+            ..Rule::default()
         };
-        let edge = Embedded::start(config, &rules).await?;
         Ok(Self {
             scanner,
-            edge,
-            hop,
+            behind: Behind::one(adapter, rule).await?,
             _folder: folder,
         })
     }
 
-    fn address(&self) -> Result<SocketAddr> {
-        self.edge.address("mx")
-    }
-
     async fn send(&self, subject: &str) -> Result<String> {
-        let mut dialog = Dialog::open(self.address()?, false).await?;
-        dialog
-            .message("ann@example.org", &[BOB], &content(subject))
-            .await
-    }
-
-    /// What the rule did with the last message.
-    fn verdict(&self) -> String {
-        let reports = self.edge.reports();
-        let step = reports.last().and_then(|report| report.steps.last());
-        step.map(|step| step.verdict.clone()).unwrap_or_default()
+        self.behind.send(&content(subject)).await
     }
 }
 
@@ -105,18 +68,18 @@ async fn what_the_scanner_says_is_done() -> Result<()> {
         let said = setup.send(subject).await?;
         ensure!(said.starts_with(reply), "{subject}: {said}");
         ensure!(
-            (subject == "hold") == (setup.verdict() == "quarantine"),
+            (subject == "hold") == (setup.behind.verdict()? == "quarantine"),
             "{subject}: {}",
-            setup.verdict()
+            setup.behind.verdict()?
         );
     }
-    let mut dialog = Dialog::open(setup.address()?, false).await?;
+    let mut dialog = setup.behind.dialog().await?;
     dialog.command("MAIL FROM:<ann@example.org>").await?;
     let reply = dialog.command("RCPT TO:<nobody@example.com>").await?;
     ensure!(reply.starts_with("550 5.1.1 No such person"), "{reply}");
 
-    eventually("two deliveries", || setup.hop.complete() == 2).await;
-    let arrivals = setup.hop.arrivals();
+    eventually("two deliveries", || setup.behind.hop.complete() == 2).await;
+    let arrivals = setup.behind.hop.arrivals();
     let delivered = |subject: &str| {
         let text = arrivals
             .iter()
@@ -146,14 +109,14 @@ async fn without_the_scanner_the_policy_decides() -> Result<()> {
         let said = setup.send("fine").await?;
         ensure!(said.starts_with("250"), "{said}");
         setup.scanner.kill();
-        let mut dialog = Dialog::open(setup.address()?, false).await?;
+        let mut dialog = setup.behind.dialog().await?;
         dialog.command("MAIL FROM:<ann@example.org>").await?;
         let reply = dialog.command(&format!("RCPT TO:<{BOB}>")).await?;
         ensure!(reply.starts_with(rcpt), "{on_failure}: {reply}");
         if on_failure == "accept" {
             let said = setup.send("reject").await?;
             ensure!(said.starts_with("250"), "{said}");
-            eventually("both delivered", || setup.hop.complete() == 2).await;
+            eventually("both delivered", || setup.behind.hop.complete() == 2).await;
         }
     }
     Ok(())

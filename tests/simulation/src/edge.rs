@@ -157,7 +157,7 @@ fn impatient(relay: &mut RelayConfig) {
     relay.timeouts.idle = Duration::from_secs(5);
 }
 
-fn wall_clock() -> std::time::SystemTime {
+pub(crate) fn wall_clock() -> std::time::SystemTime {
     UNIX_EPOCH + turmoil::since_epoch().unwrap_or_default()
 }
 

@@ -90,7 +90,7 @@ impl Ledger {
         self.facts().trace.push(line);
     }
 
-    /// Octets went out. Not what they are: our HTTP/2 library puts the system's date into its replies.
+    /// Octets went out. Not what they are: maps are encoded in any order (Protocol Buffers, "Encoding", maps).
     pub(crate) fn sent(&self, to: SocketAddr, octets: &[u8]) {
         let mut facts = self.facts();
         (now_ms(), to, octets.len()).hash(&mut facts.wire);

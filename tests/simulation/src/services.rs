@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opes_callout_server::{Answer, Description, Listener, Message, ServerConfig, Service, serve};
-use opes_host::{Network, Random};
+use opes_host::{Clock, Network, Random};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::edge::wall_clock;
 use crate::ledger::{Ledger, now_ms};
 use crate::mail::{ADDED_FIELD, ADDED_HEAD, ADDED_TAIL, attempt_in, subject_in};
 use crate::net::{Card, Pace};
@@ -51,6 +52,7 @@ async fn run<S: Service>(service: S, outside: &Outside) -> turmoil::Result {
     let config = ServerConfig {
         // Small, so that credit is waited for.
         window_octets: 16 * 1024,
+        clock: Clock::Other(Arc::new(wall_clock)),
         ..ServerConfig::default()
     };
     serve(
