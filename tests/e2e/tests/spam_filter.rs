@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 /// rspamd compiles its expressions when it starts.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_mins(2);
 
 struct Rspamd {
     main: Child,
