@@ -10,6 +10,7 @@ use opes_access_control::AccessControl;
 use opes_callout_server::{ServerConfig, run_on, serve as serve_on};
 use opes_content_block::ContentBlock;
 use opes_mta_hooks::MtaHooks;
+use opes_normalizer::Normalizer;
 use opes_rerouting::Rerouting;
 use opes_rules::{RoutingTable, Target};
 use opes_security_filter::SecurityFilter;
@@ -33,6 +34,10 @@ macro_rules! with_service {
             }
             BuiltinName::MtaHooks => {
                 let $service = MtaHooks::from_config($config)?;
+                $body
+            }
+            BuiltinName::Normalizer => {
+                let $service = Normalizer::from_config($config)?;
                 $body
             }
             BuiltinName::Rerouting => {

@@ -149,6 +149,8 @@ pub(crate) enum BuiltinName {
     ContentBlock,
     /// A scanner that speaks MTA Hooks, HTTP and JSON
     MtaHooks,
+    /// RFC 4496 §4.6: illegal and uncommon formats repaired
+    Normalizer,
     /// RFC 4496 §4.7: another recipient or another next hop
     Rerouting,
     /// RFC 4496 §4.1: attachment policy

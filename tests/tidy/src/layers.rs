@@ -49,6 +49,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes-access-control", Layer::Service),
     ("opes-content-block", Layer::Service),
     ("opes-mta-hooks", Layer::Service),
+    ("opes-normalizer", Layer::Service),
     ("opes-rerouting", Layer::Service),
     ("opes-security-filter", Layer::Service),
     ("opes-spam-filter", Layer::Service),
