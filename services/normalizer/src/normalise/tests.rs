@@ -173,11 +173,11 @@ fn lines_that_are_too_long() {
     let structure = opes_mime::scan(&octets);
     let part = &structure.parts[0];
     assert_eq!(part.encoding, opes_mime::Encoding::Base64);
-    let mut decoded = Vec::new();
+    let mut text = Vec::new();
     let mut decoder = opes_mime::decode::Decoder::new(part.encoding);
-    decoder.push(slice(&octets, part.body_start, part.body_end), &mut decoded);
-    decoder.finish(&mut decoded);
-    assert_eq!(decoded, format!("{long}\r\nshort\r\n").into_bytes());
+    decoder.push(slice(&octets, part.body_start, part.body_end), &mut text);
+    decoder.finish(&mut text);
+    assert_eq!(text, format!("{long}\r\nshort\r\n").into_bytes());
     assert!(
         octets
             .split(|octet| *octet == b'\n')
