@@ -24,8 +24,12 @@ use crate::request::{Answer, Request};
 use crate::sender::Sender;
 
 /// Times that a transaction is begun at most, the repeats included. A service that drains refuses before it begins; only
-/// an idempotent one may really see a message again.
+/// an idempotent one may really see a message again. Few, because a message that crashes a service must not take the whole
+/// pool down.
 const ATTEMPTS_MAX: usize = 3;
+/// Before the last of them. Endpoints often die together, with their node or in a rollout: by then all of their connections
+/// are known to be lost, and the last attempt is not spent on one of them.
+const LAST_ATTEMPT_AFTER: Duration = Duration::from_millis(250);
 
 /// One callout service. Clones share its endpoints and connections.
 #[derive(Debug, Clone)]
@@ -89,6 +93,9 @@ impl ServiceClient {
             attempt.avoid.push(ticket.endpoint);
             if attempt.avoid.len() >= ATTEMPTS_MAX || !self.pool.may_retry() {
                 return Err(error);
+            }
+            if attempt.avoid.len() + 1 == ATTEMPTS_MAX {
+                tokio::time::sleep(LAST_ATTEMPT_AFTER).await;
             }
         }
     }
