@@ -1,6 +1,6 @@
 //! An edge before one next hop, in the test's own process, with a callout service behind one rule: what a test of a service needs.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use opes_callout_server::Service;
 use opes_edge::config::{DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol};
 
@@ -106,10 +106,26 @@ impl Behind {
         self.dialog().await?.message(ANN, &[BOB], content).await
     }
 
-    /// The messages that were delivered, as soon as there are so many.
-    pub async fn delivered(&self, count: usize) -> Vec<Arrival> {
-        eventually("delivered", || self.hop.arrivals().len() >= count).await;
-        self.hop.arrivals()
+    /// The messages with these fields, one each and in this order, as soon as so many were delivered, and there must be no more. Deliveries run
+    /// side by side, so that the order of their arrival says nothing.
+    pub async fn delivered<const N: usize>(&self, fields: [&str; N]) -> Result<[Arrival; N]> {
+        eventually("delivered", || self.hop.arrivals().len() >= N).await;
+        let arrivals = self.hop.arrivals();
+        ensure!(arrivals.len() == N, "{} deliveries", arrivals.len());
+        let mut found = Vec::with_capacity(N);
+        for field in fields {
+            let line = format!("\r\n{field}\r\n");
+            let arrival = arrivals.iter().find(|arrival| {
+                let content = &arrival.content;
+                content
+                    .windows(line.len())
+                    .any(|window| window == line.as_bytes())
+            });
+            found.push(arrival.with_context(|| field.to_owned())?.clone());
+        }
+        found
+            .try_into()
+            .map_err(|_| anyhow::anyhow!("one for each field"))
     }
 
     /// What the last step of the last message came to.

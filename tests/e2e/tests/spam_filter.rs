@@ -109,22 +109,21 @@ async fn rspamd_decides_and_when_it_is_gone_the_policy() -> Result<()> {
         let said = strict.send(&message(subject)).await?;
         ensure!(said.starts_with(reply), "{subject}: {said}");
     }
-    let delivered = strict.delivered(2).await;
-    ensure!(delivered.len() == 2, "{}", delivered.len());
-    for (arrival, subject, status) in [
+    let [fine, marked] = strict
+        .delivered(["Subject: fine", "Subject: [SPAM] mark"])
+        .await?;
+    for (arrival, status) in [
         (
-            &delivered[0],
-            "Subject: fine\r\n",
+            &fine,
             "X-Spam-Status: No, score=0.00 required=15.00 action=\"no action\"\r\n",
         ),
         (
-            &delivered[1],
-            "Subject: [SPAM] mark\r\n",
+            &marked,
             "X-Spam-Status: Yes, score=7.00 required=15.00 action=\"add header\"\r\n",
         ),
     ] {
         let text = String::from_utf8_lossy(&arrival.content);
-        ensure!(text.contains(subject) && text.contains(status), "{text}");
+        ensure!(text.contains(status), "{text}");
         ensure!(
             !text.contains("score=-100"),
             "the forged field is still there: {text}"
@@ -141,9 +140,9 @@ async fn rspamd_decides_and_when_it_is_gone_the_policy() -> Result<()> {
     ensure!(said.starts_with("451"), "{said}");
     let said = lenient.send(&message("refuse")).await?;
     ensure!(said.starts_with("250"), "{said}");
-    let delivered = lenient.delivered(1).await;
+    let [passed] = lenient.delivered(["Subject: refuse"]).await?;
     ensure!(
-        delivered[0].content.ends_with(&message("refuse")),
+        passed.content.ends_with(&message("refuse")),
         "octets differ"
     );
     Ok(())
