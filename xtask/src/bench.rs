@@ -15,6 +15,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use crate::step;
+
 use self::load::{Load, Outcome};
 use self::sink::Sink;
 use self::system::System;
@@ -37,6 +39,23 @@ struct Figures {
     p99_ms: f64,
     cpu_s_per_1000: f64,
     rss_mib: f64,
+}
+
+/// What a callout may cost at most, both ends together: 4 KiB, 20 in flight. Microseconds of CPU.
+const CALLOUT_MICROSECONDS_MAX: &str = "40";
+
+/// Measures callouts alone, and fails if they cost more than we promise.
+pub(crate) fn callout_cost(target: &Path) -> Result<()> {
+    let example = "run --release --locked --quiet -p opes-callout-client --example cost --";
+    for figures in [
+        ["200000", "4096", "20", CALLOUT_MICROSECONDS_MAX],
+        ["2000", "1048576", "20", "10000"],
+    ] {
+        let mut arguments: Vec<&str> = example.split(' ').collect();
+        arguments.extend(figures);
+        step::cargo("CPU of a callout", target, &arguments)?;
+    }
+    Ok(())
 }
 
 /// Runs everything and prints the table.

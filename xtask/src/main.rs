@@ -16,7 +16,7 @@ use anyhow::{Result, bail};
 const USAGE: &str = "\
 cargo xtask test              the gate: install, format, lints, build, tests, licences
 cargo xtask test --fast       without lints and end-to-end tests
-cargo xtask bench             Postfix + milter against edge + callout, one table (--quick: one round)
+cargo xtask bench             CPU of a callout; Postfix + milter against edge + callout, one table (--quick: one round)
 cargo xtask python            make what the Python example runs in, print where it is
 cargo xtask soak [MINUTES]    the tests with random input and kill -9, over and over";
 
@@ -50,5 +50,6 @@ fn bench(quick: bool) -> Result<()> {
     install::packages()?;
     let target = cache::target_folder()?;
     step::release_build(&target)?;
+    bench::callout_cost(&target)?;
     bench::run(&target.join("release"), quick)
 }

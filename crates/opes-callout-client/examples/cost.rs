@@ -1,5 +1,7 @@
 //! Measures what a callout costs: CPU of both ends together, per message, with a service that reads everything and adds a
-//! header. `cargo run --release -p opes-callout-client --example cost -- [MESSAGES] [OCTETS] [IN_FLIGHT]`
+//! header. `cargo run --release -p opes-callout-client --example cost -- [MESSAGES] [OCTETS] [IN_FLIGHT] [MICROSECONDS_MAX]`
+//!
+//! Ends with an error if a message costs more than that. `cargo xtask bench` runs it with what we promise.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -130,5 +132,9 @@ async fn main() -> anyhow::Result<()> {
         wall.as_secs_f64()
     );
     shutdown.cancel();
+    let most = argument(4, usize::MAX);
+    #[allow(clippy::cast_precision_loss, reason = "a bound of some microseconds")]
+    let within = per_message <= most as f64;
+    anyhow::ensure!(within, "more than {most} µs of CPU for each message");
     Ok(())
 }

@@ -15,7 +15,8 @@ const SECTIONS: &[(&str, &str)] = &[
 
 /// Rows that only a processor can break.
 const NOT_ABOUT_SERVERS: &[&str] = &[
-    "C-05", "C-15", "C-19", "C-28", "C-34", "C-38", "C-40", "C-43", "C-45", "C-46",
+    "C-05", "C-15", "C-19", "C-28", "C-34", "C-38", "C-40", "C-43", "C-45", "C-46", "C-56", "C-57",
+    "C-59", "C-60", "C-61", "C-62", "C-63", "C-65",
 ];
 
 /// Rows that nobody can judge from outside, and why.
@@ -44,6 +45,10 @@ const NOT_TESTABLE: &[(&str, &str)] = &[
     ),
     ("C-48", "may be refused, need not be"),
     ("C-52", "takes minutes by design"),
+    (
+        "C-64",
+        "the kit comes as a processor that is let in, or not at all",
+    ),
 ];
 
 /// Rows about what a server need not do: without it there is nothing to judge.
@@ -51,6 +56,7 @@ pub(crate) const OPTIONAL: &[(&str, &str)] = &[
     ("C-36", "it sends no DUY"),
     ("C-37", "it sends no DPI"),
     ("C-44", "it sends no DWSS"),
+    ("C-54", "it gives commands no new line"),
     ("B5", "it answers without copies"),
 ];
 

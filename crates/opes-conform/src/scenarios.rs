@@ -75,7 +75,7 @@ scenarios! {
     ["C-09"], "an offer for a group" => negotiation::group_offer;
     ["C-11", "C-12"], "a negotiation phase while an answer is due" => negotiation::phase;
     ["C-13", "C-14"], "the profile is offered again while a transaction runs" => negotiation::again;
-    ["C-16", "C-27", "C-29", "C-44"], "a command" => transactions::command;
+    ["C-16", "C-27", "C-29", "C-44", "C-54"], "a command" => transactions::command;
     ["C-29", "C-30", "C-31", "C-36", "C-37", "C-42", "B4"], "a small message" => transactions::small_message;
     ["C-30", "C-36", "C-42", "C-53", "C-55", "A5"], "200 kB of unknown size" => transactions::large_message;
     ["C-41"], "a message that ends early" => transactions::partial_message;

@@ -124,11 +124,9 @@ impl Permission {
                 Point::Helo | Point::MailFrom | Point::RcptTo | Point::Content | Point::Routing
             ),
             Self::Sender => matches!(point, Point::MailFrom | Point::Content | Point::Routing),
-            Self::Recipients => matches!(point, Point::RcptTo | Point::Content | Point::Routing),
-            Self::Route => matches!(
-                point,
-                Point::MailFrom | Point::RcptTo | Point::Content | Point::Routing
-            ),
+            Self::Recipients | Self::Route => {
+                matches!(point, Point::RcptTo | Point::Content | Point::Routing)
+            }
             Self::Header
             | Self::Subject
             | Self::ReplacePart

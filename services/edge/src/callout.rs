@@ -1,6 +1,6 @@
 //! One rule's callout, from request to a permitted outcome, with its failure policy.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use opes_content::View;
 use opes_proto::smtp;
 use opes_rules::{CalloutSpec, OnFailure, Permission, Rule};
 use opes_smtp::reply::Reply;
+use tokio::sync::watch;
 
 use crate::context;
 use crate::engine::{Callouts, Run};
@@ -76,8 +77,10 @@ impl StepResult {
     }
 }
 
-/// The clock of one message: set when the client has said its last octet, from when on it waits for our reply.
-pub(crate) type Deadline = Arc<OnceLock<tokio::time::Instant>>;
+/// The clock of one message or command: set when the client has said its last octet, from when on it waits for our reply. Callouts that run
+/// by then are told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Deadline(Arc<watch::Sender<Option<tokio::time::Instant>>>);
 
 /// Callouts over the network.
 pub(crate) struct Live {
@@ -92,6 +95,39 @@ impl Callouts for Live {
     }
 }
 
+// === impl Deadline ===
+
+impl Deadline {
+    /// The client waits already.
+    pub(crate) fn at(deadline: tokio::time::Instant) -> Self {
+        Self(Arc::new(watch::Sender::new(Some(deadline))))
+    }
+
+    pub(crate) fn set(&self, deadline: tokio::time::Instant) {
+        self.0.send_replace(Some(deadline));
+    }
+
+    /// The rule's time, or what is left of the message's.
+    fn limit(&self, timeout: Duration) -> Duration {
+        let now = tokio::time::Instant::now();
+        match *self.0.borrow() {
+            Some(deadline) => timeout.min(deadline.saturating_duration_since(now)),
+            None => timeout,
+        }
+    }
+
+    /// Until the deadline, which may be set later only.
+    async fn passed(&self) {
+        let mut said = self.0.subscribe();
+        let deadline = said.wait_for(Option::is_some).await.map(|said| *said);
+        match deadline {
+            Ok(Some(deadline)) => tokio::time::sleep_until(deadline).await,
+            // It is set, and we hold the sender.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+}
+
 impl Live {
     /// What the plans of a transaction share, with callouts over the network.
     pub(crate) fn run_of(
@@ -103,19 +139,10 @@ impl Live {
             callouts: Arc::new(Self {
                 routing: Arc::clone(&routing),
                 metrics: Arc::clone(metrics),
-                deadline: Arc::clone(deadline),
+                deadline: deadline.clone(),
             }),
             routing,
             metrics: Arc::clone(metrics),
-        }
-    }
-
-    /// The rule's time, or what is left of the message's.
-    fn timeout(&self, callout: &CalloutSpec) -> Duration {
-        let now = tokio::time::Instant::now();
-        match self.deadline.get() {
-            Some(deadline) => callout.timeout.min(deadline.duration_since(now)),
-            None => callout.timeout,
         }
     }
 
@@ -125,14 +152,13 @@ impl Live {
             return StepResult::one(Permitted::default(), report, Permitted::default());
         };
         let (started, point) = (Instant::now(), subject.point);
-        let timeout = self.timeout(callout);
-        let answer = ask(binding, callout, timeout, subject, &self.metrics).await;
+        let answer = ask(binding, callout, &self.deadline, subject, &self.metrics).await;
         let elapsed = started.elapsed();
         match answer {
             Ok(answer) => {
                 let octets = answer.octets_sent + answer.octets_received;
                 let (parts, refused) = permit(answer, callout.allow, point);
-                count_refused(&self.metrics, rule, &refused);
+                count_refused(&self.metrics, rule, binding, &refused);
                 let (verdict, reason) = describe(&parts, &refused);
                 StepResult {
                     parts,
@@ -140,7 +166,7 @@ impl Live {
                     failure: policy(callout, "its outcome does not fit the message"),
                 }
             }
-            Err(error) => failed(rule, callout, &error, elapsed),
+            Err(error) => failed(rule, callout, binding, &error, elapsed),
         }
     }
 }
@@ -148,7 +174,7 @@ impl Live {
 async fn ask(
     binding: &Binding,
     callout: &CalloutSpec,
-    timeout: Duration,
+    deadline: &Deadline,
     subject: Subject,
     metrics: &Metrics,
 ) -> Result<opes_callout_client::Answer, CalloutError> {
@@ -158,25 +184,14 @@ async fn ask(
     let inflight = metrics.callout_inflight.get_or_create(&by_service).clone();
     let _open = InFlight::new(inflight);
     let started = Instant::now();
-    let context = match &subject.view {
-        Some(view) => context::complete(&binding.client, &subject.context, view).await,
-        None => Ok(subject.context),
-    };
-    let answer = match context {
-        Ok(context) => {
-            let request = Request {
-                group: Arc::clone(&binding.group),
-                point: subject.point,
-                command_line: subject.command_line,
-                context,
-                content: subject.view,
-                content_want: content_want(callout.wants),
-                timeout,
-                traceparent: String::new(),
-            };
-            binding.client.run(request).await
-        }
-        Err(error) => Err(error),
+    let answer = tokio::select! {
+        biased;
+        answer = transaction(binding, callout, deadline, subject) => answer,
+        // The client stops waiting before the rule does.
+        () = deadline.passed() => Err(CalloutError::Timeout {
+            service: callout.service.clone(),
+            timeout: started.elapsed(),
+        }),
     };
     metrics
         .callout_seconds
@@ -194,6 +209,29 @@ async fn ask(
         })
         .inc();
     answer
+}
+
+async fn transaction(
+    binding: &Binding,
+    callout: &CalloutSpec,
+    deadline: &Deadline,
+    subject: Subject,
+) -> Result<opes_callout_client::Answer, CalloutError> {
+    let context = match &subject.view {
+        Some(view) => context::complete(&binding.client, &subject.context, view).await?,
+        None => subject.context,
+    };
+    let request = Request {
+        group: Arc::clone(&binding.group),
+        point: subject.point,
+        command_line: subject.command_line,
+        context,
+        content: subject.view,
+        content_want: content_want(callout.wants),
+        timeout: deadline.limit(callout.timeout),
+        traceparent: String::new(),
+    };
+    binding.client.run(request).await
 }
 
 fn content_want(want: opes_rules::ContentWant) -> ContentWant {
@@ -237,10 +275,14 @@ fn label(error: &CalloutError) -> CalloutLabel {
 fn failed(
     rule: &Rule,
     callout: &CalloutSpec,
+    binding: &Binding,
     error: &CalloutError,
     elapsed: Duration,
 ) -> StepResult {
-    tracing::warn!(rule = rule.name, service = callout.service, %error, "callout failed");
+    let now = tokio::time::Instant::now();
+    if let Some(count) = binding.failures.note(label(error), now) {
+        tracing::warn!(rule = rule.name, service = callout.service, %error, count, "callout failed");
+    }
     let permitted = policy(callout, &error.to_string());
     let verdict = format!("{:?} → {}", label(error), callout.on_failure.name()).to_lowercase();
     let report = report(rule, callout, verdict, error.to_string(), elapsed, 0);
@@ -293,7 +335,8 @@ fn report(
     }
 }
 
-fn count_refused(metrics: &Metrics, rule: &Rule, refused: &[Permission]) {
+fn count_refused(metrics: &Metrics, rule: &Rule, binding: &Binding, refused: &[Permission]) {
+    let now = tokio::time::Instant::now();
     for permission in refused {
         metrics
             .permissions_refused
@@ -301,11 +344,14 @@ fn count_refused(metrics: &Metrics, rule: &Rule, refused: &[Permission]) {
                 rule: rule.name.clone(),
             })
             .inc();
-        tracing::warn!(
-            rule = rule.name,
-            permission = permission.name(),
-            "outcome refused: the rule's allow list does not name it"
-        );
+        if let Some(count) = binding.refusals.note(*permission, now) {
+            tracing::warn!(
+                rule = rule.name,
+                permission = permission.name(),
+                count,
+                "outcome refused: the rule's allow list does not name it, or it means nothing at this point"
+            );
+        }
     }
 }
 

@@ -260,7 +260,8 @@ impl Connection {
             point: point_number(point),
             context: Arc::new(dialog.context()),
         };
-        let run = Live::run_of(routing, &self.edge.metrics, &Deadline::default());
+        let deadline = tokio::time::Instant::now() + self.edge.config.decision_timeout;
+        let run = Live::run_of(routing, &self.edge.metrics, &Deadline::at(deadline));
         let again = |said: &Annotations| {
             let dialog = dialog.annotated(said);
             dialog.with_facts(point, ContentFacts::default(), |facts| {
@@ -428,6 +429,12 @@ enum Question {
 }
 
 /// The rules' word for a processing point in the profile's.
+/// The rule language's name of a point; `None` for a number that is no point.
+pub(crate) fn rule_point(number: smtp::Point) -> Option<Point> {
+    let mut all = Point::ALL.into_iter();
+    all.find(|point| point_number(*point) == number)
+}
+
 pub(crate) fn point_number(point: Point) -> smtp::Point {
     match point {
         Point::Connect => smtp::Point::Connect,

@@ -171,8 +171,7 @@ impl Incoming {
         if let Some(writer) = self.writer.take() {
             writer.finish();
         }
-        // It is set once; this is the only place.
-        let _ = self.deadline.set(deadline);
+        self.deadline.set(deadline);
         let view = View::original(self.content.clone());
         self.read_request(&view).await?;
         let size = self.octets();

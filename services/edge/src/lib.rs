@@ -22,6 +22,7 @@ mod metrics;
 mod notify;
 mod outcome;
 mod quarantine;
+mod quiet;
 mod received;
 pub mod report;
 mod routing;

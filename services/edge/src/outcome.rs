@@ -10,6 +10,7 @@ use opes_rules::{Permission, PermissionSet};
 use opes_smtp::reply::{Enhanced, Reply};
 
 use crate::callout::{Part, Who};
+use crate::check::rule_point;
 
 /// An outcome of which every part is allowed.
 #[derive(Debug, Clone, Default)]
@@ -211,19 +212,22 @@ impl Gate {
         }
     }
 
+    /// The rule allows it, and it means something here: what a rule allows for one of its points is not for all of them.
     fn may(&mut self, permission: Permission) -> bool {
-        let allowed = self.allow.contains(permission);
+        let allowed = self.has(permission);
         if !allowed {
             self.refused.push(permission);
         }
         allowed
     }
 
+    fn has(&self, permission: Permission) -> bool {
+        let fits = |point| permission.fits_point(point);
+        self.allow.contains(permission) && rule_point(self.point).is_some_and(fits)
+    }
+
     fn may_any(&mut self, permissions: &[Permission]) -> bool {
-        permissions
-            .iter()
-            .any(|permission| self.allow.contains(*permission))
-            || permissions.first().is_some_and(|first| self.may(*first))
+        permissions.iter().any(|permission| self.has(*permission)) || permissions.first().is_some_and(|first| self.may(*first))
     }
 
     fn verdict(&mut self, verdict: Option<smtp::Verdict>) -> Verdict {
@@ -383,6 +387,30 @@ mod tests {
         );
         assert_eq!(permitted.edits.len(), 1);
         assert_eq!(refused, [Permission::ReplacePart]);
+    }
+
+    #[test]
+    fn what_means_nothing_at_this_point_is_refused_though_the_rule_allows_it_at_another() {
+        let allow = set(&[
+            Permission::Discard,
+            Permission::Quarantine,
+            Permission::Header,
+        ]);
+        let outcome = || smtp::Outcome {
+            verdict: Some(smtp::Verdict {
+                action: Action::Discard.into(),
+                reply: None,
+            }),
+            quarantine: Some(smtp::Quarantine::default()),
+            ..Default::default()
+        };
+        let (permitted, refused) = permit_one(answer(outcome()), allow, smtp::Point::RcptTo);
+        assert_eq!(permitted.verdict, Verdict::Accept);
+        assert!(permitted.quarantine.is_none());
+        assert_eq!(refused, [Permission::Discard, Permission::Quarantine]);
+        let (permitted, refused) = permit_one(answer(outcome()), allow, smtp::Point::Content);
+        assert_eq!(permitted.verdict, Verdict::Discard);
+        assert!(permitted.quarantine.is_some() && refused.is_empty());
     }
 
     #[test]

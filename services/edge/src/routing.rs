@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use opes_callout_client::{ClientTls, Group, ServiceClient, ServiceClientConfig};
 use opes_host::Host;
@@ -10,7 +11,12 @@ use opes_rules::table::Service;
 use opes_rules::{CalloutSpec, Permission, RoutingTable, Rule, Target, TlsMode};
 use opes_trace::{AgentUri, UriError};
 
+use crate::metrics::CalloutLabel;
+use crate::quiet::Quiet;
 use crate::trace::Agents;
+
+/// Time between two log lines about the same kind of failure of one rule.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// Where services that are not named by an endpoint are to be found: name of the `CalloutService` → target.
 pub type Endpoints = BTreeMap<String, String>;
@@ -35,6 +41,10 @@ struct Pooled {
 pub(crate) struct Binding {
     pub(crate) client: ServiceClient,
     pub(crate) group: Arc<Group>,
+    /// What a log has of failures.
+    pub(crate) failures: Quiet<CalloutLabel>,
+    /// What a log has of outcomes beyond the `allow` list.
+    pub(crate) refusals: Quiet<Permission>,
 }
 
 /// Why a table cannot be run.
@@ -117,7 +127,13 @@ impl Routing {
             };
             let (client, group) = (client.clone(), group(rule, callout, &table.revision));
             let group = Arc::new(group);
-            bindings.insert(rule.name.clone(), Binding { client, group });
+            let binding = Binding {
+                client,
+                group,
+                failures: Quiet::new(LOG_PERIOD),
+                refusals: Quiet::new(LOG_PERIOD),
+            };
+            bindings.insert(rule.name.clone(), binding);
         }
         Ok(Self {
             table,

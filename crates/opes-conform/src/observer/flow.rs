@@ -8,6 +8,9 @@ use opes_proto::ocp::{
 use crate::fault::{Fault, require};
 use crate::messages::{code, shown};
 
+/// docs/ocp-smtp.md, B3.
+const COMMAND_PART: u32 = 1;
+
 /// Where a flow stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Life {
@@ -23,6 +26,8 @@ enum Life {
 pub(crate) struct Flow {
     /// Octets of original sent, and the size of all of it once it is certain.
     pub(crate) sent: u64,
+    /// The original is a command line.
+    command: bool,
     original: Option<u64>,
     /// Octets of adapted flow so far.
     pub(crate) adapted: u64,
@@ -58,6 +63,11 @@ impl Flow {
         self.original
     }
 
+    /// S has given a command a new line.
+    pub(crate) fn has_new_line(&self) -> bool {
+        self.command && self.adapted > 0
+    }
+
     pub(crate) fn end(&mut self) {
         self.over = true;
     }
@@ -66,6 +76,7 @@ impl Flow {
         match kind {
             Kind::ApplicationMessageStart(m) => self.original = m.am_el,
             Kind::DataUseMine(m) => {
+                self.command |= m.part == COMMAND_PART;
                 self.sent += m.payload.as_ref().map_or(0, bytes::Bytes::len) as u64;
             }
             Kind::ApplicationMessageEnd(m) if code(m.result.as_ref()) == 200 => {

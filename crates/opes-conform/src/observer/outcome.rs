@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use opes_proto::ocp::ApplicationMessageEnd;
-use opes_proto::smtp::{Copy, Outcome};
+use opes_proto::smtp::verdict::Action;
+use opes_proto::smtp::{Copy, Outcome, Verdict};
 use prost::Message as _;
 
 use super::flow::Flow;
@@ -22,6 +23,11 @@ pub(super) fn check(
     }
     let outcome = Outcome::decode(end.profile.clone())
         .map_err(|error| Fault::broken("B4", format!("its outcome: {error}")))?;
+    let action = outcome.verdict.as_ref().map_or(Action::Accept, Verdict::action);
+    let goes_on = matches!(action, Action::Unspecified | Action::Accept);
+    require(goes_on || !flow.has_new_line(), "C-54", || {
+        format!("a new command line, and {action:?} besides")
+    })?;
     let asks = !outcome.copies.is_empty() || outcome.adapted.is_some();
     require(negotiated || !asks, "C-58", || {
         "it answers with copies or a range, which were not negotiated".to_owned()

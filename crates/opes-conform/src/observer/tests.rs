@@ -1,4 +1,7 @@
 use opes_proto::ocp::ApplicationMessageEnd;
+use opes_proto::smtp::verdict::Action;
+use opes_proto::smtp::{Outcome, Verdict};
+use prost::Message as _;
 
 use super::*;
 use crate::messages::{ame, ams, cs, dum, dwm, te, ts};
@@ -90,6 +93,43 @@ fn each_broken_rule_has_its_row() {
         }
         assert_eq!(id(last), row);
     }
+}
+
+/// What S says of a command of five octets, to which it gives a new line.
+fn renamed(action: Action) -> Result<(), Fault> {
+    let mut observer = Observer::default();
+    observer.offered.initial_credit = 10;
+    observer.received(&cs()).unwrap();
+    for kind in [
+        ts(0, 0),
+        ams(0, bytes::Bytes::new(), Some(5)),
+        dum(0, 0, 1, "QUIT!"),
+        ame(0, None),
+    ] {
+        observer.sent(&kind);
+    }
+    let start = ams(0, bytes::Bytes::new(), None);
+    observer.received(&start).unwrap();
+    observer.received(&dum(0, 0, 1, "NOOP")).unwrap();
+    let outcome = Outcome {
+        verdict: Some(Verdict {
+            action: action.into(),
+            reply: None,
+        }),
+        ..Outcome::default()
+    };
+    let end = observer.received(&Kind::ApplicationMessageEnd(ApplicationMessageEnd {
+        profile: outcome.encode_to_vec().into(),
+        ..ApplicationMessageEnd::default()
+    }));
+    assert!(end.is_err() || observer.exercised.contains("C-54"));
+    end
+}
+
+#[test]
+fn a_new_line_and_a_refusal_contradict_each_other() {
+    assert_eq!(renamed(Action::Accept), Ok(()));
+    assert_eq!(id(renamed(Action::Reject)), "C-54");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::policy::Refusal;
 use crate::metrics::NotificationLabel;
+use crate::quiet::Quiet;
 
 /// Addresses that are remembered; some 1 MiB. Beyond, new ones get nothing until an old one has its whole share again.
 const ADDRESSES_MAX: usize = 10_000;
@@ -24,13 +25,13 @@ const HOUR: Duration = Duration::from_hours(1);
 #[derive(Debug)]
 pub(crate) struct Limits {
     state: Mutex<State>,
+    quiet: Quiet<NotificationLabel>,
 }
 
 #[derive(Debug)]
 struct State {
     addresses: Buckets,
     rules: Buckets,
-    quiet: HashMap<NotificationLabel, Quiet>,
 }
 
 /// One bucket a key; a key that is not there has a full one.
@@ -47,13 +48,6 @@ struct Bucket {
     at: Instant,
 }
 
-/// A reason that was logged.
-#[derive(Debug)]
-struct Quiet {
-    since: Instant,
-    suppressed: u64,
-}
-
 // === impl Limits ===
 
 impl Limits {
@@ -61,10 +55,10 @@ impl Limits {
         let state = State {
             addresses: Buckets::new(per_recipient_per_hour, ADDRESSES_MAX),
             rules: Buckets::new(per_rule_per_hour, RULES_MAX),
-            quiet: HashMap::new(),
         };
         Self {
             state: Mutex::new(state),
+            quiet: Quiet::new(LOG_PERIOD),
         }
     }
 
@@ -85,21 +79,7 @@ impl Limits {
 
     /// Notes that one was not sent. Gives how many since the last log line, this one included, if another line is due.
     pub(crate) fn note(&self, reason: NotificationLabel, now: Instant) -> Option<u64> {
-        let mut state = self.state();
-        let Some(quiet) = state.quiet.get_mut(&reason) else {
-            let new = Quiet {
-                since: now,
-                suppressed: 0,
-            };
-            state.quiet.insert(reason, new);
-            return Some(1);
-        };
-        quiet.suppressed += 1;
-        if now.saturating_duration_since(quiet.since) < LOG_PERIOD {
-            return None;
-        }
-        quiet.since = now;
-        Some(std::mem::take(&mut quiet.suppressed))
+        self.quiet.note(reason, now)
     }
 
     /// Held for moments; whole after every statement.
@@ -208,19 +188,5 @@ mod tests {
         let limits = Limits::new(0, 5);
         let taken = limits.take("a@example.com", "r/1", Instant::now());
         assert_eq!(taken, Err(Refusal::RecipientLimit));
-    }
-
-    #[test]
-    fn the_same_reason_is_logged_once_in_a_period() {
-        let limits = Limits::new(1, 1);
-        let now = Instant::now();
-        let note = |reason| limits.note(reason, now);
-        assert_eq!(note(NotificationLabel::Outsider), Some(1));
-        assert_eq!(note(NotificationLabel::Outsider), None);
-        assert_eq!(note(NotificationLabel::Daemon), Some(1));
-        let later = now + LOG_PERIOD;
-        let note = |reason| limits.note(reason, later);
-        assert_eq!(note(NotificationLabel::Outsider), Some(2));
-        assert_eq!(note(NotificationLabel::Outsider), None);
     }
 }

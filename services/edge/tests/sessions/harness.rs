@@ -14,6 +14,7 @@ use opes_proto::smtp::notification::To;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything takes on a busy machine.
@@ -31,7 +32,10 @@ metadata: { name: editor }
 spec: { class: adapt, builtin: { name: probe } }
 ";
 
-struct Probe;
+struct Probe {
+    /// Messages that it has begun to look at.
+    begun: watch::Sender<usize>,
+}
 
 impl Service for Probe {
     fn describe(&self) -> Description {
@@ -48,6 +52,10 @@ impl Service for Probe {
             }
             Some("rename") => CommandAnswer::rewrite(line.replace("alias.example", "example.org")),
             Some("score") => CommandAnswer::proceed().annotate("spam.score", "9"),
+            Some("sleep") => {
+                tokio::time::sleep(PATIENCE).await;
+                CommandAnswer::proceed()
+            }
             Some("sender") => CommandAnswer::proceed().mail_from("other@example.net"),
             Some("address") => {
                 CommandAnswer::proceed().recipient(renamed("alias@example.org", "real@example.org"))
@@ -57,6 +65,7 @@ impl Service for Probe {
     }
 
     async fn message(&self, message: &mut Message) -> anyhow::Result<Answer> {
+        self.begun.send_modify(|begun| *begun += 1);
         let parameters: serde_json::Value = serde_json::from_str(&message.parameters().json)?;
         Ok(match parameters["do"].as_str() {
             Some("score") => Answer::accept().annotate("spam.score", "9"),
@@ -118,6 +127,7 @@ fn renamed(original: &str, address: &str) -> RecipientChange {
 pub(crate) struct Bench {
     edge: Option<EdgeHandle>,
     pub(crate) dir: TempDir,
+    begun: watch::Receiver<usize>,
     stop: CancellationToken,
 }
 
@@ -150,7 +160,8 @@ impl Bench {
         };
         change(&mut config);
         let stop = CancellationToken::new();
-        let routing = routing(rules, &stop).await;
+        let (begins, begun) = watch::channel(0);
+        let routing = routing(rules, begins, &stop).await;
         let mut registry = prometheus_client::registry::Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
         let edge = opes_edge::start(config, routing, metrics, Hooks::default())
@@ -159,6 +170,7 @@ impl Bench {
         Self {
             edge: Some(edge),
             dir,
+            begun,
             stop,
         }
     }
@@ -171,6 +183,13 @@ impl Bench {
     pub(crate) async fn lmtp_client(&self) -> Client {
         let edge = self.edge.as_ref().expect("not drained");
         Client::connect_as(edge.addresses()[0].1, "LHLO").await
+    }
+
+    /// The services have begun with so many messages.
+    pub(crate) async fn begun(&mut self, messages: usize) {
+        let begun = self.begun.wait_for(|begun| *begun >= messages);
+        let begun = tokio::time::timeout(PATIENCE, begun).await;
+        begun.expect("in time").expect("the service runs");
     }
 
     /// Messages in the quarantine.
@@ -238,7 +257,7 @@ async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
         .expect("in time")
 }
 
-async fn routing(rules: &str, stop: &CancellationToken) -> Routing {
+async fn routing(rules: &str, begun: watch::Sender<usize>, stop: &CancellationToken) -> Routing {
     let text = format!("{SERVICES}{rules}");
     let table = opes_rules::load([("test.yaml", text.as_str())]).unwrap_or_else(|wrong| {
         panic!(
@@ -254,7 +273,7 @@ async fn routing(rules: &str, stop: &CancellationToken) -> Routing {
         .map(|name| (name.clone(), target.clone()))
         .collect();
     let serving = serve(
-        Arc::new(Probe),
+        Arc::new(Probe { begun }),
         listener,
         ServerConfig::default(),
         stop.clone(),
@@ -301,11 +320,14 @@ impl Client {
 
     /// The last line of the reply.
     pub(crate) async fn command(&mut self, line: &str) -> String {
-        self.0
-            .write_all(format!("{line}\r\n").as_bytes())
-            .await
-            .unwrap();
+        self.say(line).await;
         self.reply().await
+    }
+
+    /// A line that is not answered.
+    pub(crate) async fn say(&mut self, line: &str) {
+        let line = format!("{line}\r\n");
+        self.0.write_all(line.as_bytes()).await.unwrap();
     }
 
     pub(crate) async fn reply(&mut self) -> String {

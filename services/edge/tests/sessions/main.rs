@@ -6,6 +6,7 @@
 )]
 
 mod annotations;
+mod deadline;
 mod harness;
 mod messages;
 mod notifications;

@@ -65,3 +65,29 @@ async fn a_drain_does_not_wait_for_a_session_whose_sender_was_refused() {
     let (farewell, ()) = tokio::join!(client.reply(), bench.drain());
     assert!(farewell.starts_with("421"), "{farewell}");
 }
+
+#[tokio::test]
+async fn a_slow_service_slows_its_client_and_no_neighbour() {
+    let slow = ", match: { recipientDomains: [slow.example] }";
+    let rules = call("sleep", "content", "editor", "sleep", slow)
+        + &call("header", "content", "editor", "header", "");
+    let mut bench = Bench::start(&rules).await;
+    let (mut waits, mut neighbour) = (bench.client().await, bench.client().await);
+    let commands = ["MAIL FROM:<a@example.net>", "RCPT TO:<b@slow.example>", "DATA"];
+    assert_eq!(waits.codes(&commands).await, ["250", "250", "354"]);
+    waits.say("Subject: a\r\n\r\nx\r\n.").await;
+    bench.begun(1).await;
+    let reply = tokio::select! {
+        biased;
+        reply = waits.reply() => panic!("before its service has answered: {reply}"),
+        reply = async {
+            let mut last = String::new();
+            for _ in 0..20 {
+                last = neighbour.send("b@example.org", "Subject: a\r\n\r\nx").await;
+                assert!(last.starts_with("250"), "{last}");
+            }
+            last
+        } => reply,
+    };
+    assert!(reply.starts_with("250"), "{reply}");
+}
