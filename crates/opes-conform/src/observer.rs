@@ -178,8 +178,7 @@ impl Observer {
             let negotiated = self.offered.copies && self.selected.copies;
             let several = outcome::check(m, flow, negotiated)?;
             self.exercised.extend(several.then_some("B5"));
-            self.exercised
-                .extend(flow.has_new_line().then_some("C-54"));
+            self.exercised.extend(flow.has_new_line().then_some("C-54"));
         }
         Ok(())
     }

@@ -227,7 +227,8 @@ impl Gate {
     }
 
     fn may_any(&mut self, permissions: &[Permission]) -> bool {
-        permissions.iter().any(|permission| self.has(*permission)) || permissions.first().is_some_and(|first| self.may(*first))
+        permissions.iter().any(|permission| self.has(*permission))
+            || permissions.first().is_some_and(|first| self.may(*first))
     }
 
     fn verdict(&mut self, verdict: Option<smtp::Verdict>) -> Verdict {

@@ -4,6 +4,7 @@
 
 pub mod behind;
 pub mod blackhole;
+pub mod counting;
 mod daemon;
 pub mod embedded;
 pub mod hop;

@@ -23,7 +23,10 @@ pub(super) fn check(
     }
     let outcome = Outcome::decode(end.profile.clone())
         .map_err(|error| Fault::broken("B4", format!("its outcome: {error}")))?;
-    let action = outcome.verdict.as_ref().map_or(Action::Accept, Verdict::action);
+    let action = outcome
+        .verdict
+        .as_ref()
+        .map_or(Action::Accept, Verdict::action);
     let goes_on = matches!(action, Action::Unspecified | Action::Accept);
     require(goes_on || !flow.has_new_line(), "C-54", || {
         format!("a new command line, and {action:?} besides")

@@ -73,7 +73,11 @@ async fn a_slow_service_slows_its_client_and_no_neighbour() {
         + &call("header", "content", "editor", "header", "");
     let mut bench = Bench::start(&rules).await;
     let (mut waits, mut neighbour) = (bench.client().await, bench.client().await);
-    let commands = ["MAIL FROM:<a@example.net>", "RCPT TO:<b@slow.example>", "DATA"];
+    let commands = [
+        "MAIL FROM:<a@example.net>",
+        "RCPT TO:<b@slow.example>",
+        "DATA",
+    ];
     assert_eq!(waits.codes(&commands).await, ["250", "250", "354"]);
     waits.say("Subject: a\r\n\r\nx\r\n.").await;
     bench.begun(1).await;
