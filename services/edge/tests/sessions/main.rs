@@ -6,8 +6,15 @@
 )]
 
 mod annotations;
+mod auth;
+mod groups;
 mod harness;
+mod identity;
+mod log;
 mod messages;
 mod notifications;
+mod outcomes;
+mod probe;
 mod recipients;
+mod shadow;
 mod verdicts;
