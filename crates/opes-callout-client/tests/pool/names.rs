@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use opes_callout_client::{CalloutError, EndpointState, ServiceClient, ServiceClientConfig};
 use opes_callout_server::{Listener, ServerConfig, serve};
-use opes_host::{Host, Network};
+use opes_host::{Host, Network, Random};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -58,6 +58,7 @@ impl World {
             endpoints: vec![format!("dns://filter.example.com:{PORT}")],
             host: Host {
                 network,
+                random: Random::seeded(1),
                 ..Host::default()
             },
             ..ServiceClientConfig::new("worker", "")

@@ -53,7 +53,7 @@ impl Service for Probe {
             Some("address") => {
                 CommandAnswer::proceed().recipient(renamed("alias@example.org", "real@example.org"))
             }
-            other => crate::probe::command(other.unwrap_or_default(), &command)?,
+            other => crate::probe::command(other.unwrap_or_default())?,
         })
     }
 

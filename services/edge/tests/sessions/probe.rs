@@ -1,25 +1,21 @@
 //! More that the harness's callout service can be told to do, by the rule's parameter `do`.
 
 use anyhow::{Context as _, bail};
-use opes_callout_server::{Answer, Command, CommandAnswer, Message};
+use opes_callout_server::{Answer, CommandAnswer, Message};
 use opes_proto::smtp::{NextHop, RecipientChange};
 use serde_json::Value;
 
-pub(crate) fn command(what: &str, command: &Command) -> anyhow::Result<CommandAnswer> {
+pub(crate) fn command(what: &str) -> anyhow::Result<CommandAnswer> {
     Ok(match what {
         "fail" => bail!("this service is told to fail"),
         "archive" => CommandAnswer::proceed().recipient(RecipientChange {
             address: "archive@example.org".into(),
             ..RecipientChange::default()
         }),
-        "remove" => {
-            let offered = command.context.recipients.last();
-            CommandAnswer::proceed().recipient(RecipientChange {
-                original: offered.context("no recipient")?.address.clone(),
-                remove: true,
-                ..RecipientChange::default()
-            })
-        }
+        "remove" => CommandAnswer::proceed().recipient(RecipientChange {
+            remove: true,
+            ..RecipientChange::default()
+        }),
         _ => CommandAnswer::proceed(),
     })
 }
