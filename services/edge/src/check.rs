@@ -347,9 +347,7 @@ impl Connection {
         if now.removed {
             envelope.removed.insert(index);
         }
-        envelope
-            .added
-            .extend(recipients.map(|recipient| (index, recipient)));
+        recipients.for_each(|recipient| envelope.add(index, recipient));
         (now.address != offered.address)
             .then(|| command_line("RCPT TO", &now.address, &offered.parameters))
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use opes_host::Random;
 
+use crate::client::PATIENCE;
 use crate::mail::Mail;
 
 /// Messages begin within this time.
@@ -21,6 +22,9 @@ const MAILS_MIN: u64 = 10;
 const MAILS_SPREAD: u64 = 15;
 
 const FAULTS_MAX: u64 = 7;
+
+/// Of one operation.
+const SLOW_DISK: Duration = Duration::from_millis(300);
 
 /// The hosts that faults happen to.
 pub(crate) const HOSTS: [&str; 3] = ["hop", "judge", "adapter"];
@@ -126,6 +130,16 @@ impl Plan {
             cut_through: random.below(8) == 0,
             faults,
             bug,
+        }
+    }
+
+    /// How long clients wait for the reply to the content. A message may be stored for each of its recipients, and a slow disk takes a
+    /// quarter of a minute for one.
+    pub(crate) fn patience(&self) -> Duration {
+        if self.disk_latency < SLOW_DISK {
+            PATIENCE
+        } else {
+            5 * PATIENCE
         }
     }
 

@@ -68,14 +68,23 @@ async fn what_is_said_of_who_has_authenticated_is_known_in_every_transaction() {
     let mut client = client(&bench, certificate.unwrap()).await;
     assert_eq!(client.codes(&[ANN]).await, ["235"]);
     for _ in 0..2 {
-        let commands = ["MAIL FROM:<a@example.net>", "RCPT TO:<b@example.org>", "RSET"];
+        let commands = [
+            "MAIL FROM:<a@example.net>",
+            "RCPT TO:<b@example.org>",
+            "RSET",
+        ];
         assert_eq!(client.codes(&commands).await, ["250", "550", "250"]);
     }
 }
 
 #[tokio::test]
 async fn a_right_password_is_not_enough_where_a_rule_says_no() {
-    let no = act("no", "auth", "reject: {}", ", match: { cel: 'auth.identity == \"ann\"' }");
+    let no = act(
+        "never",
+        "auth",
+        "reject: {}",
+        ", match: { cel: 'auth.identity == \"ann\"' }",
+    );
     let later = call("later", "auth", "judge", "fail", "");
     for (rule, code) in [(no, "535"), (later, "454")] {
         let keys = tempfile::tempdir().unwrap();
@@ -85,6 +94,9 @@ async fn a_right_password_is_not_enough_where_a_rule_says_no() {
         })
         .await;
         let mut client = client(&bench, certificate.unwrap()).await;
-        assert_eq!(client.codes(&[ANN, "MAIL FROM:<a@example.net>"]).await, [code, "530"]);
+        assert_eq!(
+            client.codes(&[ANN, "MAIL FROM:<a@example.net>"]).await,
+            [code, "530"]
+        );
     }
 }

@@ -73,7 +73,10 @@ async fn send_to(bench: &Bench, to: [&str; 3]) {
     let mut client = bench.client().await;
     let [x, y, z] = to.map(|to| format!("RCPT TO:<{to}@example.org>"));
     let commands = ["MAIL FROM:<s@example.net>", &x, &y, &z, "DATA"];
-    assert_eq!(client.codes(&commands).await, ["250", "250", "250", "250", "354"]);
+    assert_eq!(
+        client.codes(&commands).await,
+        ["250", "250", "250", "250", "354"]
+    );
     let reply = client.command("Subject: s\r\n\r\nx\r\n.").await;
     assert!(reply.starts_with("250"), "{reply}");
 }
@@ -114,7 +117,10 @@ async fn one_callout_adapts_different_messages_for_different_recipients() {
     send_to(&bench, ["a", "b", "c"]).await;
     bench.expect_metric("opes_callouts_total{service=\"default/editor\",result=\"Answered\"} 1");
     let a = bench.delivered("example.org", "a").await;
-    assert!(a.contains("X-For: a\r\n") && a.ends_with("Subject: s\r\n\r\nx\r\n"), "{a}");
+    assert!(
+        a.contains("X-For: a\r\n") && a.ends_with("Subject: s\r\n\r\nx\r\n"),
+        "{a}"
+    );
     let b = bench.delivered("example.org", "b").await;
     assert!(b.contains("X-Probe: b\r\n"), "{b}");
     assert!(b.ends_with("Subject: b\r\n\r\nof its own\r\n"), "{b}");

@@ -32,7 +32,10 @@ async fn c_61_a_refusal_by_failure_policy_is_identified_at_every_point() {
         let rule = rule.replace("allow:", &format!("onFailure: {policy}, allow:"));
         let bench = Bench::start(&rule).await;
         let mut client = bench.client().await;
-        identified(&client.send("b@example.org", "Subject: a\r\n\r\nx").await, code);
+        identified(
+            &client.send("b@example.org", "Subject: a\r\n\r\nx").await,
+            code,
+        );
     }
     for (point, command) in ["helo", "mailFrom", "rcptTo", "data"].into_iter().zip([
         "EHLO client.example.org",
@@ -41,7 +44,13 @@ async fn c_61_a_refusal_by_failure_policy_is_identified_at_every_point() {
         "DATA",
     ]) {
         let service = if point == "data" { "judge" } else { "editor" };
-        let rule = call("fails", point, service, "fail", ", match: { cel: 'helo == \"again\"' }");
+        let rule = call(
+            "fails",
+            point,
+            service,
+            "fail",
+            ", match: { cel: 'helo == \"again\"' }",
+        );
         let rule = rule.replace("[header, body, reject]", "[reject]");
         let bench = Bench::start(&rule).await;
         let mut client = bench.client().await;
@@ -49,12 +58,23 @@ async fn c_61_a_refusal_by_failure_policy_is_identified_at_every_point() {
             "helo" => &[][..],
             "mailFrom" => &["EHLO again"],
             "rcptTo" => &["EHLO again", "MAIL FROM:<a@example.net>"],
-            _ => &["EHLO again", "MAIL FROM:<a@example.net>", "RCPT TO:<b@example.org>"],
+            _ => &[
+                "EHLO again",
+                "MAIL FROM:<a@example.net>",
+                "RCPT TO:<b@example.org>",
+            ],
         };
         for command in before {
-            assert!(client.command(command).await.starts_with("250"), "{command}");
+            assert!(
+                client.command(command).await.starts_with("250"),
+                "{command}"
+            );
         }
-        let command = if point == "helo" { "EHLO again" } else { command };
+        let command = if point == "helo" {
+            "EHLO again"
+        } else {
+            command
+        };
         identified(&client.command(command).await, "451");
     }
 }
@@ -83,7 +103,12 @@ async fn c_61_recipients_that_are_split_off_are_told_by_whom() {
 #[tokio::test]
 async fn c_61_recipients_with_other_plans_are_told_by_whom() {
     let com = ", match: { recipientDomains: [example.com] }";
-    let mark = act("mark", "content", "addHeader: { name: X-Com, value: yes-it-is }", com);
+    let mark = act(
+        "mark",
+        "content",
+        "addHeader: { name: X-Com, value: yes-it-is }",
+        com,
+    );
     let bench = Bench::start(&mark).await;
     let mut client = bench.client().await;
     client
@@ -121,5 +146,8 @@ async fn c_61_a_decision_that_came_too_late_is_identified() {
     })
     .await;
     let mut client = bench.client().await;
-    identified(&client.send("b@example.org", "Subject: a\r\n\r\nx").await, "451");
+    identified(
+        &client.send("b@example.org", "Subject: a\r\n\r\nx").await,
+        "451",
+    );
 }

@@ -23,7 +23,7 @@ async fn what_is_discarded_is_answered_250_counted_and_delivered_to_nobody() {
     for rules in [
         rule("drop", "content", "judge", "discard", "allow: [discard]"),
         rule("drop", "routing", "editor", "discard", "allow: [discard]"),
-        act("drop", "content", "discard: {}", ""),
+        act("drop", "content", "discard: { acknowledgeLoss: true }", ""),
     ] {
         let bench = Bench::start(&rules).await;
         accepted(&bench).await;
@@ -66,7 +66,10 @@ async fn a_service_names_the_queue_in_which_a_message_is_held() {
     ] {
         assert_eq!(entry[key], value, "{entry}");
     }
-    assert_eq!(entry["envelope"]["recipients"][0]["address"], "b@example.org");
+    assert_eq!(
+        entry["envelope"]["recipients"][0]["address"],
+        "b@example.org"
+    );
     bench.drain_and_expect_no_mail().await;
 }
 
@@ -81,9 +84,21 @@ async fn a_service_that_fails_has_the_message_held_where_the_policy_says_so() {
         ("editor", rule("hold", "content", "editor", "fail", hold)),
         ("editor", rule("hold", "routing", "editor", "fail", hold)),
         ("judge", rule("hold", "content", "judge", "sleep", late)),
-        ("gone", gone.to_owned() + &rule("hold", "content", "gone", "", hold)),
+        (
+            "gone",
+            gone.to_owned() + &rule("hold", "content", "gone", "", hold),
+        ),
         // One that says what cannot be done has failed as well.
-        ("editor", rule("hold", "content", "editor", "splice-outside", "allow: [header, body], onFailure: quarantine")),
+        (
+            "editor",
+            rule(
+                "hold",
+                "content",
+                "editor",
+                "splice-outside",
+                "allow: [header, body], onFailure: quarantine",
+            ),
+        ),
     ] {
         let bench = Bench::start(&rules).await;
         accepted(&bench).await;
@@ -111,13 +126,15 @@ async fn services_put_recipients_in_and_take_them_out_at_rcpt() {
         "RCPT TO:<b@example.org>",
         "RCPT TO:<c@example.com>",
         "RCPT TO:<d@example.org>",
+        "RCPT TO:<Archive@example.org>",
         "DATA",
     ];
-    assert_eq!(client.codes(&commands).await, ["250", "250", "250", "250", "354"]);
+    let codes = client.codes(&commands).await;
+    assert_eq!(codes, ["250", "250", "250", "250", "250", "354"]);
     let reply = client.command(&format!("{CONTENT}\r\n.")).await;
     assert!(reply.starts_with("250"), "{reply}");
-    // The archive is put in three times and gets it once; who is taken out gets nothing.
-    let expected = ["archive", "b", "d"].map(|to| (format!("example.org/{to}"), 1));
+    // The archive is put in four times, named once, and gets it once; who is taken out gets nothing.
+    let expected = ["Archive", "b", "d"].map(|to| (format!("example.org/{to}"), 1));
     assert_eq!(bench.mailboxes().await, expected);
 }
 

@@ -11,7 +11,12 @@ async fn what_a_shadow_rule_would_have_done_is_recorded_with_its_time_and_not_do
         call("judge", "content", "judge", "reject-late", shadow),
         call("editor", "content", "editor", "header", shadow),
         call("broken", "content", "judge", "fail", shadow),
-        act("would", "content", "discard: {}", shadow),
+        act(
+            "would",
+            "content",
+            "discard: { acknowledgeLoss: true }",
+            shadow,
+        ),
     ];
     let bench = Bench::start(&rules.concat()).await;
     let mut client = bench.client().await;

@@ -93,7 +93,11 @@ async fn what_shadow_rules_would_have_done_is_recorded_when_they_have_answered()
         .rule("apart", "adapt", SHADOW, apart)
         .rule("watch", "observe", "", after(5))
         .action("would", "reject: {}", SHADOW)
-        .action("drop", "discard: {}", ", priority: 200, rollout: { mode: shadow }");
+        .action(
+            "drop",
+            "discard: { acknowledgeLoss: true }",
+            ", priority: 200, rollout: { mode: shadow }",
+        );
     let played = world.run(&TO).await;
     // What the edge does itself needs no answer.
     let actions = [
@@ -134,7 +138,12 @@ async fn what_shadow_rules_would_have_done_is_recorded_when_they_have_answered()
         assert!(line.ends_with(&format!("elapsed_ms={elapsed}")), "{line}");
     }
     assert_eq!(lines.len(), 7, "an observer is nobody's shadow: {lines:?}");
-    assert!(played.fates.iter().all(|fate| fate.text.starts_with("Subject") && !fate.held));
+    assert!(
+        played
+            .fates
+            .iter()
+            .all(|fate| fate.text.starts_with("Subject") && !fate.held)
+    );
 }
 
 #[tokio::test(start_paused = true)]
