@@ -179,11 +179,15 @@ fn rules(plan: &Plan) -> String {
     [
         service("judge", "analyze"),
         service("adapter", "adapt"),
-        rule("judge", "reject, quarantine", plan.judge_fails.word()),
+        rule(
+            "judge",
+            "reject, quarantine",
+            plan.judge_fails.word(plan.bug),
+        ),
         rule(
             "adapter",
             "header, body, rewrite",
-            plan.adapter_fails.word(),
+            plan.adapter_fails.word(plan.bug),
         ),
     ]
     .concat()
