@@ -201,7 +201,6 @@ impl<H: Connected> Balancer<H> {
     pub(crate) fn set_endpoints(&mut self, mut addresses: Vec<Address>) {
         self.unresolved = None;
         addresses.truncate(ENDPOINTS_MAX);
-        self.wake = true;
         let gone = |e: &Endpoint<H>| !addresses.contains(&e.address);
         let ejections = |e: &Endpoint<H>| e.ejections;
         self.counts.ejections_of_gone += self
@@ -215,6 +214,8 @@ impl<H: Connected> Balancer<H> {
             if !self.endpoints.iter().any(|e| e.address == address) {
                 self.ids += 1;
                 self.endpoints.push(Endpoint::new(self.ids, address));
+                // Not for the same ones again: whoever is woken looks names up, which ends here.
+                self.wake = true;
             }
         }
     }

@@ -1,5 +1,6 @@
 //! How a service is reached: [`ServiceClientConfig`], [`Source`], [`Address`], [`Target`].
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -97,6 +98,16 @@ impl Source {
                 target: endpoint.to_owned(),
                 host: None,
             }),
+        }
+    }
+}
+
+/// As it was written.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(address) => f.write_str(&address.target),
+            Self::Name { host, port } => write!(f, "dns://{host}:{port}"),
         }
     }
 }

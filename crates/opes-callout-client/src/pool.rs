@@ -33,7 +33,6 @@ type Core = Balancer<Arc<Handle>>;
 #[derive(Debug)]
 pub(crate) struct Pool {
     config: ServiceClientConfig,
-    naming: Naming,
     core: Mutex<Core>,
     sources: Mutex<Arc<[Source]>>,
     /// Places may have become free, connections may have come or gone.
@@ -60,17 +59,11 @@ impl Pool {
             connections_max: config.connections.max(1),
             keep: config.connection_idle,
         };
-        let naming = Naming {
-            service: config.name.clone(),
-            target: config.endpoints.join(", "),
-            host: None,
-        };
         let sources = sources(&config.endpoints);
         // A sequence of its own: asking the system each time would cost more than the choice.
         let random = Random::seeded(config.host.random.next_u64());
         let pool = Self {
             config,
-            naming,
             core: Mutex::new(Balancer::new(bounds, Duration::ZERO)),
             sources: Mutex::new(Arc::clone(&sources)),
             changed: Notify::new(),
@@ -84,8 +77,15 @@ impl Pool {
         Arc::new(pool)
     }
 
-    pub(crate) fn naming(&self) -> &Naming {
-        &self.naming
+    /// The service as it is reached now, for errors.
+    pub(crate) fn naming(&self) -> Naming {
+        let sources = self.sources();
+        let targets: Vec<String> = sources.iter().map(ToString::to_string).collect();
+        Naming {
+            service: self.config.name.clone(),
+            target: targets.join(", "),
+            host: None,
+        }
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -167,7 +167,7 @@ impl Pool {
                 Ok((handle, Place { pool, ticket }))
             }
             Pick::Refused(refusal) => Err(self.refused(&refusal)),
-            Pick::Wait => Err(self.naming.unavailable("it is not connected")),
+            Pick::Wait => Err(self.naming().unavailable("it is not connected")),
         }
     }
 
@@ -181,7 +181,7 @@ impl Pool {
         match self.wait_for(|core, now, _| core.any(&attempt, now)).await {
             Pick::Place { handle, .. } => Ok(handle),
             Pick::Refused(refusal) => Err(self.refused(&refusal)),
-            Pick::Wait => Err(self.naming.unavailable("it is not connected")),
+            Pick::Wait => Err(self.naming().unavailable("it is not connected")),
         }
     }
 
@@ -220,7 +220,7 @@ impl Pool {
     }
 
     fn refused(&self, refusal: &Refusal) -> CalloutError {
-        let naming = &self.naming;
+        let naming = self.naming();
         match refusal {
             Refusal::Unreachable {
                 endpoints: 1,
@@ -247,7 +247,7 @@ impl Pool {
     /// A connection's condition may have changed; all who wait look again.
     fn on_change(&self) {
         self.changed.notify_waiters();
-        notes::log(&self.naming.service, self.core().take_notes());
+        notes::log(&self.config.name, self.core().take_notes());
     }
 }
 
@@ -286,7 +286,7 @@ impl Pool {
         drop(core);
         if !notes.is_empty() {
             self.changed.notify_waiters();
-            notes::log(&self.naming.service, notes);
+            notes::log(&self.config.name, notes);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -20,6 +20,17 @@ pub trait Connect: Send + Sync {
     ) -> BoxFuture<'a, io::Result<Box<dyn Duplex>>>;
     /// A listener on `address`.
     fn bind(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Accept>>>;
+    /// All addresses of `host`, each with `port`. Where nothing else is said, addresses stand for themselves and there are no names.
+    fn look_up<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+    ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        let unknown = |_| io::Error::new(io::ErrorKind::NotFound, "there are no names here");
+        let address = host.parse::<IpAddr>().map_err(unknown);
+        let found = address.map(|address| vec![SocketAddr::new(address, port)]);
+        Box::pin(std::future::ready(found))
+    }
 }
 
 /// The network of a host.
@@ -46,6 +57,15 @@ impl Network {
         match self {
             Self::System => TcpListener::bind(address).await.map(Listener::Tcp),
             Self::Other(network) => network.bind(address).await.map(Listener::Other),
+        }
+    }
+
+    /// All addresses of `host`, a name or an address, each with `port`; in no order, and one may come twice. The caller sets the time
+    /// limit.
+    pub async fn look_up(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Self::System => Ok(tokio::net::lookup_host((host, port)).await?.collect()),
+            Self::Other(network) => network.look_up(host, port).await,
         }
     }
 
@@ -123,6 +143,15 @@ mod tests {
             knocks,
             arrivals: std::sync::Mutex::new(Some(arrivals)),
         }))
+    }
+
+    #[tokio::test]
+    async fn an_address_stands_for_itself_on_either_network() {
+        for network in [Network::System, pipes()] {
+            let found = network.look_up("192.0.2.1", 9000).await.unwrap();
+            assert_eq!(found, ["192.0.2.1:9000".parse().unwrap()]);
+        }
+        pipes().look_up("nobody.invalid", 9000).await.unwrap_err();
     }
 
     #[tokio::test]

@@ -27,7 +27,10 @@ impl Connection {
     pub(crate) async fn check(&mut self, check: Check) -> Response {
         match check {
             Check::Connect => self.ask(Point::Connect, Bytes::new(), None).await,
-            Check::Helo { line, .. } => self.ask(Point::Helo, line, None).await,
+            Check::Helo { line, argument, .. } => {
+                let hello = Some(Question::Hello(argument));
+                self.ask(Point::Helo, line, hello).await
+            }
             Check::StartTls { line } => self.ask(Point::StartTls, line, None).await,
             Check::Mail { line, path, params } => {
                 if let Some(refusal) = self.edge.cannot_take_mail(&self.listener) {
@@ -237,6 +240,7 @@ impl Connection {
         let started = Instant::now();
         let mut dialog = self.dialog();
         match question {
+            Some(Question::Hello(argument)) => dialog.helo = Some(argument),
             Some(Question::Sender(sender)) => dialog.mail_from = Some(sender),
             Some(Question::Recipient(recipient)) => dialog.recipients.push(recipient),
             Some(Question::Identity(auth)) => dialog.auth = Some(auth),
@@ -344,9 +348,7 @@ impl Connection {
         if now.removed {
             envelope.removed.insert(index);
         }
-        envelope
-            .added
-            .extend(recipients.map(|recipient| (index, recipient)));
+        recipients.for_each(|recipient| envelope.add(index, recipient));
         (now.address != offered.address)
             .then(|| command_line("RCPT TO", &now.address, &offered.parameters))
     }
@@ -423,6 +425,8 @@ fn path_of(recipient: &opes_smtp::server::Recipient) -> Path {
 
 /// What a command adds to the dialog if it is accepted.
 enum Question {
+    /// The argument of HELO, EHLO or LHLO.
+    Hello(String),
     Sender(Path),
     Recipient(Path),
     Identity(smtp::Auth),

@@ -28,7 +28,7 @@ use crate::routing::Routing;
 use crate::trace::Calls;
 use replan::Begun;
 
-pub(crate) use groups::{Annotations, Audience, Fate, Group, Groups, Hold, Recipient};
+pub(crate) use groups::{ADDED_MAX, Annotations, Audience, Fate, Group, Groups, Hold, Recipient};
 
 /// Makes one callout. Never fails: a failure becomes what the rule's policy says.
 pub(crate) trait Callouts: Send + Sync {

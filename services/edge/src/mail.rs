@@ -9,7 +9,7 @@ use opes_spool::NextHop;
 
 use crate::content::Incoming;
 use crate::dialog::Path;
-use crate::engine::{Annotations, Recipient};
+use crate::engine::{ADDED_MAX, Annotations, Recipient};
 use crate::report::StepReport;
 use crate::routing::Routing;
 use crate::trace::Calls;
@@ -52,10 +52,23 @@ impl Envelope {
             removed: self.removed.contains(&index),
             added: false,
         });
-        let added = self.added.iter().filter(|(at, _)| *at < count);
-        accepted
-            .chain(added.map(|(_, recipient)| recipient.clone()))
-            .collect()
+        let mut recipients: Vec<Recipient> = accepted.collect();
+        for (_, added) in self.added.iter().filter(|(at, _)| *at < count) {
+            // The client may have named it as well.
+            if !recipients.iter().any(|known| known.is(&added.address)) {
+                recipients.push(added.clone());
+            }
+        }
+        recipients
+    }
+
+    /// A service put `recipient` in when the recipient `index` was offered; for each of those that are offered, perhaps, but it gets the
+    /// message once.
+    pub(crate) fn add(&mut self, index: usize, recipient: Recipient) {
+        let mut known = self.added.iter();
+        if self.added.len() < ADDED_MAX && !known.any(|(_, known)| known.is(&recipient.address)) {
+            self.added.push((index, recipient));
+        }
     }
 
     /// The recipient `index` was refused after all; another will have its place.

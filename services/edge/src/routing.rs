@@ -34,7 +34,10 @@ pub struct Routing {
 /// The client of one service, and all that it was made of.
 struct Pooled {
     client: ServiceClient,
-    made_of: (Arc<Service>, Vec<String>, String, bool),
+    service: Arc<Service>,
+    endpoints: Vec<String>,
+    system: String,
+    has_tls: bool,
 }
 
 /// A rule's way to its service.
@@ -143,15 +146,13 @@ impl Routing {
         })
     }
 
-    /// Goes on with the connections of `previous` where nothing about a service is different.
+    /// Goes on with the clients of `previous` where nothing about a service is different but its endpoints: what is known of those that
+    /// stay, of the breaker and of repeats is kept, and transactions that run on one that goes finish there.
     #[must_use]
     pub(crate) fn with_clients_of(mut self, previous: &Self) -> Self {
         for (name, pooled) in &mut self.services {
-            match previous.services.get(name) {
-                Some(earlier) if earlier.made_of == pooled.made_of => {
-                    pooled.client = earlier.client.clone();
-                }
-                _ => {}
+            if let Some(earlier) = previous.services.get(name) {
+                pooled.go_on_with(earlier);
             }
         }
         for rule in &self.table.rules {
@@ -175,6 +176,36 @@ impl Routing {
     /// The way to the rule's service; none for rules that act by themselves.
     pub(crate) fn binding(&self, rule: &Rule) -> Option<&Binding> {
         self.bindings.get(&rule.name)
+    }
+}
+
+// === impl Pooled ===
+
+impl Pooled {
+    fn go_on_with(&mut self, earlier: &Self) {
+        if !self.is_same_service(earlier) {
+            return;
+        }
+        self.client = earlier.client.clone();
+        if self.endpoints != earlier.endpoints {
+            self.client.set_endpoints(&self.endpoints);
+        }
+    }
+
+    /// Everything but where it is. What OPES runs itself with another configuration is another service.
+    fn is_same_service(&self, earlier: &Self) -> bool {
+        let moved = match (&self.service.target, &earlier.service.target) {
+            (Target::Endpoints(_), Target::Endpoints(_)) => true,
+            (now, before) => now == before,
+        };
+        let unmoved = Service {
+            target: self.service.target.clone(),
+            ..Service::clone(&earlier.service)
+        };
+        moved
+            && *self.service == unmoved
+            && self.system == earlier.system
+            && self.has_tls == earlier.has_tls
     }
 }
 
@@ -203,14 +234,8 @@ fn pooled(
     for endpoint in &endpoints {
         check_transport(name, service.tls, endpoint, tls)?;
     }
-    let made_of = (
-        Arc::clone(service),
-        endpoints.clone(),
-        system.to_owned(),
-        tls.is_some(),
-    );
     let config = ServiceClientConfig {
-        endpoints,
+        endpoints: endpoints.clone(),
         tls: tls.filter(|_| service.tls == TlsMode::Mutual).cloned(),
         server_name: service.server_name.clone(),
         connect_timeout: service.connect_timeout,
@@ -223,8 +248,13 @@ fn pooled(
         host: host.clone(),
         ..ServiceClientConfig::new(name, "")
     };
-    let client = ServiceClient::new(config);
-    Ok(Pooled { client, made_of })
+    Ok(Pooled {
+        client: ServiceClient::new(config),
+        service: Arc::clone(service),
+        endpoints,
+        system: system.to_owned(),
+        has_tls: tls.is_some(),
+    })
 }
 
 /// Mail leaves this machine under TLS, or because somebody wrote that it may leave in the clear.

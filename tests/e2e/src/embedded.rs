@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 /// See the module. Its tasks end with the test's runtime.
 pub struct Embedded {
     handle: EdgeHandle,
+    system: String,
     reports: Arc<Mutex<Vec<MessageReport>>>,
 }
 
@@ -31,9 +32,20 @@ impl Embedded {
             ..Hooks::default()
         };
         let metrics = Arc::new(Registry::new().with(Metrics::register));
-        let routing = routing(rules, &config.system)?;
+        let system = config.system.clone();
+        let routing = routing(rules, &system)?;
         let handle = opes_edge::start(config, routing, metrics, hooks).await?;
-        Ok(Self { handle, reports })
+        Ok(Self {
+            handle,
+            system,
+            reports,
+        })
+    }
+
+    /// Puts other objects in force, as a change of the rules folder does.
+    pub fn replace_rules(&self, rules: &str) -> Result<()> {
+        self.handle.replace_routing(routing(rules, &self.system)?);
+        Ok(())
     }
 
     /// Address of the listener `name`.

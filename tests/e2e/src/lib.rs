@@ -8,9 +8,11 @@ pub mod counting;
 mod daemon;
 pub mod embedded;
 pub mod hop;
+pub mod killable;
 pub mod postfix;
 pub mod sink;
 pub mod smtp;
+pub mod steady;
 pub mod tls;
 pub mod trace;
 

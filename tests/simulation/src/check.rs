@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use opes_edge::Held as Message;
+
 use crate::ledger::{Delivery, Facts, Ledger, Seen, What};
 use crate::mail::{Attempt, Form, Kind, Mail, attempt_in};
 use crate::plan::{OnFailure, Plan};
@@ -18,8 +20,15 @@ const RETRIED_MS: u64 = 30_000;
 /// What waited for a link or a slow reader may be read so long after it is well again; the edge that sent it has given up or is dead.
 const CAUGHT_UP_MS: u64 = 2_000;
 
-/// What is held in `quarantine`: the attempts, and how the messages look.
-struct Held(Vec<(Attempt, Vec<u8>)>);
+/// What is held in `quarantine`.
+struct Held(Vec<Entry>);
+
+/// One message that is held, with those whom it is kept from.
+struct Entry {
+    attempt: Attempt,
+    recipients: Vec<String>,
+    octets: Vec<u8>,
+}
 
 /// All that does not hold.
 pub(crate) fn violations(plan: &Plan, ledger: &Ledger, folder: &Path) -> Vec<String> {
@@ -54,15 +63,42 @@ impl Held {
             let hidden = entry.file_name().to_string_lossy().starts_with('.');
             let is_message = path.extension().is_some_and(|suffix| suffix == "eml");
             // Without the other file of the pair, nobody was told that it is held.
-            if hidden || !is_message || !path.with_extension("json").exists() {
+            let envelope = path.with_extension("json");
+            if hidden || !is_message || !envelope.exists() {
                 continue;
             }
             let octets = std::fs::read(&path).unwrap_or_default();
-            held.extend(attempt_in(&octets).map(|attempt| (attempt, octets)));
+            let recipients = recipients(&std::fs::read(&envelope).unwrap_or_default());
+            held.extend(attempt_in(&octets).map(|attempt| Entry {
+                attempt,
+                recipients,
+                octets,
+            }));
         }
-        held.sort_by_key(|(attempt, _)| *attempt);
+        held.sort_by_key(|entry| entry.attempt);
         Self(held)
     }
+
+    fn of(&self, attempt: Attempt) -> impl Iterator<Item = &Entry> {
+        self.0.iter().filter(move |entry| entry.attempt == attempt)
+    }
+
+    /// Copies that are kept from `recipient`.
+    fn count(&self, attempt: Attempt, recipient: &str) -> usize {
+        let copies = self.of(attempt);
+        let is_for = |entry: &&Entry| entry.recipients.iter().any(|to| to == recipient);
+        copies.filter(is_for).count()
+    }
+}
+
+/// Those in the envelope of a message that is held. What cannot be read is for nobody, and so found missing.
+fn recipients(json: &[u8]) -> Vec<String> {
+    serde_json::from_slice::<Message>(json)
+        .map(|held| held.envelope.recipients.into_iter())
+        .into_iter()
+        .flatten()
+        .map(|recipient| recipient.address)
+        .collect()
 }
 
 impl Check<'_> {
@@ -82,11 +118,41 @@ impl Check<'_> {
     }
 
     fn attempt(&mut self, mail: &Mail, attempt: Attempt) {
-        let held = self.held.0.iter().filter(|(of, _)| *of == attempt).count();
         let seen = self.facts.attempts[&attempt];
-        self.octets(mail, attempt);
+        self.delivered(mail, attempt);
+        self.held(mail, attempt);
         for recipient in &mail.recipients {
+            let held = self.held.count(attempt, recipient);
             self.recipient(attempt, recipient, seen, held);
+            if seen == Seen::Accepted {
+                self.policies(mail, attempt, recipient, held > 0);
+            }
+        }
+    }
+
+    /// What is accepted is held if the analyser wants that, or if a service has not answered and its policy wants that.
+    fn policies(&mut self, mail: &Mail, attempt: Attempt, recipient: &str, is_held: bool) {
+        let (plan, facts) = (self.plan, self.facts);
+        let kind = mail.kind_for(attempt.1, recipient);
+        // A refusal of some is a copy in the quarantine, as the listener has it.
+        let unwanted = matches!(kind, Kind::Suspect | Kind::Bad);
+        if unwanted && plan.judge_fails != OnFailure::Accept && !is_held {
+            self.wrong(format!("{attempt:?} {recipient}: {kind:?} and not held"));
+        }
+        for (service, answered, policy) in [
+            ("judge", &facts.judged, plan.judge_fails),
+            ("adapter", &facts.adapted, plan.adapter_fails),
+        ] {
+            if answered.contains(&attempt) || policy == OnFailure::Accept {
+                continue;
+            }
+            if policy != OnFailure::Quarantine {
+                self.wrong(format!("{attempt:?}: accepted without the {service}"));
+            } else if !is_held {
+                self.wrong(format!(
+                    "{attempt:?} {recipient}: not held, and the {service} has not answered"
+                ));
+            }
         }
     }
 
@@ -188,47 +254,47 @@ impl Check<'_> {
         failed_commit || (self.plan.cut_through && deliveries.iter().all(lost_reply))
     }
 
-    /// Nobody gets half a change, and nobody the original where the rule forbids it.
-    fn octets(&mut self, mail: &Mail, attempt: Attempt) {
+    /// Nobody gets half a change or another's, and nobody the original where the rule forbids it.
+    fn delivered(&mut self, mail: &Mail, attempt: Attempt) {
         let facts = self.facts;
-        let judged = mail.kind == Kind::Clean
-            || (mail.kind == Kind::Grey && attempt.1 > 1)
-            || self.plan.judge_fails == OnFailure::Accept;
         for delivery in facts.deliveries.iter().filter(|d| d.attempt == attempt) {
             let to = &delivery.recipient;
-            match mail.form(attempt.1, &delivery.octets) {
-                Form::Broken => {
-                    self.wrong(format!("{attempt:?} {to}: neither original nor adapted"));
-                }
-                Form::Original if self.plan.adapter_fails != OnFailure::Accept => {
-                    self.wrong(format!("{attempt:?} {to}: not adapted"));
-                }
-                _ if !judged => {
-                    self.wrong(format!("{attempt:?} {to}: delivered against the verdict"));
-                }
-                _ => {}
+            let form = mail.form(attempt.1, &delivery.octets);
+            let wanted = mail.form_for(to);
+            if form == Form::Broken {
+                self.wrong(format!("{attempt:?} {to}: neither original nor adapted"));
+            } else if form != wanted && wanted == Form::Original {
+                self.wrong(format!("{attempt:?} {to}: adapted as for somebody else"));
+            } else if form != wanted && self.plan.adapter_fails != OnFailure::Accept {
+                self.wrong(format!("{attempt:?} {to}: not adapted"));
+            }
+            let is_clean = mail.kind_for(attempt.1, to) == Kind::Clean;
+            if !is_clean && self.plan.judge_fails != OnFailure::Accept {
+                self.wrong(format!("{attempt:?} {to}: delivered against the verdict"));
             }
         }
-        let may_hold = mail.kind == Kind::Suspect
-            || self.plan.judge_fails == OnFailure::Quarantine
-            || self.plan.adapter_fails == OnFailure::Quarantine;
-        let held: Vec<_> = self
-            .held
-            .0
-            .iter()
-            .filter(|(of, _)| *of == attempt)
-            .collect();
-        let broken = held
-            .iter()
-            .any(|(_, octets)| mail.form(attempt.1, octets) == Form::Broken);
-        let is_held = !held.is_empty();
-        if broken {
-            self.wrong(format!(
-                "{attempt:?}: what is held is neither original nor adapted"
-            ));
+    }
+
+    fn held(&mut self, mail: &Mail, attempt: Attempt) {
+        let fails = [self.plan.judge_fails, self.plan.adapter_fails];
+        let by_policy = fails.contains(&OnFailure::Quarantine);
+        let mut wrong = Vec::new();
+        for entry in self.held.of(attempt) {
+            if mail.form(attempt.1, &entry.octets) == Form::Broken {
+                wrong.push("what is held is neither original nor adapted");
+            }
+            let mut recipients = entry.recipients.iter();
+            let is_wanted = |to: &String| {
+                let kind = mail.kind_for(attempt.1, to);
+                let by_verdict = kind == Kind::Suspect || (kind == Kind::Bad && mail.is_mixed());
+                by_verdict || by_policy
+            };
+            if !recipients.all(is_wanted) {
+                wrong.push("held without reason");
+            }
         }
-        if is_held && !may_hold {
-            self.wrong(format!("{attempt:?}: held without reason"));
+        for what in wrong {
+            self.wrong(format!("{attempt:?}: {what}"));
         }
     }
 
@@ -236,7 +302,7 @@ impl Check<'_> {
     fn strangers(&mut self) {
         let facts = self.facts;
         let deliveries = facts.deliveries.iter().map(|delivery| delivery.attempt);
-        let held: Vec<_> = self.held.0.iter().map(|(attempt, _)| *attempt).collect();
+        let held: Vec<_> = self.held.0.iter().map(|entry| entry.attempt).collect();
         let bounces = facts.bounces.iter().map(|(_, attempt, _)| *attempt);
         for attempt in deliveries.chain(held).chain(bounces) {
             if !facts.attempts.contains_key(&attempt) {

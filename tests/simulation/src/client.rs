@@ -13,20 +13,20 @@ use crate::ledger::{Ledger, Seen};
 use crate::mail::{Attempt, Mail};
 use crate::net::{Card, Wire};
 
-/// For one reply, or one write.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// For one reply, or one write; at least so long for the reply to the content.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Octets of content in one write.
 const WRITE_OCTETS: usize = 16 * 1024;
 
-/// Sends `mail` until that is settled.
-pub(crate) async fn run(mail: Mail, ledger: Ledger, random: Random) {
+/// Sends `mail` until that is settled. `patience`: for the reply to the content.
+pub(crate) async fn run(mail: Mail, ledger: Ledger, random: Random, patience: Duration) {
     sleep(Duration::from_millis(mail.start_ms)).await;
     for number in 1.. {
         let attempt = (mail.number, number);
         ledger.seen(attempt, Seen::Unfinished);
         // An attempt without a verdict stays as it was noted on the way.
-        let verdict = send(&mail, attempt, &ledger, &random).await.ok();
+        let verdict = send(&mail, attempt, &ledger, &random, patience).await.ok();
         if let Some(seen) = verdict {
             ledger.seen(attempt, seen);
         }
@@ -38,7 +38,13 @@ pub(crate) async fn run(mail: Mail, ledger: Ledger, random: Random) {
     ledger.facts().clients_done += 1;
 }
 
-async fn send(mail: &Mail, attempt: Attempt, ledger: &Ledger, random: &Random) -> io::Result<Seen> {
+async fn send(
+    mail: &Mail,
+    attempt: Attempt,
+    ledger: &Ledger,
+    random: &Random,
+    patience: Duration,
+) -> io::Result<Seen> {
     let connecting = TcpStream::connect(("edge", 25));
     let stream = timeout(PATIENCE, connecting).await??;
     let mut dialog = Dialog(BufReader::new(
@@ -76,7 +82,7 @@ async fn send(mail: &Mail, attempt: Attempt, ledger: &Ledger, random: &Random) -
     }
     ledger.seen(attempt, Seen::NoReply);
     dialog.write(b".\r\n").await?;
-    let code = dialog.reply().await?;
+    let code = dialog.reply_within(patience).await?;
     let seen = refusal(code).unwrap_or(Seen::Accepted);
     // A polite client says QUIT; whether that gets through is of no interest.
     let _ = dialog.write(b"QUIT\r\n").await;
@@ -111,9 +117,13 @@ impl Dialog {
 
     /// The code of the next reply.
     async fn reply(&mut self) -> io::Result<u16> {
+        self.reply_within(PATIENCE).await
+    }
+
+    async fn reply_within(&mut self, patience: Duration) -> io::Result<u16> {
         loop {
             let mut line = String::new();
-            let read = timeout(PATIENCE, self.0.read_line(&mut line)).await??;
+            let read = timeout(patience, self.0.read_line(&mut line)).await??;
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

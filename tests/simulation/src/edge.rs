@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
-use opes_edge::config::{Acceptance, DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol};
+use opes_edge::config::{
+    Acceptance, DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol, MixedVerdicts,
+};
 use opes_edge::{EdgeHandle, Endpoints, Hooks, Metrics, Routing};
 use opes_host::{Clock, Host, Network, Random};
 use opes_relay::{Backoff, RelayConfig};
@@ -99,6 +101,8 @@ impl Site {
         let listener = ListenerConfig {
             delivery: self.acceptance,
             client_timeout: Duration::from_secs(20),
+            // One reply for different verdicts, without the client coming again for each.
+            mixed_verdicts: MixedVerdicts::QuarantineRejected,
             ..ListenerConfig::new("mx", any, ListenerProtocol::Smtp)
         };
         EdgeConfig {
@@ -175,11 +179,15 @@ fn rules(plan: &Plan) -> String {
     [
         service("judge", "analyze"),
         service("adapter", "adapt"),
-        rule("judge", "reject, quarantine", plan.judge_fails.word()),
+        rule(
+            "judge",
+            "reject, quarantine",
+            plan.judge_fails.word(plan.bug),
+        ),
         rule(
             "adapter",
             "header, body, rewrite",
-            plan.adapter_fails.word(),
+            plan.adapter_fails.word(plan.bug),
         ),
     ]
     .concat()

@@ -1,6 +1,6 @@
 //! What everybody saw, in order: the trace, and the facts that the invariants are about. It belongs to nobody's process and survives them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,6 +61,10 @@ pub(crate) struct Facts {
     pub(crate) refusals: Vec<(Attempt, String)>,
     /// Reports to senders: when, on which attempt, on which recipient.
     pub(crate) bounces: Vec<(u64, Attempt, String)>,
+    /// What the analyser has answered about, whether the edge heard of it or not.
+    pub(crate) judged: BTreeSet<Attempt>,
+    /// The same of the adapter.
+    pub(crate) adapted: BTreeSet<Attempt>,
     pub(crate) outages: Vec<Outage>,
     /// Clients that have got rid of their message.
     pub(crate) clients_done: usize,

@@ -12,7 +12,16 @@ pub(crate) enum Kind {
     Suspect,
     /// To be refused for now at the first attempt.
     Grey,
+    /// To be held for [`SUSPECT_FOR`], refused for [`BAD_FOR`], and delivered to the others.
+    Mixed,
 }
+
+/// For whom a mixed message is suspect.
+pub(crate) const SUSPECT_FOR: &str = "good1@";
+/// For whom a mixed message is bad.
+pub(crate) const BAD_FOR: &str = "good2@";
+/// The one for whom a message is adapted that is adapted apart.
+pub(crate) const APART_FOR: &str = "good0@";
 
 /// How the adapter adapts a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +32,8 @@ pub(crate) enum Manner {
     Flow,
     /// By a flow of its own that repeats the original.
     Copy,
+    /// By a message of its own for [`APART_FOR`]; the others get the original.
+    Apart,
 }
 
 /// A message that a client wants to get rid of.
@@ -63,12 +74,14 @@ impl Mail {
             0 => Kind::Bad,
             1 | 2 => Kind::Suspect,
             3 => Kind::Grey,
+            4 | 5 => Kind::Mixed,
             _ => Kind::Clean,
         };
-        let manner = match random.below(3) {
+        let manner = match random.below(4) {
             0 => Manner::Edits,
             1 => Manner::Flow,
-            _ => Manner::Copy,
+            2 => Manner::Copy,
+            _ => Manner::Apart,
         };
         let octets = 1 + match random.below(10) {
             0 => 30_000 + random.below(90_000),
@@ -106,6 +119,31 @@ impl Mail {
         let mut octets = self.header(attempt).into_bytes();
         octets.extend_from_slice(&self.body);
         octets
+    }
+
+    /// Its recipients are not all treated alike.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.kind == Kind::Mixed
+    }
+
+    /// What the analyser wants for `recipient`, if it is asked about this attempt.
+    pub(crate) fn kind_for(&self, attempt: u32, recipient: &str) -> Kind {
+        match self.kind {
+            Kind::Grey if attempt > 1 => Kind::Clean,
+            Kind::Mixed if recipient.starts_with(SUSPECT_FOR) => Kind::Suspect,
+            Kind::Mixed if recipient.starts_with(BAD_FOR) => Kind::Bad,
+            Kind::Mixed => Kind::Clean,
+            kind => kind,
+        }
+    }
+
+    /// What the adapter makes of it for `recipient`.
+    pub(crate) fn form_for(&self, recipient: &str) -> Form {
+        if self.manner == Manner::Apart && !recipient.starts_with(APART_FOR) {
+            Form::Original
+        } else {
+            Form::Adapted
+        }
     }
 
     fn header(&self, attempt: u32) -> String {

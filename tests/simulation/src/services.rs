@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use opes_callout_server::{Answer, Description, Listener, Message, ServerConfig, Service, serve};
 use opes_host::{Clock, Network, Random};
+use opes_proto::smtp::ContextField;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::wall_clock;
 use crate::ledger::{Ledger, now_ms};
-use crate::mail::{ADDED_FIELD, ADDED_HEAD, ADDED_TAIL, attempt_in, subject_in};
+use crate::mail::{
+    ADDED_FIELD, ADDED_HEAD, ADDED_TAIL, APART_FOR, BAD_FOR, SUSPECT_FOR, attempt_in, subject_in,
+};
 use crate::net::{Card, Pace};
 use crate::plan::HEALED_MS;
 
@@ -89,20 +92,29 @@ impl Drop for AtWork {
 
 impl Service for Judge {
     fn describe(&self) -> Description {
-        Description::new("judge").whole_content()
+        Description::new("judge")
+            .whole_content()
+            .message_context([ContextField::Recipients])
     }
 
     async fn message(&self, message: &mut Message) -> anyhow::Result<Answer> {
         let _at_work = self.0.at_work();
         let content = message.read_all(CONTENT_MAX).await?;
         self.0.pause().await;
-        let first_try = attempt_in(&content).is_some_and(|(_, attempt)| attempt == 1);
+        let attempt = attempt_in(&content);
+        let first_try = attempt.is_some_and(|(_, attempt)| attempt == 1);
         let subject = subject_in(&content).unwrap_or_default();
         let says = |word: &str| subject.starts_with(word);
+        self.0.ledger.facts().judged.extend(attempt);
+        let bad = Answer::reject(550, "5.7.1", "bad");
+        let suspect = Answer::accept().quarantine("suspect");
         Ok(if says("Bad") {
-            Answer::reject(550, "5.7.1", "bad")
+            bad
         } else if says("Suspect") {
-            Answer::accept().quarantine("suspect")
+            suspect
+        } else if says("Mixed") {
+            let answer = for_those(Answer::accept(), message, SUSPECT_FOR, suspect);
+            for_those(answer, message, BAD_FOR, bad)
         } else if says("Grey") && first_try {
             Answer::tempfail(451, "4.7.1", "come again")
         } else {
@@ -113,7 +125,9 @@ impl Service for Judge {
 
 impl Service for Adapter {
     fn describe(&self) -> Description {
-        Description::new("adapter").whole_content()
+        Description::new("adapter")
+            .whole_content()
+            .message_context([ContextField::Recipients])
     }
 
     async fn message(&self, message: &mut Message) -> anyhow::Result<Answer> {
@@ -126,21 +140,61 @@ impl Service for Adapter {
             }
         }
         self.0.pause().await;
+        let attempt = attempt_in(&seen);
         let subject = subject_in(&seen).unwrap_or_default();
         let manner = subject.rsplit(' ').next().unwrap_or_default();
         let header = seen
             .windows(4)
             .position(|four| four == b"\r\n\r\n")
             .map_or(0, |at| at + 4);
-        match manner {
+        let answer = match manner {
             "Flow" => self.refer(message, header, seen.len()).await,
             "Copy" => self.repeat(message, header, seen).await,
+            "Apart" => self.part(message, header, seen.len()).await,
             _ => Self::edit(message, header, seen.len()).await,
+        };
+        if answer.is_ok() {
+            self.0.ledger.facts().adapted.extend(attempt);
         }
+        answer
     }
 }
 
+/// `answer`, with `other` for those of the message's recipients whose addresses start so.
+fn for_those(answer: Answer, message: &Message, start: &str, other: Answer) -> Answer {
+    let recipients = message.context().recipients.iter();
+    let mut those = recipients
+        .map(|recipient| recipient.address.as_str())
+        .filter(|address| address.starts_with(start))
+        .peekable();
+    if those.peek().is_none() {
+        return answer;
+    }
+    answer.for_recipients(those, other)
+}
+
 impl Adapter {
+    async fn part(
+        &self,
+        message: &mut Message,
+        header: usize,
+        seen: usize,
+    ) -> anyhow::Result<Answer> {
+        anyhow::ensure!(message.takes_copies());
+        let size = seen + message.read_all(CONTENT_MAX).await?.len();
+        let mut adapted = message.adapt();
+        adapted.use_mine(ADDED_FIELD).await?;
+        adapted.use_yours(0..header as u64).await?;
+        adapted.use_mine(ADDED_HEAD).await?;
+        self.0.pause().await;
+        adapted.use_yours(header as u64..size as u64).await?;
+        adapted.use_mine(ADDED_TAIL).await?;
+        let apart = adapted.end_message();
+        adapted.finish().await?;
+        let apart = Answer::accept().with_message(apart);
+        Ok(for_those(Answer::accept(), message, APART_FOR, apart))
+    }
+
     async fn edit(message: &mut Message, header: usize, seen: usize) -> anyhow::Result<Answer> {
         let size = seen + message.read_all(CONTENT_MAX).await?.len();
         Ok(Answer::accept()

@@ -155,12 +155,13 @@ impl<'a> World<'a> {
         let site = self.site.clone();
         self.sim.host("edge", move || site.clone().run());
         let (mails, ledger, seed) = (plan.mails.clone(), self.ledger.clone(), plan.seed);
+        let patience = plan.patience();
         self.sim.host("client", move || {
             let (mails, ledger) = (mails.clone(), ledger.clone());
             async move {
                 for mail in mails {
                     let random = Random::seeded(seed ^ ((mail.number as u64 + 1) << 32));
-                    tokio::spawn(client::run(mail, ledger.clone(), random));
+                    tokio::spawn(client::run(mail, ledger.clone(), random, patience));
                 }
                 std::future::pending().await
             }

@@ -107,13 +107,17 @@ fn the_same_seed_goes_the_same_way() {
 
 #[test]
 fn known_bugs_are_found() {
-    let is_loss = |violation: &String| violation.starts_with("lost");
-    let has_loss = |failed: &[(u64, Outcome)]| {
-        let mut violations = failed.iter().flat_map(|(_, outcome)| &outcome.violations);
-        violations.any(is_loss)
-    };
-    for bug in [KnownBug::LyingDisk, KnownBug::ForgetfulHop] {
-        let found = failures(0, 300, bug, has_loss);
-        assert!(has_loss(&found), "{bug:?}");
+    for (bug, what) in [
+        (KnownBug::LyingDisk, "lost"),
+        (KnownBug::ForgetfulHop, "lost"),
+        (KnownBug::LenientPolicy, "not held, and the judge"),
+        (KnownBug::LenientPolicy, "not held, and the adapter"),
+    ] {
+        let is_found = |failed: &[(u64, Outcome)]| {
+            let mut violations = failed.iter().flat_map(|(_, outcome)| &outcome.violations);
+            violations.any(|violation| violation.contains(what))
+        };
+        let found = failures(0, 300, bug, is_found);
+        assert!(is_found(&found), "{bug:?}");
     }
 }

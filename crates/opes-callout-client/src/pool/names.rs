@@ -2,10 +2,10 @@
 //! holds, so the interval is fixed; its own cache, if it has one, decides how fresh an answer is.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use opes_host::Network;
 use tokio::sync::Notify;
 
 use super::Pool;
@@ -27,14 +27,15 @@ pub(super) async fn look_up(pool: Weak<Pool>, wake: Arc<Notify>) {
     let mut known = Known::new();
     let mut failing = false;
     loop {
-        let Some((sources, scheme, active)) = pool.upgrade().map(|pool| {
+        let Some((sources, scheme, network, active)) = pool.upgrade().map(|pool| {
             let active = pool.core().is_active(pool.now());
             let scheme = if pool.config.tls.is_some() {
                 "https"
             } else {
                 "http"
             };
-            (pool.sources(), scheme, active)
+            let network = pool.config.host.network.clone();
+            (pool.sources(), scheme, network, active)
         }) else {
             return;
         };
@@ -42,7 +43,7 @@ pub(super) async fn look_up(pool: Weak<Pool>, wake: Arc<Notify>) {
             wake.notified().await;
             continue;
         }
-        let errors = refresh(&sources, scheme, &mut known).await;
+        let errors = refresh(&network, &sources, scheme, &mut known).await;
         let Some(pool) = pool.upgrade() else { return };
         pool.note_lookup(&errors, &mut failing);
         let complete = pool.use_known(&sources, &known, &errors);
@@ -58,13 +59,18 @@ fn has_names(sources: &[Source]) -> bool {
 }
 
 /// What cannot be looked up keeps its last answer.
-async fn refresh(sources: &[Source], scheme: &str, known: &mut Known) -> Vec<String> {
+async fn refresh(
+    network: &Network,
+    sources: &[Source],
+    scheme: &str,
+    known: &mut Known,
+) -> Vec<String> {
     let mut errors = Vec::new();
     for source in sources {
         let Source::Name { host, port } = source else {
             continue;
         };
-        match addresses(scheme, host, *port).await {
+        match addresses(network, scheme, host, *port).await {
             Ok(found) => {
                 known.insert((host.clone(), *port), found);
             }
@@ -74,12 +80,17 @@ async fn refresh(sources: &[Source], scheme: &str, known: &mut Known) -> Vec<Str
     errors
 }
 
-async fn addresses(scheme: &str, host: &str, port: u16) -> Result<Vec<Address>, String> {
+async fn addresses(
+    network: &Network,
+    scheme: &str,
+    host: &str,
+    port: u16,
+) -> Result<Vec<Address>, String> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let lookup = tokio::net::lookup_host((bare, port));
+    let lookup = network.look_up(bare, port);
     let found = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await;
     let found = found.map_err(|_| "the resolver does not answer".to_owned())?;
-    let mut found: Vec<SocketAddr> = found.map_err(|error| error.to_string())?.collect();
+    let mut found = found.map_err(|error| error.to_string())?;
     found.sort_unstable();
     found.dedup();
     if found.is_empty() {
@@ -124,7 +135,7 @@ impl Pool {
 
     /// One line when it begins to fail, one when it is over.
     fn note_lookup(&self, errors: &[String], failing: &mut bool) {
-        let service = &self.naming.service;
+        let service = &self.config.name;
         if let (Some(error), false) = (errors.first(), *failing) {
             tracing::warn!(%service, %error, "callout endpoints cannot be looked up, the last known ones stay");
         }

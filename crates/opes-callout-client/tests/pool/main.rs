@@ -7,5 +7,7 @@ mod bounds;
 mod drain;
 mod failures;
 mod load;
+mod names;
+mod network;
 mod share;
 mod worker;

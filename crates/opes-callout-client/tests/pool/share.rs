@@ -84,6 +84,12 @@ async fn a_name_that_does_not_exist_is_an_unavailable_service() {
     });
     let error = client.run(request(PATIENCE)).await.unwrap_err().to_string();
     assert!(error.contains("nobody.invalid:9000"), "{error}");
+    client.set_endpoints(&["dns://elsewhere.invalid:9000".into()]);
+    let error = client.run(request(PATIENCE)).await.unwrap_err().to_string();
+    assert!(
+        error.contains("elsewhere.invalid:9000") && !error.contains("nobody"),
+        "{error}"
+    );
     client.set_endpoints(&[servers[0].target()]);
     client.run(request(PATIENCE)).await.unwrap();
 }

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers after a while and counts what it has begun.
-struct Worker {
-    time: Duration,
-    begun: Arc<AtomicUsize>,
+pub(crate) struct Worker {
+    pub(crate) time: Duration,
+    pub(crate) begun: Arc<AtomicUsize>,
 }
 
 impl Service for Worker {

@@ -18,7 +18,7 @@ use crate::outcome::Verdict;
 pub(crate) type Annotations = BTreeMap<String, String>;
 
 /// Recipients that services may add to one message.
-const ADDED_MAX: usize = 100;
+pub(crate) const ADDED_MAX: usize = 100;
 
 /// One recipient as the services have left it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +31,13 @@ pub(crate) struct Recipient {
     pub(crate) removed: bool,
     /// A service put it in: the client knows nothing of it.
     pub(crate) added: bool,
+}
+
+impl Recipient {
+    /// It is `address`, and still to get the message.
+    pub(crate) fn is(&self, address: &str) -> bool {
+        !self.removed && self.address.eq_ignore_ascii_case(address)
+    }
 }
 
 /// The message as one service saw it or another made it.
@@ -262,9 +269,7 @@ impl Groups {
     }
 
     fn add(&mut self, members: &[usize], address: &str, next_hop: Option<NextHop>) {
-        let is_there = |recipient: &Recipient| {
-            !recipient.removed && recipient.address.eq_ignore_ascii_case(address)
-        };
+        let is_there = |recipient: &Recipient| recipient.is(address);
         let added = self.recipients.iter().filter(|recipient| recipient.added);
         if added.count() >= ADDED_MAX || self.recipients.iter().any(is_there) {
             return;

@@ -1,9 +1,13 @@
 use super::*;
 
 fn routing(limits: &str) -> Routing {
+    routing_at(r#"["unix:/run/a", "unix:/run/b"]"#, limits)
+}
+
+fn routing_at(endpoints: &str, limits: &str) -> Routing {
     let rules = format!(
         "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: scan }}\n\
-         spec: {{ class: analyze, endpoints: [\"unix:/run/a\", \"unix:/run/b\"], limits: {{ {limits} }} }}\n---\n\
+         spec: {{ class: analyze, endpoints: {endpoints}, limits: {{ {limits} }} }}\n---\n\
          apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: all }}\n\
          spec: {{ at: [content], callout: {{ serviceRef: {{ name: scan }} }} }}\n"
     );
@@ -29,6 +33,27 @@ fn a_service_that_has_not_changed_keeps_its_client_and_one_that_has_does_not() {
     assert_eq!(endpoints(&same), ["unix:/run/c"]);
     let other = routing("maxQueued: 2").with_clients_of(&same);
     assert_eq!(endpoints(&other), ["unix:/run/a", "unix:/run/b"]);
+}
+
+/// Distinguishes endpoints that stayed from ones that were made anew: those count from 1 again.
+#[tokio::test]
+async fn a_service_that_only_moves_keeps_its_client() {
+    let first = routing_at(r#"["unix:/nowhere/a", "unix:/nowhere/b"]"#, "maxQueued: 1");
+    let failing = first.clients()[0].1.clone();
+    failing.wants().await.unwrap_err();
+    let failures = |routing: &Routing| routing.clients()[0].1.snapshot().refused_unreachable;
+    assert_eq!(failures(&first), 1);
+    let moved = routing_at(r#"["unix:/nowhere/b", "unix:/nowhere/c"]"#, "maxQueued: 1");
+    let moved = moved.with_clients_of(&first);
+    assert_eq!(endpoints(&moved), ["unix:/nowhere/b", "unix:/nowhere/c"]);
+    assert_eq!(failures(&moved), 1, "what is known of the service is kept");
+    // The revision before shares the client: its transactions use the new endpoints too.
+    assert_eq!(endpoints(&first), ["unix:/nowhere/b", "unix:/nowhere/c"]);
+    // And once more from there, back and forth.
+    let back = routing_at(r#"["unix:/nowhere/a"]"#, "maxQueued: 1").with_clients_of(&moved);
+    assert_eq!(endpoints(&back), ["unix:/nowhere/a"]);
+    let other = routing_at(r#"["unix:/nowhere/a"]"#, "maxQueued: 2").with_clients_of(&back);
+    assert_eq!(failures(&other), 0, "another limit is another client");
 }
 
 #[test]

@@ -41,6 +41,39 @@ async fn a_refusal_can_depend_on_an_annotation_and_the_header() {
 }
 
 #[tokio::test]
+async fn rules_at_helo_see_the_name_that_is_being_said() {
+    let bad = ", match: { cel: 'helo == \"bad.example.org\"' }";
+    let bench = Bench::start(&act("bad", "helo", "reject: {}", bad)).await;
+    let mut client = bench.client().await;
+    for (name, code) in [("good", "250"), ("bad", "550"), ("good", "250")] {
+        let reply = client.command(&format!("EHLO {name}.example.org")).await;
+        assert!(reply.starts_with(code), "{name}: {reply}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_before_the_greeting_is_known_in_every_transaction() {
+    let rules = [
+        call("score", "connect", "judge", "score", ""),
+        act("refuse", "mailFrom", "reject: {}", SCORED),
+    ];
+    let bench = Bench::start(&rules.concat()).await;
+    let mut client = bench.client().await;
+    for _ in 0..2 {
+        assert_eq!(client.codes(&["MAIL FROM:<a@example.net>"]).await, ["550"]);
+    }
+    // And to a rule that looks for another score it is known, too.
+    let less = ", match: { cel: 'annotation(\"spam.score\") < 5' }";
+    let rules = [
+        call("score", "connect", "judge", "score", ""),
+        act("refuse", "mailFrom", "reject: {}", less),
+    ];
+    let bench = Bench::start(&rules.concat()).await;
+    let mut client = bench.client().await;
+    assert_eq!(client.codes(&["MAIL FROM:<a@example.net>"]).await, ["250"]);
+}
+
+#[tokio::test]
 async fn adapters_run_once_and_those_that_waited_run_too() {
     let said = ", match: { cel: 'hasAnnotation(\"spam.score\") && size > 1' }";
     let rules = [

@@ -11,8 +11,9 @@ use opes_edge::config::{DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProt
 use opes_edge::{EdgeHandle, Endpoints, Hooks, Metrics, Routing};
 use opes_proto::smtp::RecipientChange;
 use opes_proto::smtp::notification::To;
+use prometheus_client::registry::Registry;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -60,7 +61,7 @@ impl Service for Probe {
             Some("address") => {
                 CommandAnswer::proceed().recipient(renamed("alias@example.org", "real@example.org"))
             }
-            _ => CommandAnswer::proceed(),
+            other => crate::probe::command(other.unwrap_or_default())?,
         })
     }
 
@@ -102,7 +103,7 @@ impl Service for Probe {
                     ["adapt@example.org"],
                     Answer::accept().add_header("X-Probe", "seen"),
                 ),
-            _ => Answer::accept(),
+            other => crate::probe::message(other.unwrap_or_default(), &parameters, message).await?,
         })
     }
 }
@@ -126,6 +127,7 @@ fn renamed(original: &str, address: &str) -> RecipientChange {
 /// A running edge.
 pub(crate) struct Bench {
     edge: Option<EdgeHandle>,
+    registry: Registry,
     pub(crate) dir: TempDir,
     begun: watch::Receiver<usize>,
     stop: CancellationToken,
@@ -162,27 +164,31 @@ impl Bench {
         let stop = CancellationToken::new();
         let (begins, begun) = watch::channel(0);
         let routing = routing(rules, begins, &stop).await;
-        let mut registry = prometheus_client::registry::Registry::default();
+        let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
         let edge = opes_edge::start(config, routing, metrics, Hooks::default())
             .await
             .unwrap();
         Self {
             edge: Some(edge),
+            registry,
             dir,
             begun,
             stop,
         }
     }
 
-    pub(crate) async fn client(&self) -> Client {
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
         let edge = self.edge.as_ref().expect("not drained");
-        Client::connect(edge.addresses()[0].1).await
+        edge.addresses()[0].1
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self.address()).await
     }
 
     pub(crate) async fn lmtp_client(&self) -> Client {
-        let edge = self.edge.as_ref().expect("not drained");
-        Client::connect_as(edge.addresses()[0].1, "LHLO").await
+        Client::connect_as(self.address(), "LHLO").await
     }
 
     /// The services have begun with so many messages.
@@ -197,6 +203,55 @@ impl Bench {
         let folder = self.dir.path().join("spool/quarantine");
         let is_entry = |path: &PathBuf| path.extension().is_some_and(|end| end == "json");
         files(&folder).iter().filter(|path| is_entry(path)).count()
+    }
+
+    /// What is written with the messages in the quarantine.
+    pub(crate) fn entries(&self) -> Vec<serde_json::Value> {
+        let folder = self.dir.path().join("spool/quarantine");
+        let texts = files(&folder).into_iter().filter_map(|path| {
+            let is_entry = path.extension().is_some_and(|end| end == "json");
+            is_entry.then(|| std::fs::read_to_string(path).unwrap())
+        });
+        texts
+            .map(|text| serde_json::from_str(&text).unwrap())
+            .collect()
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text
+    }
+
+    /// Fails if the metrics do not have this line.
+    #[track_caller]
+    pub(crate) fn expect_metric(&self, line: &str) {
+        let text = self.metrics();
+        let has = text.lines().any(|known| known == line);
+        assert!(has, "no {line} in\n{text}");
+    }
+
+    /// Waits until the metrics have this line.
+    pub(crate) async fn metric(&self, line: &str) {
+        let has = || self.metrics().lines().any(|known| known == line);
+        eventually(|| has().then_some(())).await;
+    }
+
+    /// Mailboxes, as `domain/local`, with the number of their messages, when everything that was accepted has been delivered.
+    pub(crate) async fn mailboxes(mut self) -> Vec<(String, usize)> {
+        let edge = self.edge.take().expect("not drained");
+        let drained = tokio::time::timeout(PATIENCE, edge.drain());
+        drained.await.expect("in time");
+        let mut boxes = Vec::new();
+        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        for domain in files(&self.dir.path().join("mail")) {
+            for mailbox in files(&domain) {
+                let count = files(&mailbox.join("new")).len();
+                boxes.push((format!("{}/{}", name(&domain), name(&mailbox)), count));
+            }
+        }
+        boxes.sort();
+        boxes
     }
 
     /// Everything that was accepted has been delivered by the end of a drain.
@@ -243,7 +298,7 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let looking = async {
         loop {
             if let Some(found) = look() {
@@ -303,8 +358,13 @@ pub(crate) fn act(name: &str, at: &str, action: &str, more: &str) -> String {
     )
 }
 
+/// What a client speaks over.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
 /// One command at a time.
-pub(crate) struct Client(BufReader<TcpStream>);
+pub(crate) struct Client(BufReader<Box<dyn Wire>>);
 
 impl Client {
     pub(crate) async fn connect(address: std::net::SocketAddr) -> Self {
@@ -312,7 +372,11 @@ impl Client {
     }
 
     pub(crate) async fn connect_as(address: std::net::SocketAddr, hello: &str) -> Self {
-        let mut client = Self(BufReader::new(TcpStream::connect(address).await.unwrap()));
+        Self::over(TcpStream::connect(address).await.unwrap(), hello).await
+    }
+
+    pub(crate) async fn over(wire: impl Wire + 'static, hello: &str) -> Self {
+        let mut client = Self(BufReader::new(Box::new(wire)));
         assert_eq!(client.reply().await.get(..3), Some("220"));
         client.command(&format!("{hello} client.example.org")).await;
         client

@@ -6,9 +6,16 @@
 )]
 
 mod annotations;
+mod auth;
 mod deadline;
+mod groups;
 mod harness;
+mod identity;
+mod log;
 mod messages;
 mod notifications;
+mod outcomes;
+mod probe;
 mod recipients;
+mod shadow;
 mod verdicts;
