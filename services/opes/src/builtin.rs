@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use opes_access_control::AccessControl;
+use opes_attachment_links::AttachmentLinks;
 use opes_callout_server::{ServerConfig, run_on, serve as serve_on};
 use opes_content_block::ContentBlock;
 use opes_mta_hooks::MtaHooks;
@@ -26,6 +27,10 @@ macro_rules! with_service {
         match $kind {
             BuiltinName::AccessControl => {
                 let $service = AccessControl::from_config($config)?;
+                $body
+            }
+            BuiltinName::AttachmentLinks => {
+                let $service = AttachmentLinks::from_config($config)?;
                 $body
             }
             BuiltinName::ContentBlock => {
