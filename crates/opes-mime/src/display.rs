@@ -28,7 +28,9 @@ pub fn first_texts(structure: &Structure, is_gone: impl Fn(&Part) -> bool) -> Ve
 
 /// The entity, and those that it is in.
 fn upwards(structure: &Structure, index: usize) -> impl Iterator<Item = usize> + '_ {
-    std::iter::successors(Some(index), |index| structure.parts.get(*index)?.parent)
+    std::iter::successors(Some(index), move |index| {
+        structure.parts.get(*index)?.parent
+    })
 }
 
 /// A text for reading, not an attachment, not inside another message, and not gone.

@@ -33,7 +33,10 @@ pub fn may_be_moved(structure: &Structure, index: usize, settings: &Settings) ->
     };
     let kind = part.content_type.as_str();
     let is_chosen = settings.types.iter().any(|entry| fits(entry, kind))
-        && !settings.types_excluded.iter().any(|entry| fits(entry, kind));
+        && !settings
+            .types_excluded
+            .iter()
+            .any(|entry| fits(entry, kind));
     is_chosen
         && !part.is_container()
         && part.encoding != Encoding::Other
@@ -45,13 +48,16 @@ pub fn may_be_moved(structure: &Structure, index: usize, settings: &Settings) ->
 
 /// Is it below something that has to stay as it is?
 pub fn is_untouchable(structure: &Structure, index: usize) -> bool {
-    above(structure, index).any(|part| part.is_message() || WHOLE.contains(&part.content_type.as_str()))
+    above(structure, index)
+        .any(|part| part.is_message() || WHOLE.contains(&part.content_type.as_str()))
 }
 
 /// A text that is shown, not a file of text.
 fn is_for_reading(part: &Part) -> bool {
-    matches!(part.content_type.as_str(), "text/plain" | "text/html" | "text/enriched")
-        && part.disposition != "attachment"
+    matches!(
+        part.content_type.as_str(),
+        "text/plain" | "text/html" | "text/enriched"
+    ) && part.disposition != "attachment"
         && part.name.is_empty()
 }
 
@@ -61,19 +67,22 @@ fn is_in_the_text(structure: &Structure, index: usize) -> bool {
     let is_inline_picture = part.is_some_and(|part| {
         part.content_type.starts_with("image/") && part.disposition == "inline"
     });
-    is_inline_picture || above(structure, index).any(|part| part.content_type == "multipart/related")
+    is_inline_picture
+        || above(structure, index).any(|part| part.content_type == "multipart/related")
 }
 
 fn above(structure: &Structure, index: usize) -> impl Iterator<Item = &Part> {
     let part = structure.parts.get(index);
-    std::iter::successors(part, |part| structure.parts.get(part.parent?)).skip(1)
+    std::iter::successors(part, move |part| structure.parts.get(part.parent?)).skip(1)
 }
 
 /// `application/pdf`, `image/*` or `*/*`.
 fn fits(entry: &str, kind: &str) -> bool {
     match entry.strip_suffix("/*") {
         Some("*") => true,
-        Some(entry) => kind.split_once('/').is_some_and(|(kind, _)| kind.eq_ignore_ascii_case(entry)),
+        Some(entry) => kind
+            .split_once('/')
+            .is_some_and(|(kind, _)| kind.eq_ignore_ascii_case(entry)),
         None => entry.eq_ignore_ascii_case(kind),
     }
 }

@@ -5,7 +5,7 @@
 mod check;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -153,7 +153,9 @@ pub enum ConfigError {
         problem: &'static str,
     },
     /// A field of the service in a rule.
-    #[error("parameters: {0} is of the service, not of a rule; set it in builtin.config of the CalloutService")]
+    #[error(
+        "parameters: {0} is of the service, not of a rule; set it in builtin.config of the CalloutService"
+    )]
     NotOfARule(&'static str),
 }
 
@@ -203,6 +205,21 @@ impl Config {
             connections_max: service.connections_max,
             written,
         })
+    }
+
+    /// With relative paths below `folder`.
+    #[must_use]
+    pub fn below(mut self, folder: &Path) -> Self {
+        let put = |path: &mut PathBuf| *path = folder.join(&*path);
+        self.key_file.iter_mut().for_each(put);
+        match &mut self.store {
+            StoreConfig::Folder(path) => put(path),
+            StoreConfig::S3(s3) => {
+                s3.access_key_id_file.iter_mut().for_each(put);
+                s3.secret_access_key_file.iter_mut().for_each(put);
+            }
+        }
+        self
     }
 
     /// The settings with a rule's `parameters`, a JSON object as text; its fields take the place of the service's.

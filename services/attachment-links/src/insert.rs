@@ -190,7 +190,9 @@ fn end_of_html(text: &[u8]) -> Option<usize> {
 /// Takes an entity out with the delimiter before it; `None`: it is the first one, or the message itself.
 pub fn removal(structure: &Structure, index: usize) -> Option<Splice> {
     let part = structure.parts.get(index)?;
-    let before = structure.children(part.parent?).filter(|child| *child < index);
+    let before = structure
+        .children(part.parent?)
+        .filter(|child| *child < index);
     let offset = structure.parts.get(before.last()?)?.entity_end;
     Some(Splice {
         offset,

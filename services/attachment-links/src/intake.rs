@@ -191,7 +191,9 @@ impl<'a> Intake<'a> {
         self.window.octets.extend_from_slice(chunk);
         let structure = self.scanner.so_far();
         let sure = structure.len.saturating_sub(LOOKAHEAD_OCTETS);
-        self.window.hand_on(structure, sure, &mut self.mover).await?;
+        self.window
+            .hand_on(structure, sure, &mut self.mover)
+            .await?;
         self.window.forget(sure);
         Ok(())
     }
@@ -200,7 +202,9 @@ impl<'a> Intake<'a> {
     pub(crate) async fn finish(mut self) -> anyhow::Result<Taken> {
         let structure = self.scanner.finish();
         let end = structure.len;
-        self.window.hand_on(&structure, end, &mut self.mover).await?;
+        self.window
+            .hand_on(&structure, end, &mut self.mover)
+            .await?;
         let Mover {
             moved,
             texts,
@@ -259,7 +263,8 @@ impl Window {
 
     fn forget(&mut self, until: u64) {
         let passed = until.saturating_sub(self.start);
-        let passed = usize::try_from(passed).map_or(self.octets.len(), |n| n.min(self.octets.len()));
+        let passed =
+            usize::try_from(passed).map_or(self.octets.len(), |n| n.min(self.octets.len()));
         self.octets.advance(passed);
         self.start += passed as u64;
     }
@@ -277,7 +282,10 @@ impl Mover<'_> {
         self.current = if is_wanted && self.moved.len() < self.settings.count_max {
             let part = structure.parts.get(index);
             let encoding = part.map(|part| part.encoding).unwrap_or_default();
-            Current::File(Box::new(Incoming::new(Key::random(self.expires)?, encoding)))
+            Current::File(Box::new(Incoming::new(
+                Key::random(self.expires)?,
+                encoding,
+            )))
         } else if self.texts.len() < TEXTS_MAX && may_get_a_link(structure, index) {
             Current::Text(Vec::new())
         } else {
@@ -360,7 +368,11 @@ impl Incoming {
             self.held.extend_from_slice(&decoded);
             return Ok(());
         }
-        self.upload(depot).await?.write(decoded).await.map_err(|error| failed(error, depot))
+        self.upload(depot)
+            .await?
+            .write(decoded)
+            .await
+            .map_err(|error| failed(error, depot))
     }
 
     /// With all that was held.
@@ -389,7 +401,11 @@ impl Incoming {
             name: part.name.clone(),
             kind: part.content_type.clone(),
             size: self.size,
-            sha256: sha256.as_ref().iter().map(|octet| format!("{octet:02x}")).collect(),
+            sha256: sha256
+                .as_ref()
+                .iter()
+                .map(|octet| format!("{octet:02x}"))
+                .collect(),
         };
         let finished = upload.finish(self.key, &about).await;
         finished.map_err(|error| failed(error, depot))?;

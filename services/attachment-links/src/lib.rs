@@ -18,4 +18,4 @@ mod sweep;
 pub mod web;
 
 pub use config::{Config, ConfigError, Replacement, S3, Settings, StoreConfig};
-pub use service::AttachmentLinks;
+pub use service::{AttachmentLinks, MOVED_ANNOTATION};

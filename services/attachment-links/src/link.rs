@@ -135,7 +135,8 @@ impl Keys {
         let (signed, key) = take_apart(token).ok_or(Refusal::Unknown)?;
         let octets = key.octets();
         let keys = self.current();
-        let is_by = |with: &hmac::Key| verify_slices_are_equal(&mac(with, &octets), &signed).is_ok();
+        let is_by =
+            |with: &hmac::Key| verify_slices_are_equal(&mac(with, &octets), &signed).is_ok();
         if !keys.iter().any(is_by) {
             return Err(Refusal::Unknown);
         }
@@ -181,7 +182,7 @@ fn take_apart(token: &str) -> Option<([u8; MAC_OCTETS], Key)> {
     let (expiry, signed) = rest.split_at_checked(EXPIRY_OCTETS)?;
     let expires = expiry
         .iter()
-        .fold(0, |number, octet| number << 8 | u64::from(*octet));
+        .fold(0, |number, octet| (number << 8) | u64::from(*octet));
     let id = id.try_into().ok()?;
     Some((signed.try_into().ok()?, Key { id, expires }))
 }
@@ -213,7 +214,9 @@ fn parse(path: &Path, text: &str) -> Result<Vec<hmac::Key>, String> {
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     // A key has 44 characters; more than this is another file.
-    File::open(path)?.take(64 * 1024).read_to_string(&mut text)?;
+    File::open(path)?
+        .take(64 * 1024)
+        .read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -226,7 +229,11 @@ fn make(path: &Path) -> io::Result<()> {
     rand::fill(&mut name).map_err(no_random)?;
     let draft = path.with_extension(URL_SAFE_NO_PAD.encode(name));
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(&draft)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)?;
     let written = file
         .write_all(format!("{}\n", STANDARD.encode(key)).as_bytes())
         .and_then(|()| file.sync_all());

@@ -70,12 +70,40 @@ impl Metrics {
             registry.register(name, help, counter.clone());
         };
         counter("opes_links_parts", "Parts moved to the store", &self.parts);
-        counter("opes_links_stored_bytes", "Their octets, decoded", &self.octets);
-        counter("opes_links_sent_bytes", "Octets of files sent to readers", &self.sent);
-        counter("opes_links_swept", "Names removed from the store because their time was over", &self.swept);
-        counter("opes_links_sweep_failures", "Rounds of sweeping that failed", &self.sweep_failures);
-        registry.register("opes_links_failures", "Parts that could not be stored", self.failures.clone());
-        registry.register("opes_links_requests", "Requests to the web server", self.requests.clone());
-        registry.register("opes_links_connections", "Connections to the web server", self.connections.clone());
+        counter(
+            "opes_links_stored_bytes",
+            "Their octets, decoded",
+            &self.octets,
+        );
+        counter(
+            "opes_links_sent_bytes",
+            "Octets of files sent to readers",
+            &self.sent,
+        );
+        counter(
+            "opes_links_swept",
+            "Names removed from the store because their time was over",
+            &self.swept,
+        );
+        counter(
+            "opes_links_sweep_failures",
+            "Rounds of sweeping that failed",
+            &self.sweep_failures,
+        );
+        registry.register(
+            "opes_links_failures",
+            "Parts that could not be stored",
+            self.failures.clone(),
+        );
+        registry.register(
+            "opes_links_requests",
+            "Requests to the web server",
+            self.requests.clone(),
+        );
+        registry.register(
+            "opes_links_connections",
+            "Connections to the web server",
+            self.connections.clone(),
+        );
     }
 }

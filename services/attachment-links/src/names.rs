@@ -16,7 +16,8 @@ pub(crate) fn shown(name: &str) -> String {
         return name;
     }
     let mut end = name.as_str();
-    while end.chars().count() >= SHOWN_CHARS_MAX || end.len() > SHOWN_OCTETS_MAX - '…'.len_utf8() {
+    while end.chars().count() >= SHOWN_CHARS_MAX || end.len() > SHOWN_OCTETS_MAX - '…'.len_utf8()
+    {
         let mut rest = end.chars();
         rest.next();
         end = rest.as_str();
@@ -27,7 +28,9 @@ pub(crate) fn shown(name: &str) -> String {
 /// A name that is a name and no path, on any system.
 pub(crate) fn file(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let kept = last.chars().filter(|c| !c.is_control() && !is_invisible(*c));
+    let kept = last
+        .chars()
+        .filter(|c| !c.is_control() && !is_invisible(*c));
     let plain = |c: char| {
         if matches!(c, '<' | '>' | ':' | '"' | '|' | '?' | '*') {
             '_'
@@ -59,7 +62,10 @@ fn is_invisible(c: char) -> bool {
 /// `attachment` with the name for old and for new readers.
 pub(crate) fn content_disposition(name: &str) -> String {
     let name = file(name);
-    let ascii: String = name.chars().map(|c| if is_quotable(c) { c } else { '_' }).collect();
+    let ascii: String = name
+        .chars()
+        .map(|c| if is_quotable(c) { c } else { '_' })
+        .collect();
     let mut field = format!("attachment; filename=\"{ascii}\"");
     if ascii != name {
         field.push_str("; filename*=UTF-8''");
@@ -136,8 +142,14 @@ mod tests {
     fn dispositions_of_rfc_6266() {
         for (name, expected) in [
             ("a b.pdf", "attachment; filename=\"a b.pdf\""),
-            ("€.txt", "attachment; filename=\"_.txt\"; filename*=UTF-8''%E2%82%AC.txt"),
-            ("50%.txt", "attachment; filename=\"50_.txt\"; filename*=UTF-8''50%25.txt"),
+            (
+                "€.txt",
+                "attachment; filename=\"_.txt\"; filename*=UTF-8''%E2%82%AC.txt",
+            ),
+            (
+                "50%.txt",
+                "attachment; filename=\"50_.txt\"; filename*=UTF-8''50%25.txt",
+            ),
         ] {
             assert_eq!(content_disposition(name), expected);
         }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
@@ -53,9 +54,16 @@ pub struct AttachmentLinks {
 impl AttachmentLinks {
     /// From `builtin.config` of the CalloutService. Makes the folder, and a key in it if there is no `keyFile`.
     pub fn from_config(json: &serde_json::Value) -> anyhow::Result<Self> {
+        Self::from_config_in(Path::new(""), json)
+    }
+
+    /// The same; relative paths are below `folder`.
+    pub fn from_config_in(folder: &Path, json: &serde_json::Value) -> anyhow::Result<Self> {
         let of_service = "attachment-links";
-        let config = Config::from_json(json).context(of_service)?;
-        let store = Store::open(&config.store).context("store").context(of_service)?;
+        let config = Config::from_json(json).context(of_service)?.below(folder);
+        let store = Store::open(&config.store)
+            .context("store")
+            .context(of_service)?;
         let keys = match (&config.key_file, &config.store) {
             (Some(path), _) => Keys::open(path),
             (None, StoreConfig::Folder(folder)) => Keys::own(&folder.join(OWN_KEY)),
@@ -136,11 +144,15 @@ impl AttachmentLinks {
             intake.push(&chunk).await?;
             if intake.is_beyond_limits() {
                 message.stop_receiving().await?;
-                return Ok(Err(Answer::accept().reason("its structure goes beyond a limit")));
+                return Ok(Err(
+                    Answer::accept().reason("its structure goes beyond a limit")
+                ));
             }
         }
         if message.is_whole() != Some(true) {
-            bail!("only parts of whole messages can be moved; the rule's `wants.content` must be all");
+            bail!(
+                "only parts of whole messages can be moved; the rule's `wants.content` must be all"
+            );
         }
         intake.finish().await.map(Ok)
     }
@@ -205,7 +217,12 @@ impl AttachmentLinks {
 /// The texts that are seen first when the parts are gone.
 fn shown(taken: &Taken) -> Vec<usize> {
     let parts = &taken.structure.parts;
-    let gone = || taken.moved.iter().filter_map(|moved| parts.get(moved.index));
+    let gone = || {
+        taken
+            .moved
+            .iter()
+            .filter_map(|moved| parts.get(moved.index))
+    };
     first_texts(&taken.structure, |part| {
         gone().any(|gone| gone.path == part.path)
     })
@@ -238,7 +255,11 @@ impl Service for AttachmentLinks {
 
     async fn background(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let depot = &self.depot;
-        let sweeper = sweep::run(depot.store.clone(), depot.metrics.clone(), self.clock.clone());
+        let sweeper = sweep::run(
+            depot.store.clone(),
+            depot.metrics.clone(),
+            self.clock.clone(),
+        );
         let web = async {
             let Some(listener) = self.listener().await? else {
                 tracing::info!("no web address: another process has to serve the files");

@@ -172,8 +172,7 @@ fn expires(name: &str) -> Option<u64> {
 
 /// Is there anything in the folder of this day that may have expired?
 fn may_have_expired(day: &str, now: u64) -> bool {
-    day.parse::<u64>()
-        .is_ok_and(|day| day <= now / DAY_SECONDS)
+    day.parse::<u64>().is_ok_and(|day| day <= now / DAY_SECONDS)
 }
 
 /// Has everything of this day expired?

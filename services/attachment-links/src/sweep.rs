@@ -23,7 +23,10 @@ const BIND_TRIES: u32 = 300;
 /// Removes what has expired, round after round.
 pub(crate) async fn run(store: Store, metrics: Metrics, clock: Clock) {
     loop {
-        match store.sweep(clock.since_epoch().as_secs(), REMOVED_MAX).await {
+        match store
+            .sweep(clock.since_epoch().as_secs(), REMOVED_MAX)
+            .await
+        {
             Ok(removed) => {
                 metrics.swept.inc_by(removed as u64);
             }

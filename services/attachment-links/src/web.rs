@@ -84,7 +84,12 @@ impl Web {
     }
 
     /// The answer to a request.
-    pub async fn respond(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response<Body> {
+    pub async fn respond(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Response<Body> {
         let mut response = if matches!(*method, Method::GET | Method::HEAD) {
             self.0.get(path, headers, *method == Method::HEAD).await
         } else {
@@ -153,11 +158,19 @@ impl Inner {
         tracing::warn!(%error, "a file cannot be shown");
         self.metrics.answered(Request::Unavailable);
         let mut response = told(StatusCode::SERVICE_UNAVAILABLE, &page::UNAVAILABLE);
-        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, RETRY_AFTER);
         response
     }
 
-    fn file(&self, key: Key, about: &About, headers: &HeaderMap, head_only: bool) -> Response<Body> {
+    fn file(
+        &self,
+        key: Key,
+        about: &About,
+        headers: &HeaderMap,
+        head_only: bool,
+    ) -> Response<Body> {
         let etag = format!("\"{}\"", about.sha256);
         let (status, range) = match range::asked(headers, &etag, about.size) {
             Asked::All => (StatusCode::OK, 0..about.size),
@@ -179,16 +192,25 @@ impl Inner {
         *response.status_mut() = status;
         let fields = [
             (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-            (header::CONTENT_DISPOSITION, names::content_disposition(&about.name)),
-            (header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox".to_owned()),
+            (
+                header::CONTENT_DISPOSITION,
+                names::content_disposition(&about.name),
+            ),
+            (
+                header::CONTENT_SECURITY_POLICY,
+                "default-src 'none'; sandbox".to_owned(),
+            ),
             (header::ACCEPT_RANGES, "bytes".to_owned()),
             (header::CONTENT_LENGTH, length.to_string()),
             (header::ETAG, etag),
         ];
         let content_range = match status {
-            StatusCode::PARTIAL_CONTENT => {
-                Some(format!("bytes {}-{}/{}", range.start, range.end - 1, about.size))
-            }
+            StatusCode::PARTIAL_CONTENT => Some(format!(
+                "bytes {}-{}/{}",
+                range.start,
+                range.end - 1,
+                about.size
+            )),
             StatusCode::RANGE_NOT_SATISFIABLE => Some(format!("bytes */{}", about.size)),
             _ => None,
         };
@@ -225,7 +247,9 @@ impl Inner {
 }
 
 fn empty() -> Body {
-    Full::default().map_err(|never| match never {}).boxed_unsync()
+    Full::default()
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 fn told(status: StatusCode, text: &page::Text) -> Response<Body> {

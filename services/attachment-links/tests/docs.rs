@@ -43,8 +43,12 @@ fn every_option_has_its_row() {
     let fields = |name: &str| -> BTreeSet<String> {
         let body = source.split(&format!("struct {name} {{")).nth(1).unwrap();
         let lines = body.split("\n}").next().unwrap().lines();
-        let names = lines.filter_map(|line| line.trim().trim_start_matches("pub ").split_once(": "));
-        names.map(|(name, _)| camel_case(name)).filter(|name| !name.contains(['/', '#'])).collect()
+        let names =
+            lines.filter_map(|line| line.trim().trim_start_matches("pub ").split_once(": "));
+        names
+            .map(|(name, _)| camel_case(name))
+            .filter(|name| !name.contains(['/', '#']))
+            .collect()
     };
     let mut expected = fields("Settings");
     expected.extend(fields("ServiceFields"));

@@ -86,7 +86,11 @@ fn octets(folder: PathBuf) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let each = entries.filter_map(|entry| {
         let about = entry.metadata().ok()?;
-        Some(if about.is_dir() { octets(entry.path()) } else { about.len() })
+        Some(if about.is_dir() {
+            octets(entry.path())
+        } else {
+            about.len()
+        })
     });
     each.sum()
 }

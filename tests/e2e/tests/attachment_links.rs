@@ -48,7 +48,8 @@ struct Site {
 async fn site(store: Value, key_file: Option<&Path>, on_failure: &str) -> Result<Site> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let base = format!("http://{}/files", listener.local_addr()?);
-    let mut config = json!({ "baseUrl": base, "store": store, "sizeMin": 1_000_000, "lifetime": "1h" });
+    let mut config =
+        json!({ "baseUrl": base, "store": store, "sizeMin": 1_000_000, "lifetime": "1h" });
     if let Some(path) = key_file {
         config["keyFile"] = json!(path);
     }
@@ -93,7 +94,9 @@ fn bucket(s3: &S3, folder: &Path) -> Result<(Value, PathBuf)> {
 fn content() -> Vec<u8> {
     let mut state = 4496_u64;
     let words = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 24).to_le_bytes()
     });
     words.flatten().take(SIZE).collect()
@@ -108,7 +111,9 @@ struct Mail {
 
 impl Mail {
     fn new(subject: &str, content: &[u8]) -> Self {
-        let lines = content.chunks(57).map(|line| STANDARD.encode(line) + "\r\n");
+        let lines = content
+            .chunks(57)
+            .map(|line| STANDARD.encode(line) + "\r\n");
         let disposition = "attachment; filename*=utf-8''Pl%C3%A4ne%202026.bin";
         let attachment = format!(
             "Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\nContent-Disposition: {disposition}\r\n\r\n{}",
@@ -130,7 +135,9 @@ impl Mail {
 
     fn octets(&self) -> Vec<u8> {
         let [head, html, rest, tail] = &self.pieces;
-        [head, html, rest, &self.attachment, tail].map(Vec::as_slice).concat()
+        [head, html, rest, &self.attachment, tail]
+            .map(Vec::as_slice)
+            .concat()
     }
 
     /// What was written between the pieces, which must be there to the octet: in the plain text, in the HTML, in place of the attachment.
@@ -141,7 +148,8 @@ impl Mail {
         let mut written = [""; 3];
         for (gap, piece) in written.iter_mut().zip(&self.pieces[1..]) {
             let at = rest.windows(piece.len()).position(|window| window == piece);
-            let (before, after) = rest.split_at(at.context("octets outside the links were changed")?);
+            let (before, after) =
+                rest.split_at(at.context("octets outside the links were changed")?);
             *gap = std::str::from_utf8(before)?;
             rest = &after[piece.len()..];
         }
@@ -177,7 +185,13 @@ async fn browse(link: &str, folder: &Path) -> Result<Value> {
 /// Status and body.
 async fn curl(arguments: &[&str]) -> Result<(String, Vec<u8>)> {
     let output = tokio::process::Command::new("curl")
-        .args(["--silent", "--max-time", "60", "--write-out", "%{stderr}%{http_code}"])
+        .args([
+            "--silent",
+            "--max-time",
+            "60",
+            "--write-out",
+            "%{stderr}%{http_code}",
+        ])
         .args(arguments)
         .output()
         .await?;
@@ -187,7 +201,9 @@ async fn curl(arguments: &[&str]) -> Result<(String, Vec<u8>)> {
 /// The link in a text.
 fn link_in<'a>(text: &'a str, base: &str) -> Result<&'a str> {
     let start = text.find(base).context("no link")?;
-    let end = text[start..].find(['"', '\n', '\r', '<']).map_or(text.len(), |end| start + end);
+    let end = text[start..]
+        .find(['"', '\n', '\r', '<'])
+        .map_or(text.len(), |end| start + end);
     Ok(&text[start..end])
 }
 
@@ -198,19 +214,40 @@ async fn moved(site: &Site, content: &[u8]) -> Result<String> {
     ensure!(said.starts_with("250"), "{said}");
     let [arrival] = site.behind.delivered(["Subject: plans"]).await?;
     let delivered = without_trace(&arrival.content);
-    ensure!(delivered.len() < 10_000, "{} octets were delivered", delivered.len());
+    ensure!(
+        delivered.len() < 10_000,
+        "{} octets were delivered",
+        delivered.len()
+    );
     mail.written(delivered)?;
     let found = read(delivered)?;
     ensure!(found["defects"] == json!([]), "{found}");
     let parts = found["parts"].as_array().context("no parts")?;
-    let kinds: Vec<_> = parts.iter().map(|part| part[0].as_str().unwrap_or_default()).collect();
-    ensure!(kinds == ["text/plain", "text/html", "text/plain", "application/pdf"], "{found}");
-    let texts: Vec<_> = parts.iter().map(|part| part[1].as_str().unwrap_or_default()).collect();
+    let kinds: Vec<_> = parts
+        .iter()
+        .map(|part| part[0].as_str().unwrap_or_default())
+        .collect();
+    ensure!(
+        kinds == ["text/plain", "text/html", "text/plain", "application/pdf"],
+        "{found}"
+    );
+    let texts: Vec<_> = parts
+        .iter()
+        .map(|part| part[1].as_str().unwrap_or_default())
+        .collect();
     let links = texts[..3].iter().map(|text| link_in(text, &site.base));
-    let links = links.collect::<Result<Vec<_>>>().with_context(|| found.to_string())?;
+    let links = links
+        .collect::<Result<Vec<_>>>()
+        .with_context(|| found.to_string())?;
     ensure!(links.iter().all(|link| *link == links[0]), "{links:?}");
-    ensure!(!links[0].contains("ann") && !links[0].contains("bob"), "{links:?}");
-    ensure!(texts[0].contains(NAME) && texts[2].contains("25.0 MiB"), "{found}");
+    ensure!(
+        !links[0].contains("ann") && !links[0].contains("bob"),
+        "{links:?}"
+    );
+    ensure!(
+        texts[0].contains(NAME) && texts[2].contains("25.0 MiB"),
+        "{found}"
+    );
     ensure!(texts[1].contains("href="), "{found}");
     Ok(links[0].to_owned())
 }
@@ -222,7 +259,10 @@ async fn identical_bytes_come_back(site: &Site, content: &[u8]) -> Result<()> {
     let link = moved(site, content).await?;
     let folder = tempfile::tempdir()?;
     let page = browse(&link, folder.path()).await?;
-    ensure!(page["status"] == 200 && page["state"] == "completed", "{page}");
+    ensure!(
+        page["status"] == 200 && page["state"] == "completed",
+        "{page}"
+    );
     ensure!(page["name"] == NAME, "{page}");
     let text = page["text"].as_str().unwrap_or_default();
     ensure!(text.contains(NAME) && text.contains("25.0 MiB"), "{page}");
@@ -243,7 +283,10 @@ async fn identical_bytes_come_back(site: &Site, content: &[u8]) -> Result<()> {
     std::fs::write(&half, &content[..SIZE / 2])?;
     let path = half.to_str().context("no UTF-8")?;
     let (status, _) = curl(&["--continue-at", "-", "--output", path, &file]).await?;
-    ensure!(status == "206" && std::fs::read(&half)? == content, "{status}");
+    ensure!(
+        status == "206" && std::fs::read(&half)? == content,
+        "{status}"
+    );
 
     // The last character has bits that no token has, the others are signed.
     for at in [0, 10, 25, 40, 48] {
@@ -257,21 +300,26 @@ async fn identical_bytes_come_back(site: &Site, content: &[u8]) -> Result<()> {
     }
     site.ahead.store(3601, Ordering::Relaxed);
     let page = browse(&link, folder.path()).await?;
-    ensure!(page["status"] == 410 && page.get("state").is_none(), "{page}");
+    ensure!(
+        page["status"] == 410 && page.get("state").is_none(),
+        "{page}"
+    );
     let (status, body) = curl(&[&file]).await?;
     ensure!(status == "410" && body.len() < 5000, "{status}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_a_folder_chromium_downloads_the_identical_bytes_until_the_link_expires() -> Result<()> {
+async fn from_a_folder_chromium_downloads_the_identical_bytes_until_the_link_expires() -> Result<()>
+{
     let folder = tempfile::tempdir()?;
     let site = site(json!({ "folder": folder.path() }), None, "tempfail").await?;
     identical_bytes_come_back(&site, &content()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_an_s3_server_chromium_downloads_the_identical_bytes_until_the_link_expires() -> Result<()> {
+async fn from_an_s3_server_chromium_downloads_the_identical_bytes_until_the_link_expires()
+-> Result<()> {
     let (s3, folder) = (S3::start()?, tempfile::tempdir()?);
     let (store, key) = bucket(&s3, folder.path())?;
     let site = site(store, Some(&key), "tempfail").await?;
@@ -289,7 +337,10 @@ async fn cut_off(on_failure: &str) -> Result<(Site, Vec<u8>, String)> {
     let mut dialog = site.behind.dialog().await?;
     dialog.envelope(ANN, &[BOB]).await?;
     dialog.send(first).await?;
-    eventually("a part of the upload is at the server", || s3.octets() > 5_000_000).await;
+    eventually("a part of the upload is at the server", || {
+        s3.octets() > 5_000_000
+    })
+    .await;
     s3.kill();
     dialog.send(second).await?;
     dialog.send(b".\r\n").await?;
@@ -301,7 +352,10 @@ async fn cut_off(on_failure: &str) -> Result<(Site, Vec<u8>, String)> {
 async fn a_server_killed_in_the_middle_loses_nothing_and_the_policy_decides() -> Result<()> {
     let (strict, _, said) = cut_off("tempfail").await?;
     ensure!(said.starts_with("451"), "{said}");
-    ensure!(strict.behind.hop.arrivals().is_empty(), "it was delivered all the same");
+    ensure!(
+        strict.behind.hop.arrivals().is_empty(),
+        "it was delivered all the same"
+    );
     let (lenient, message, said) = cut_off("accept").await?;
     ensure!(said.starts_with("250"), "{said}");
     let [passed] = lenient.behind.delivered(["Subject: cut"]).await?;

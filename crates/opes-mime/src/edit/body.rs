@@ -44,9 +44,8 @@ impl Target<'_> {
     /// What is shown once all edits are made.
     fn first_texts(&self, all: &[Edit]) -> Vec<&Part> {
         let is_replaced = |part: &Part| {
-            all.iter().any(
-                |edit| matches!(edit, Edit::PartReplace { path, .. } if *path == part.path),
-            )
+            all.iter()
+                .any(|edit| matches!(edit, Edit::PartReplace { path, .. } if *path == part.path))
         };
         let texts = first_texts(self.structure, is_replaced).into_iter();
         texts

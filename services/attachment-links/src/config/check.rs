@@ -24,7 +24,10 @@ fn problem<T>(field: &'static str, problem: &'static str) -> Result<T, ConfigErr
 impl Settings {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if self.size_min == 0 {
-            return problem("sizeMin", "0 would move every part; write octets, such as 5242880");
+            return problem(
+                "sizeMin",
+                "0 would move every part; write octets, such as 5242880",
+            );
         }
         if self.size_max < self.size_min {
             return problem("sizeMax", "is less than sizeMin, so nothing would be moved");
@@ -41,13 +44,22 @@ impl Settings {
             return problem("text", "has no {link}, so nobody could get the attachment");
         }
         if self.text.len() > TEXT_OCTETS_MAX
-            || self.text.lines().any(|line| line.len() > TEXT_LINE_OCTETS_MAX)
+            || self
+                .text
+                .lines()
+                .any(|line| line.len() > TEXT_LINE_OCTETS_MAX)
         {
-            return problem("text", "is longer than 2000 octets, or has a line over 200; shorten it");
+            return problem(
+                "text",
+                "is longer than 2000 octets, or has a line over 200; shorten it",
+            );
         }
         // Three links of 251 octets and 200 of text still fit a line of mail.
         if self.text.lines().any(|line| line.matches('{').count() > 3) {
-            return problem("text", "has a line with more than 3 places to fill in; use several lines");
+            return problem(
+                "text",
+                "has a line with more than 3 places to fill in; use several lines",
+            );
         }
         Ok(())
     }
@@ -95,7 +107,10 @@ fn is_types(field: &'static str, types: &[String]) -> Result<(), ConfigError> {
         halves.is_some_and(|(kind, subtype)| !kind.is_empty() && !subtype.is_empty())
     };
     if types.len() > TYPES_MAX || !types.iter().all(is_type) {
-        return problem(field, "is not a list of at most 1000 media types; write application/pdf, image/* or */*");
+        return problem(
+            field,
+            "is not a list of at most 1000 media types; write application/pdf, image/* or */*",
+        );
     }
     Ok(())
 }
@@ -103,14 +118,23 @@ fn is_types(field: &'static str, types: &[String]) -> Result<(), ConfigError> {
 pub(super) fn base_url(url: &str) -> Result<(), ConfigError> {
     let field = "baseUrl";
     if url.is_empty() {
-        return problem(field, "is missing; write what readers reach the web server under, such as https://files.example.com");
+        return problem(
+            field,
+            "is missing; write what readers reach the web server under, such as https://files.example.com",
+        );
     }
     let plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-._~:/[]".contains(&octet);
     if url.len() > BASE_URL_OCTETS_MAX || !url.bytes().all(plain) {
-        return problem(field, "has more than a scheme, a host, a port and a path of letters, digits, - . _ ~, or is over 200 octets");
+        return problem(
+            field,
+            "has more than a scheme, a host, a port and a path of letters, digits, - . _ ~, or is over 200 octets",
+        );
     }
     if !url.starts_with("https://") && !is_loopback(url) {
-        return problem(field, "is not https://…: who reads a link on its way could use it; http:// is for loopback only");
+        return problem(
+            field,
+            "is not https://…: who reads a link on its way could use it; http:// is for loopback only",
+        );
     }
     if url.len() <= "https://".len() {
         return problem(field, "has no host");

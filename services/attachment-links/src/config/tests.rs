@@ -3,7 +3,8 @@ use serde_json::json;
 use super::*;
 
 fn with(field: &str, value: serde_json::Value) -> Result<Config, String> {
-    let mut config = json!({ "baseUrl": "https://files.example.com/", "store": { "folder": "/x" } });
+    let mut config =
+        json!({ "baseUrl": "https://files.example.com/", "store": { "folder": "/x" } });
     config[field] = value;
     Config::from_json(&config).map_err(|error| error.to_string())
 }
@@ -47,7 +48,11 @@ fn defaults_are_modest() {
     let config = with("web", json!("127.0.0.1:8080")).unwrap();
     assert_eq!(config.base_url, "https://files.example.com");
     assert_eq!(config.settings.lifetime.as_secs(), 30 * 86400);
-    for loopback in ["http://127.0.0.1:80", "http://[::1]:1/a", "http://localhost"] {
+    for loopback in [
+        "http://127.0.0.1:80",
+        "http://[::1]:1/a",
+        "http://localhost",
+    ] {
         with("baseUrl", json!(loopback)).unwrap();
     }
 }

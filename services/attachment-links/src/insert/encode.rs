@@ -58,7 +58,11 @@ pub(super) fn into_base64(body: &[u8], at: usize, octets: &[u8]) -> (usize, usiz
     let (before, after) = tail.split_at((at - decoded).min(tail.len()));
     let content = [before, octets, after].concat();
     let is_line_start = raw == 0 || body.get(raw - 1) == Some(&b'\n');
-    let mut lines: Vec<u8> = if is_line_start { Vec::new() } else { b"\r\n".to_vec() };
+    let mut lines: Vec<u8> = if is_line_start {
+        Vec::new()
+    } else {
+        b"\r\n".to_vec()
+    };
     for (index, line) in content.chunks(LINE_CONTENT_OCTETS).enumerate() {
         if index > 0 {
             lines.extend_from_slice(b"\r\n");
@@ -115,7 +119,10 @@ pub(super) fn positions(body: &[u8]) -> (Vec<u8>, Vec<usize>) {
 
 /// What follows a soft line break, given what follows its `=`.
 fn soft_break(tail: &[u8]) -> Option<&[u8]> {
-    let blanks = tail.iter().take_while(|octet| matches!(octet, b' ' | b'\t')).count();
+    let blanks = tail
+        .iter()
+        .take_while(|octet| matches!(octet, b' ' | b'\t'))
+        .count();
     let rest = tail.get(blanks..)?;
     let rest = rest.strip_prefix(b"\r").unwrap_or(rest);
     rest.strip_prefix(b"\n")

@@ -28,13 +28,30 @@ fn message(kind: &str, charset: &str, encoding: &str, body: &[u8]) -> Vec<u8> {
 fn with_link(message: &[u8], name: &str) -> Option<Vec<u8>> {
     let structure = opes_mime::scan(message);
     let part = structure.part("1").unwrap();
-    let splice = into_text(&structure, part, part.body(message), TEMPLATE, &[entry(name)])?;
-    let rope = Rope::identity(message.len() as u64).splice_all(vec![splice.clone()]).unwrap();
+    let splice = into_text(
+        &structure,
+        part,
+        part.body(message),
+        TEMPLATE,
+        &[entry(name)],
+    )?;
+    let rope = Rope::identity(message.len() as u64)
+        .splice_all(vec![splice.clone()])
+        .unwrap();
     let changed = rope.flatten(message);
-    let (start, end) = (splice.offset as usize, (splice.offset + splice.size) as usize);
+    let (start, end) = (
+        splice.offset as usize,
+        (splice.offset + splice.size) as usize,
+    );
     assert!(changed.starts_with(&message[..start]) && changed.ends_with(&message[end..]));
     let again = opes_mime::scan(&changed);
-    let paths = |structure: &Structure| structure.parts.iter().map(|part| part.path.clone()).collect::<Vec<_>>();
+    let paths = |structure: &Structure| {
+        structure
+            .parts
+            .iter()
+            .map(|part| part.path.clone())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(paths(&again), paths(&structure));
     let part = again.part("1").unwrap();
     let mut decoded = Vec::new();
@@ -72,7 +89,10 @@ fn html_gets_it_before_the_end_of_its_body() {
     let base64 = format!("{}\r\n{}", &base64[..20], &base64[20..]);
     for (encoding, body) in [
         ("7bit", html.to_owned()),
-        ("quoted-printable", "<html><body><p>hi</p><=\r\n/B=6Fdy ></html>".to_owned()),
+        (
+            "quoted-printable",
+            "<html><body><p>hi</p><=\r\n/B=6Fdy ></html>".to_owned(),
+        ),
         ("base64", base64),
     ] {
         let message = message("text/html", "iso-8859-1", encoding, body.as_bytes());
@@ -137,9 +157,17 @@ fn a_delimiter_that_follows_the_header_at_once_stays_one() {
 fn a_part_is_removed_with_its_delimiter_unless_it_is_the_first() {
     let message = message("text/plain", "utf-8", "7bit", b"hello");
     let structure = opes_mime::scan(&message);
-    let index = |path: &str| structure.parts.iter().position(|part| part.path == path).unwrap();
+    let index = |path: &str| {
+        structure
+            .parts
+            .iter()
+            .position(|part| part.path == path)
+            .unwrap()
+    };
     let splice = removal(&structure, index("2")).unwrap();
-    let rope = Rope::identity(message.len() as u64).splice_all(vec![splice]).unwrap();
+    let rope = Rope::identity(message.len() as u64)
+        .splice_all(vec![splice])
+        .unwrap();
     let left = String::from_utf8(rope.flatten(&message)).unwrap();
     assert!(left.ends_with("\r\n\r\nhello\r\n--b--\r\n"), "{left}");
     assert_eq!(removal(&structure, index("1")), None);

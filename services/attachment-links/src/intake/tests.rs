@@ -21,7 +21,10 @@ fn place() -> Place {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 fn settings(size_min: u64) -> Settings {
@@ -31,7 +34,12 @@ fn settings(size_min: u64) -> Settings {
     }
 }
 
-async fn take(place: &Place, settings: &Settings, message: &[u8], chunk: usize) -> anyhow::Result<Taken> {
+async fn take(
+    place: &Place,
+    settings: &Settings,
+    message: &[u8],
+    chunk: usize,
+) -> anyhow::Result<Taken> {
     let mut intake = Intake::new(&place.depot, settings, 0);
     for chunk in message.chunks(chunk.max(1)) {
         intake.push(chunk).await?;
@@ -64,11 +72,19 @@ fn message(encoding: &str, body: &[u8]) -> Vec<u8> {
         "Content-Type: multipart/mixed; boundary=b\r\n\r\npreamble\r\n--b\r\n\r\nhello\r\n--b\r\n\
          Content-Type: application/pdf; name=a.pdf\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
     );
-    [head.as_bytes(), body, b"\r\n--b\r\n\r\nbye\r\n--b--\r\nepilogue"].concat()
+    [
+        head.as_bytes(),
+        body,
+        b"\r\n--b\r\n\r\nbye\r\n--b--\r\nepilogue",
+    ]
+    .concat()
 }
 
 fn base64_lines(content: &[u8]) -> Vec<u8> {
-    let lines: Vec<String> = content.chunks(57).map(|line| STANDARD.encode(line)).collect();
+    let lines: Vec<String> = content
+        .chunks(57)
+        .map(|line| STANDARD.encode(line))
+        .collect();
     lines.join("\r\n").into_bytes()
 }
 
@@ -79,20 +95,41 @@ fn a_part_is_stored_as_it_was_before_it_was_encoded_whatever_the_chunks() {
     runtime().block_on(async {
         for (encoding, body, decoded) in [
             ("base64", base64_lines(&original), original.clone()),
-            ("8bit", b"\x00\x01--b-\r\n--\r\n".to_vec(), b"\x00\x01--b-\r\n--\r\n".to_vec()),
-            ("quoted-printable", quoted.to_vec(), b"\x00\x01 ab \r\nc=".to_vec()),
+            (
+                "8bit",
+                b"\x00\x01--b-\r\n--\r\n".to_vec(),
+                b"\x00\x01--b-\r\n--\r\n".to_vec(),
+            ),
+            (
+                "quoted-printable",
+                quoted.to_vec(),
+                b"\x00\x01 ab \r\nc=".to_vec(),
+            ),
         ] {
             for chunk in [1_000_000, 65_536, 1000, 61] {
                 let place = place();
-                let taken = take(&place, &settings(5), &message(encoding, &body), chunk).await.unwrap();
+                let taken = take(&place, &settings(5), &message(encoding, &body), chunk)
+                    .await
+                    .unwrap();
                 let [moved] = taken.moved.as_slice() else {
                     panic!("{} parts moved", taken.moved.len());
                 };
                 assert_eq!(content(&place, moved).await, decoded, "{encoding} {chunk}");
                 let sha256 = digest::digest(&digest::SHA256, &decoded);
-                let hex: String = sha256.as_ref().iter().map(|octet| format!("{octet:02x}")).collect();
-                assert_eq!((moved.about.sha256.as_str(), moved.about.name.as_str()), (hex.as_str(), "a.pdf"));
-                let texts: Vec<_> = taken.texts.iter().map(|(index, text)| (*index, text.as_slice())).collect();
+                let hex: String = sha256
+                    .as_ref()
+                    .iter()
+                    .map(|octet| format!("{octet:02x}"))
+                    .collect();
+                assert_eq!(
+                    (moved.about.sha256.as_str(), moved.about.name.as_str()),
+                    (hex.as_str(), "a.pdf")
+                );
+                let texts: Vec<_> = taken
+                    .texts
+                    .iter()
+                    .map(|(index, text)| (*index, text.as_slice()))
+                    .collect();
                 assert_eq!(texts, [(1, &b"hello"[..]), (3, b"bye")]);
                 assert_eq!(taken.structure, opes_mime::scan(&message(encoding, &body)));
             }
@@ -106,11 +143,19 @@ fn small_large_and_too_many_parts_stay() {
     runtime().block_on(async {
         for settings in [
             settings(400_001),
-            Settings { size_max: 399_999, ..settings(1000) },
-            Settings { count_max: 0, ..settings(1) },
+            Settings {
+                size_max: 399_999,
+                ..settings(1000)
+            },
+            Settings {
+                count_max: 0,
+                ..settings(1)
+            },
         ] {
             let place = place();
-            let taken = take(&place, &settings, &message("base64", &body), 10_000).await.unwrap();
+            let taken = take(&place, &settings, &message("base64", &body), 10_000)
+                .await
+                .unwrap();
             assert!(taken.moved.is_empty());
             drop(taken);
             assert_eq!(files(place.folder.path()), 0, "something was left");
@@ -128,8 +173,15 @@ fn what_a_failed_message_stored_is_removed_and_what_is_kept_stays() {
         let settings = settings(1);
         let mut intake = Intake::new(&place.depot, &settings, 0);
         intake.push(half).await.unwrap();
-        intake.push(&message[half.len()..half.len() + 100_000]).await.unwrap();
-        assert_eq!(files(place.folder.path()), 1, "nothing was written while the part arrived");
+        intake
+            .push(&message[half.len()..half.len() + 100_000])
+            .await
+            .unwrap();
+        assert_eq!(
+            files(place.folder.path()),
+            1,
+            "nothing was written while the part arrived"
+        );
         drop(intake);
         assert_eq!(files(place.folder.path()), 0, "the draft is still there");
 
@@ -152,7 +204,9 @@ fn a_store_that_is_gone_fails_the_message() {
     runtime().block_on(async {
         let place = place();
         std::fs::remove_dir_all(place.folder.path()).unwrap();
-        let error = take(&place, &settings(1), &message, 10_000).await.unwrap_err();
+        let error = take(&place, &settings(1), &message, 10_000)
+            .await
+            .unwrap_err();
         assert!(format!("{error:#}").contains("was not stored"), "{error:#}");
     });
 }

@@ -59,7 +59,10 @@ fn a_key_is_made_once_for_its_owner_alone() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     std::fs::write(&path, "short\n").unwrap();
     let error = Keys::own(&path).unwrap_err().to_string();
-    assert!(error.contains("link.key:1") && !error.contains("short"), "{error}");
+    assert!(
+        error.contains("link.key:1") && !error.contains("short"),
+        "{error}"
+    );
     std::fs::write(&path, "# none\n").unwrap();
     let error = Keys::open(&path).unwrap_err().to_string();
     assert!(error.contains("has no key"), "{error}");

@@ -144,7 +144,11 @@ impl Bucket {
 
     pub(super) async fn sweep(&self, now: u64, max: usize) -> Result<usize, StoreError> {
         let prefix = (!self.prefix.as_ref().is_empty()).then_some(&self.prefix);
-        let days = self.inner.list_with_delimiter(prefix).await?.common_prefixes;
+        let days = self
+            .inner
+            .list_with_delimiter(prefix)
+            .await?
+            .common_prefixes;
         let mut removed = 0;
         for day in days {
             let name = day.filename().unwrap_or_default();

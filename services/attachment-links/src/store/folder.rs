@@ -180,7 +180,10 @@ fn sweep(path: &Path, now: u64, max: usize) -> io::Result<usize> {
     for day in std::fs::read_dir(path.join("objects"))? {
         let day = day?;
         let name = day.file_name();
-        if !name.to_str().is_some_and(|day| super::may_have_expired(day, now)) {
+        if !name
+            .to_str()
+            .is_some_and(|day| super::may_have_expired(day, now))
+        {
             continue;
         }
         for file in std::fs::read_dir(day.path())? {
@@ -202,7 +205,9 @@ fn sweep(path: &Path, now: u64, max: usize) -> io::Result<usize> {
         let Ok(written) = draft.metadata().and_then(|file| file.modified()) else {
             continue;
         };
-        let age = SystemTime::now().duration_since(written).unwrap_or_default();
+        let age = SystemTime::now()
+            .duration_since(written)
+            .unwrap_or_default();
         if removed < max && age > DRAFT_AGE_MAX {
             gone(&draft.path())?;
             removed += 1;

@@ -85,19 +85,32 @@ async fn keeps_objects_until_they_expire(store: &Store) {
     let content = octets(11 * 1024 * 1024 + 3);
     let large = put(store, EXPIRES, &content).await;
     let small = put(store, EXPIRES + 1, b"small").await;
-    assert_eq!(store.about(large).await.unwrap(), Some(about(content.len())));
+    assert_eq!(
+        store.about(large).await.unwrap(),
+        Some(about(content.len()))
+    );
     let middle = 5 * 1024 * 1024 - 1..5 * 1024 * 1024 + 1000;
-    let read = store.read(large, middle.start as u64..middle.end as u64).await.unwrap();
+    let read = store
+        .read(large, middle.start as u64..middle.end as u64)
+        .await
+        .unwrap();
     assert_eq!(read, content[middle]);
     assert_eq!(store.read(small, 1..5).await.unwrap(), "mall");
 
     assert_eq!(store.sweep(EXPIRES - 1, 10).await.unwrap(), 0);
-    assert_eq!(store.sweep(EXPIRES, 1).await.unwrap(), 1, "the round is bounded");
+    assert_eq!(
+        store.sweep(EXPIRES, 1).await.unwrap(),
+        1,
+        "the round is bounded"
+    );
     assert_eq!(store.sweep(EXPIRES, 10).await.unwrap(), 1);
     assert_eq!(store.about(large).await.unwrap(), None);
     assert!(store.read(large, 0..1).await.is_err());
     assert_eq!(store.read(small, 0..5).await.unwrap(), "small");
-    assert_eq!(store.sweep(EXPIRES + 10 * DAY_SECONDS, 10).await.unwrap(), 2);
+    assert_eq!(
+        store.sweep(EXPIRES + 10 * DAY_SECONDS, 10).await.unwrap(),
+        2
+    );
 
     let other = put(store, EXPIRES, b"x").await;
     store.delete(other).await.unwrap();
@@ -128,7 +141,10 @@ async fn an_upload_that_is_dropped_leaves_nothing() {
         let key = Key::random(EXPIRES).unwrap();
         let mut upload = store.begin(key).await.unwrap();
         upload.write(octets(6 * 1024 * 1024)).await.unwrap();
-        assert!(files(temp.path()) > before, "nothing was written: {store:?}");
+        assert!(
+            files(temp.path()) > before,
+            "nothing was written: {store:?}"
+        );
         drop(upload);
         let started = std::time::Instant::now();
         while files(temp.path()) > before {
@@ -145,7 +161,11 @@ async fn files_are_for_the_service_alone() {
     let temp = tempfile::tempdir().unwrap();
     let key = put(&folder(temp.path()), EXPIRES, b"x").await;
     let day = temp.path().join("store/objects").join(day(EXPIRES));
-    for (path, mode) in [(day.clone(), 0o700), (day.join(name(key)), 0o600), (day.join(name(key) + ABOUT_SUFFIX), 0o600)] {
+    for (path, mode) in [
+        (day.clone(), 0o700),
+        (day.join(name(key)), 0o600),
+        (day.join(name(key) + ABOUT_SUFFIX), 0o600),
+    ] {
         let found = path.metadata().unwrap().permissions().mode();
         assert_eq!(found & 0o777, mode, "{}", path.display());
     }
@@ -155,7 +175,11 @@ async fn files_are_for_the_service_alone() {
 async fn what_is_not_ours_is_not_swept() {
     let temp = tempfile::tempdir().unwrap();
     let store = folder(temp.path());
-    for name in ["objects/notes/1.txt", "objects/00001/notes", "incoming/1.new"] {
+    for name in [
+        "objects/notes/1.txt",
+        "objects/00001/notes",
+        "incoming/1.new",
+    ] {
         let path = temp.path().join("store").join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "x").unwrap();

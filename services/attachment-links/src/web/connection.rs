@@ -48,7 +48,8 @@ impl Web {
                     connections.spawn(async move {
                         let count = web.0.metrics.connections.clone();
                         count.inc();
-                        let served = tokio::time::timeout(CONNECTION_TIMEOUT, web.connection(stream));
+                        let served =
+                            tokio::time::timeout(CONNECTION_TIMEOUT, web.connection(stream));
                         let _over = served.await;
                         count.dec();
                         drop(slot);
@@ -98,14 +99,18 @@ impl<S: AsyncWrite + Unpin> Impatient<S> {
         }
     }
 
-    fn watched<T>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn watched<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if write.is_ready() {
             self.deadline = None;
             return write;
         }
-        let deadline = self
-            .deadline
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_TIMEOUT)));
+        let deadline = self.deadline.get_or_insert_with(|| {
+            Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_TIMEOUT))
+        });
         deadline
             .as_mut()
             .poll(cx)

@@ -25,7 +25,9 @@ async fn site() -> Site {
         sha256: "abc".to_owned(),
     };
     upload.finish(key, &about).await.unwrap();
-    let clock = Clock::Other(Arc::new(|| std::time::UNIX_EPOCH + std::time::Duration::from_secs(NOW)));
+    let clock = Clock::Other(Arc::new(|| {
+        std::time::UNIX_EPOCH + std::time::Duration::from_secs(NOW)
+    }));
     let web = Web::new(store, keys.clone(), BASE, clock, Metrics::default());
     Site {
         web,
@@ -40,7 +42,12 @@ impl Site {
         self.ask(Method::GET, path, fields).await
     }
 
-    async fn ask(&self, method: Method, path: &str, fields: &[(&str, &str)]) -> (u16, HeaderMap, String) {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> (u16, HeaderMap, String) {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.insert(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
@@ -62,7 +69,13 @@ async fn a_page_says_what_there_is_and_lets_nothing_through() {
     let site = site().await;
     let (status, headers, page) = site.get(&site.path(site.key), &[]).await;
     assert_eq!(status, 200);
-    for said in ["&#60;b&#62;", "10 octets", "application/pdfx:y", "UTC", "abc"] {
+    for said in [
+        "&#60;b&#62;",
+        "10 octets",
+        "application/pdfx:y",
+        "UTC",
+        "abc",
+    ] {
         let said = said.replace("&#60;b&#62;", "_b__.pdf");
         assert!(page.contains(&said), "{said}: {page}");
     }
@@ -76,7 +89,10 @@ async fn a_page_says_what_there_is_and_lets_nothing_through() {
         assert_eq!(headers[name], value);
     }
     let policy = headers["content-security-policy"].to_str().unwrap();
-    assert!(policy.contains("default-src 'none'") && policy.contains("sandbox"), "{policy}");
+    assert!(
+        policy.contains("default-src 'none'") && policy.contains("sandbox"),
+        "{policy}"
+    );
 }
 
 #[tokio::test]
@@ -85,7 +101,10 @@ async fn a_file_is_for_saving_whole_or_in_part() {
     let path = site.path(site.key) + "/file";
     let (status, headers, text) = site.get(&path, &[]).await;
     assert_eq!((status, text.as_str()), (200, "0123456789"));
-    assert_eq!(headers["content-disposition"], "attachment; filename=\"_b__.pdf\"");
+    assert_eq!(
+        headers["content-disposition"],
+        "attachment; filename=\"_b__.pdf\""
+    );
     assert_eq!(headers["content-type"], "application/octet-stream");
     assert_eq!(headers["content-length"], "10");
     let etag = headers["etag"].to_str().unwrap().to_owned();
@@ -98,14 +117,19 @@ async fn a_file_is_for_saving_whole_or_in_part() {
         let fields = [("range", range), ("if-range", condition)];
         let (found, headers, body) = site.get(&path, &fields).await;
         assert_eq!((found, body.as_str()), (status, text), "{range}");
-        let found = headers.get("content-range").map(|value| value.to_str().unwrap());
+        let found = headers
+            .get("content-range")
+            .map(|value| value.to_str().unwrap());
         assert_eq!(found, content_range, "{range}");
     }
     let (status, headers, text) = site.ask(Method::HEAD, &path, &[]).await;
     assert_eq!((status, text.as_str()), (200, ""));
     assert_eq!(headers["content-length"], "10");
     let (status, headers, _) = site.ask(Method::POST, &path, &[]).await;
-    assert_eq!((status, headers["allow"].to_str().unwrap()), (405, "GET, HEAD"));
+    assert_eq!(
+        (status, headers["allow"].to_str().unwrap()),
+        (405, "GET, HEAD")
+    );
 }
 
 #[tokio::test]
@@ -132,7 +156,10 @@ async fn what_is_not_signed_is_unknown_and_what_is_over_is_gone() {
     ] {
         let (status, headers, page) = site.get(&path, &[]).await;
         assert_eq!(status, expected, "{path}");
-        assert!(headers.contains_key("content-security-policy") && page.contains("<h1>"), "{path}");
+        assert!(
+            headers.contains_key("content-security-policy") && page.contains("<h1>"),
+            "{path}"
+        );
     }
 }
 
@@ -144,5 +171,8 @@ async fn a_store_that_is_away_is_said_to_be() {
     std::fs::remove_dir_all(&objects).unwrap();
     std::fs::write(&objects, "").unwrap();
     let (status, headers, _) = site.get(&site.path(site.key), &[]).await;
-    assert_eq!((status, headers["retry-after"].to_str().unwrap()), (503, "30"));
+    assert_eq!(
+        (status, headers["retry-after"].to_str().unwrap()),
+        (503, "30")
+    );
 }
