@@ -35,6 +35,8 @@ const OWN_KEY: &str = "link.key";
 /// Most sets of rule parameters kept.
 const PARAMETERS_MAX: usize = 1024;
 
+const BEYOND_LIMIT: &str = "its structure goes beyond a limit: not touched";
+
 /// Attachments to links as a callout service.
 #[derive(Debug)]
 pub struct AttachmentLinks {
@@ -144,9 +146,7 @@ impl AttachmentLinks {
             intake.push(&chunk).await?;
             if intake.is_beyond_limits() {
                 message.stop_receiving().await?;
-                return Ok(Err(
-                    Answer::accept().reason("its structure goes beyond a limit")
-                ));
+                return Ok(Err(Answer::accept().reason(BEYOND_LIMIT)));
             }
         }
         if message.is_whole() != Some(true) {
@@ -154,7 +154,13 @@ impl AttachmentLinks {
                 "only parts of whole messages can be moved; the rule's `wants.content` must be all"
             );
         }
-        intake.finish().await.map(Ok)
+        let taken = intake.finish().await?;
+        // The last line, too, can go beyond a limit.
+        Ok(if taken.structure.truncated.is_some() {
+            Err(Answer::accept().reason(BEYOND_LIMIT))
+        } else {
+            Ok(taken)
+        })
     }
 
     fn answer(&self, taken: &Taken, settings: &Settings, may_write: bool) -> Answer {

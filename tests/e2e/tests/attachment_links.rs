@@ -14,9 +14,9 @@ use base64::engine::general_purpose::STANDARD;
 use opes_attachment_links::AttachmentLinks;
 use opes_e2e::behind::{ANN, BOB, Behind, Rule};
 use opes_e2e::s3::{BUCKET, CREDENTIALS, S3};
-use opes_e2e::smtp::stuffed;
+use opes_e2e::smtp::{Dialog, stuffed};
 use opes_e2e::trace::without_trace;
-use opes_e2e::{eventually, need};
+use opes_e2e::{eventually, need, opes};
 use opes_host::Clock;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -278,6 +278,12 @@ async fn identical_bytes_come_back(site: &Site, content: &[u8]) -> Result<()> {
         let (status, body) = curl(&["--range", range, &file]).await?;
         ensure!(status == "206" && body == expected, "{range}: {status}");
     }
+    let (status, head) = curl(&["--head", &file]).await?;
+    let head = String::from_utf8(head)?.to_ascii_lowercase();
+    ensure!(
+        status == "200" && head.contains(&format!("content-length: {SIZE}\r\n")),
+        "{head}"
+    );
     // A download that was broken off goes on.
     let half = folder.path().join("half");
     std::fs::write(&half, &content[..SIZE / 2])?;
@@ -377,5 +383,58 @@ async fn a_client_that_goes_leaves_nothing_in_the_store() -> Result<()> {
     eventually("the draft is gone", || incoming() == 0).await;
     let days = std::fs::read_dir(folder.path().join("objects"))?.count();
     ensure!(days == 0, "something was kept");
+    Ok(())
+}
+
+/// A message in the Maildir of `opes dev`, as soon as it is there.
+async fn in_maildir(state: &Path) -> Result<Vec<u8>> {
+    let folder = state.join("mail");
+    let find = || -> Option<PathBuf> {
+        let domains = std::fs::read_dir(&folder).ok()?.flatten();
+        let users = domains.filter_map(|domain| std::fs::read_dir(domain.path()).ok());
+        let new = users
+            .flatten()
+            .flatten()
+            .filter_map(|user| std::fs::read_dir(user.path().join("new")).ok());
+        new.flatten().flatten().map(|file| file.path()).next()
+    };
+    eventually("it is in the Maildir", || find().is_some()).await;
+    Ok(std::fs::read(find().context("gone")?)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opes_dev_keeps_store_and_key_in_its_state_folder() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir()?;
+    let example = include_str!("../../../examples/rules/attachment-links.yaml");
+    // Nobody else gets this port before the service: the kernel gives free ports one after the other.
+    let port = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
+    let rules = folder.path().join("rules.yaml");
+    std::fs::write(&rules, example.replace("2590", &port.to_string()))?;
+    let state = folder.path().join("state");
+    let mut arguments = vec![
+        "dev".as_ref(),
+        "-f".as_ref(),
+        rules.as_os_str(),
+        "--state".as_ref(),
+        state.as_os_str(),
+    ];
+    for listener in ["--smtp", "--submission", "--lmtp", "--admin"] {
+        arguments.extend([listener, "127.0.0.1:0"].map(AsRef::as_ref));
+    }
+    let dev = opes(arguments)?;
+    let content = &content()[..6 * 1024 * 1024];
+    let message = Mail::new("dev", content).octets();
+    let mut dialog = Dialog::open(dev.address("mx"), false).await?;
+    let said = dialog.message(ANN, &[BOB], &message).await?;
+    ensure!(said.starts_with("250"), "{said}");
+    let delivered = String::from_utf8(in_maildir(&state).await?)?;
+    let base = format!("http://127.0.0.1:{port}/");
+    let link = delivered.rfind(&base).context("no link")?;
+    let link = link_in(&delivered[link..], &base)?;
+    let (status, file) = curl(&[&format!("{link}/file")]).await?;
+    ensure!(status == "200" && file == content, "{status}");
+    let key = state.join("attachments/link.key").metadata()?;
+    ensure!(key.permissions().mode() & 0o777 == 0o600, "{key:?}");
     Ok(())
 }
