@@ -57,15 +57,12 @@ fn fill(
         text.push_str(&literal(before));
         let field = after.split_once('}');
         let value = field.and_then(|(field, tail)| Some((field, value(field, entry)?, tail)));
-        match value {
-            Some((field, value, tail)) => {
-                text.push_str(&filled(field, &value));
-                rest = tail;
-            }
-            None => {
-                text.push('{');
-                rest = after;
-            }
+        if let Some((field, value, tail)) = value {
+            text.push_str(&filled(field, &value));
+            rest = tail;
+        } else {
+            text.push('{');
+            rest = after;
         }
     }
     text.push_str(&literal(rest));

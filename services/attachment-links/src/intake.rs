@@ -323,9 +323,9 @@ impl Mover<'_> {
 
     async fn store(&mut self, index: usize, part: &Part, mut file: Incoming) -> anyhow::Result<()> {
         let decoder = std::mem::replace(&mut file.decoder, Decoder::new(part.encoding));
-        let mut decoded = Vec::new();
-        decoder.finish(&mut decoded);
-        file.take(decoded, self.depot).await?;
+        let mut last = Vec::new();
+        decoder.finish(&mut last);
+        file.take(last, self.depot).await?;
         if file.size < self.settings.size_min || file.size > self.settings.size_max {
             return Ok(());
         }
@@ -401,17 +401,20 @@ impl Incoming {
             name: part.name.clone(),
             kind: part.content_type.clone(),
             size: self.size,
-            sha256: sha256
-                .as_ref()
-                .iter()
-                .map(|octet| format!("{octet:02x}"))
-                .collect(),
+            sha256: hex(sha256.as_ref()),
         };
         let finished = upload.finish(self.key, &about).await;
         finished.map_err(|error| failed(error, depot))?;
         drop(place);
         Ok((self.key, about))
     }
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().fold(String::new(), |mut text, octet| {
+        text.push_str(&format!("{octet:02x}"));
+        text
+    })
 }
 
 fn failed(error: StoreError, depot: &Depot) -> anyhow::Error {

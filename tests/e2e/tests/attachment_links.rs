@@ -410,15 +410,10 @@ async fn opes_dev_keeps_store_and_key_in_its_state_folder() -> Result<()> {
     let rules = folder.path().join("rules.yaml");
     std::fs::write(&rules, example.replace("2590", &port.to_string()))?;
     let state = folder.path().join("state");
-    let mut arguments = vec![
-        "dev".as_ref(),
-        "-f".as_ref(),
-        rules.as_os_str(),
-        "--state".as_ref(),
-        state.as_os_str(),
-    ];
+    let paths = [&rules, &state].map(|path| path.display().to_string());
+    let mut arguments = vec!["dev", "-f", &paths[0], "--state", &paths[1]];
     for listener in ["--smtp", "--submission", "--lmtp", "--admin"] {
-        arguments.extend([listener, "127.0.0.1:0"].map(AsRef::as_ref));
+        arguments.extend([listener, "127.0.0.1:0"]);
     }
     let dev = opes(arguments)?;
     let content = &content()[..6 * 1024 * 1024];

@@ -39,10 +39,8 @@ fn with_link(message: &[u8], name: &str) -> Option<Vec<u8>> {
         .splice_all(vec![splice.clone()])
         .unwrap();
     let changed = rope.flatten(message);
-    let (start, end) = (
-        splice.offset as usize,
-        (splice.offset + splice.size) as usize,
-    );
+    let at = |octet: u64| usize::try_from(octet).unwrap();
+    let (start, end) = (at(splice.offset), at(splice.offset + splice.size));
     assert!(changed.starts_with(&message[..start]) && changed.ends_with(&message[end..]));
     let again = opes_mime::scan(&changed);
     let paths = |structure: &Structure| {

@@ -60,9 +60,12 @@ async fn content(place: &Place, moved: &Moved) -> Vec<u8> {
 /// Everything in the folder but its folders.
 fn files(path: &std::path::Path) -> usize {
     let entries = std::fs::read_dir(path).unwrap().map(Result::unwrap);
-    let count = |entry: std::fs::DirEntry| match entry.file_type().unwrap().is_dir() {
-        true => files(&entry.path()),
-        false => 1,
+    let count = |entry: std::fs::DirEntry| {
+        if entry.file_type().unwrap().is_dir() {
+            files(&entry.path())
+        } else {
+            1
+        }
     };
     entries.map(count).sum()
 }
@@ -90,7 +93,9 @@ fn base64_lines(content: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_part_is_stored_as_it_was_before_it_was_encoded_whatever_the_chunks() {
-    let original: Vec<u8> = (0..700_001_u32).map(|at| (at * 7 / 5) as u8).collect();
+    let original: Vec<u8> = (0..700_001_u32)
+        .map(|at| (at * 7 / 5).to_le_bytes()[0])
+        .collect();
     let quoted = b"=00=01 a=\r\nb =\r\n\r\nc=3D";
     runtime().block_on(async {
         for (encoding, body, decoded) in [
@@ -116,11 +121,7 @@ fn a_part_is_stored_as_it_was_before_it_was_encoded_whatever_the_chunks() {
                 };
                 assert_eq!(content(&place, moved).await, decoded, "{encoding} {chunk}");
                 let sha256 = digest::digest(&digest::SHA256, &decoded);
-                let hex: String = sha256
-                    .as_ref()
-                    .iter()
-                    .map(|octet| format!("{octet:02x}"))
-                    .collect();
+                let hex = hex(sha256.as_ref());
                 assert_eq!(
                     (moved.about.sha256.as_str(), moved.about.name.as_str()),
                     (hex.as_str(), "a.pdf")

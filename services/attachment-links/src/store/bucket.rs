@@ -159,7 +159,7 @@ impl Bucket {
             while let Some(object) = objects.next().await {
                 let path = object?.location;
                 let expires = path.filename().and_then(super::expires);
-                if !expires.is_some_and(|expires| expires <= now) {
+                if expires.is_none_or(|expires| expires > now) {
                     continue;
                 }
                 if removed >= max {

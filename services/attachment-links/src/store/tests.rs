@@ -57,7 +57,9 @@ fn about(size: usize) -> About {
 
 /// Octets that differ from place to place.
 fn octets(size: usize) -> Vec<u8> {
-    (0..size).map(|at| (at / 251 + at) as u8).collect()
+    (0..size)
+        .map(|at| (at / 251 + at).to_le_bytes()[0])
+        .collect()
 }
 
 async fn put(store: &Store, expires: u64, content: &[u8]) -> Key {
@@ -73,9 +75,12 @@ async fn put(store: &Store, expires: u64, content: &[u8]) -> Key {
 /// Files below a folder, whatever their names.
 fn files(folder: &Path) -> usize {
     let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
-    let count = |entry: std::fs::DirEntry| match entry.file_type().unwrap().is_dir() {
-        true => files(&entry.path()),
-        false => 1,
+    let count = |entry: std::fs::DirEntry| {
+        if entry.file_type().unwrap().is_dir() {
+            files(&entry.path())
+        } else {
+            1
+        }
     };
     entries.map(count).sum()
 }

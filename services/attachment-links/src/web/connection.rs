@@ -25,7 +25,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 const HEADER_OCTETS_MAX: usize = 16 * 1024;
 const HEADER_FIELDS_MAX: usize = 64;
 /// A reader that takes nothing for so long is gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// No download takes longer; who needs more can ask for the rest.
 const CONNECTION_TIMEOUT: Duration = Duration::from_hours(6);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
