@@ -16,6 +16,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/rspamd", "rspamd"),
     ("/usr/bin/python3", "python3"),
+    // Downloads what attachment-links serves.
+    ("/usr/bin/chromium", "chromium"),
+    ("/usr/bin/curl", "curl"),
     ("/usr/share/doc/python3-venv", "python3-venv"),
     // The quarantine's shared index; tests start one of their own.
     ("/usr/lib/postgresql", "postgresql"),
@@ -113,6 +116,8 @@ mod tests {
                 "openssl",
                 "rspamd",
                 "python3",
+                "chromium",
+                "curl",
                 "python3-venv",
                 "postgresql",
                 "libnet-ssleay-perl"

@@ -9,6 +9,7 @@ use opes_proto::ocp::callout_server::{Callout, CalloutServer};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::{Router, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
@@ -64,6 +65,8 @@ pub async fn serve<S: Service>(
         drain: shutdown.clone(),
         now: hard.clone(),
     };
+    let beside = Arc::clone(&service).background(shutdown.clone());
+    let mut beside = AbortOnDropHandle::new(tokio::spawn(beside));
     let (frame_octets_max, drain) = (config.frame_octets_max, config.drain);
     let callout = CalloutServer::new(Harness {
         service,
@@ -87,6 +90,7 @@ pub async fn serve<S: Service>(
     tokio::pin!(serving);
     tokio::select! {
         result = &mut serving => return result,
+        error = failure(&mut beside) => return Err(error),
         () = time_is_up(&shutdown, drain) => hard.cancel(),
     }
     tracing::warn!(
@@ -95,6 +99,15 @@ pub async fn serve<S: Service>(
     tokio::time::timeout(CLOSE_GRACE, serving)
         .await
         .unwrap_or(Ok(()))
+}
+
+/// Waits for what runs beside to fail; its end alone is no reason to end.
+async fn failure(beside: &mut AbortOnDropHandle<anyhow::Result<()>>) -> anyhow::Error {
+    match beside.await {
+        Ok(Ok(())) => std::future::pending().await,
+        Ok(Err(error)) => error,
+        Err(panic) => anyhow::Error::new(panic).context("what runs beside the service broke"),
+    }
 }
 
 async fn time_is_up(shutdown: &CancellationToken, drain: Duration) {

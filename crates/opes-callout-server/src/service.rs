@@ -4,8 +4,10 @@
 //! or panics ends its own transaction with 400; the processor then applies the failure policy of its rule.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use opes_proto::smtp::{ContentWant, ContextField, Wants};
+use tokio_util::sync::CancellationToken;
 
 use crate::answer::Answer;
 use crate::command::{Command, CommandAnswer};
@@ -31,6 +33,15 @@ pub trait Service: Send + Sync + 'static {
         _message: &mut Message,
     ) -> impl Future<Output = anyhow::Result<Answer>> + Send {
         async { Ok(Answer::accept()) }
+    }
+
+    /// What the service does besides answering: a server of its own, cleaning up. Started once, with the first call still to come; ends
+    /// with `stop`. An error ends the whole service. Default: nothing.
+    fn background(
+        self: Arc<Self>,
+        _stop: CancellationToken,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send {
+        async { Ok(()) }
     }
 }
 

@@ -10,6 +10,8 @@ mod part;
 
 use bytes::Bytes;
 
+pub use part::quoted_printable;
+
 use crate::rope::Splice;
 use crate::structure::{Limit, Structure};
 

@@ -6,6 +6,7 @@
 //! signatures survive. Core crate: no I/O, no clock. Every input is legal for the scanner; only edits fail, with a typed error.
 
 pub mod decode;
+pub mod display;
 pub mod edit;
 mod params;
 pub mod rope;

@@ -1,12 +1,13 @@
 //! The built-in callout services: started inside `opes dev`, or alone with `opes service NAME`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use opes_access_control::AccessControl;
+use opes_attachment_links::AttachmentLinks;
 use opes_callout_server::{ServerConfig, run_on, serve as serve_on};
 use opes_content_block::ContentBlock;
 use opes_mta_hooks::MtaHooks;
@@ -20,12 +21,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cli::{BuiltinName, ServiceArgs};
 
-/// What to do with the service of a kind; each is a type of its own.
+/// What to do with the service of a kind; each is a type of its own. What it keeps on disk is below the folder, unless its path is absolute.
 macro_rules! with_service {
-    ($kind:expr, $config:expr, $service:ident => $body:expr) => {
+    ($kind:expr, $config:expr, $folder:expr, $service:ident => $body:expr) => {
         match $kind {
             BuiltinName::AccessControl => {
                 let $service = AccessControl::from_config($config)?;
+                $body
+            }
+            BuiltinName::AttachmentLinks => {
+                let $service = AttachmentLinks::from_config_in($folder, $config)?;
                 $body
             }
             BuiltinName::ContentBlock => {
@@ -62,13 +67,15 @@ pub(crate) async fn run(args: ServiceArgs) -> Result<ExitCode> {
         Some(path) => read(path)?,
         None => Value::Object(serde_json::Map::new()),
     };
-    with_service!(args.name, &config, service => run_on(service, &args.listen).await?);
+    with_service!(args.name, &config, Path::new(""), service => run_on(service, &args.listen).await?);
     Ok(ExitCode::SUCCESS)
 }
 
 /// The built-in services that a table names, each on a port of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Builtins {
+    /// What they keep on disk is below it.
+    folder: PathBuf,
     running: BTreeMap<String, Arc<Running>>,
 }
 
@@ -84,6 +91,14 @@ struct Running {
 // === impl Builtins ===
 
 impl Builtins {
+    /// None yet.
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            running: BTreeMap::new(),
+        }
+    }
+
     /// The services of this table: those that run already as they should, and new ones. An error leaves `self` as it was
     /// and ends the new ones.
     pub(crate) async fn for_table(&self, table: &RoutingTable) -> Result<Self> {
@@ -99,7 +114,10 @@ impl Builtins {
                 running.insert(name.clone(), service.with_context(context)?);
             }
         }
-        Ok(Self { running })
+        Ok(Self {
+            folder: self.folder.clone(),
+            running,
+        })
     }
 
     /// Their addresses by the name of the `CalloutService`.
@@ -118,21 +136,23 @@ impl Builtins {
         if let Some(service) = self.running.get(name).filter(as_before) {
             return Ok(Arc::clone(service));
         }
-        check(kind, config).context("spec.builtin.config")?;
-        Running::start(name, kind, config).await.map(Arc::new)
+        check(kind, config, &self.folder).context("spec.builtin.config")?;
+        let started = Running::start(name, kind, config, &self.folder).await;
+        started.map(Arc::new)
     }
 }
 
 // === impl Running ===
 
 impl Running {
-    async fn start(name: &str, kind: BuiltinName, config: &Value) -> Result<Self> {
+    async fn start(name: &str, kind: BuiltinName, config: &Value, folder: &Path) -> Result<Self> {
         let listener = opes_callout_server::Listener::bind("127.0.0.1:0").await?;
         let target = format!("http://{listener}");
         let stop = CancellationToken::new();
         let (serving, token, name) = (config.clone(), stop.clone(), name.to_owned());
+        let folder = folder.to_owned();
         tokio::spawn(async move {
-            if let Err(error) = serve(kind, &serving, listener, token).await {
+            if let Err(error) = serve(kind, &serving, &folder, listener, token).await {
                 let error = format!("{error:#}");
                 tracing::error!(service = name, error, "service ended");
             }
@@ -146,19 +166,20 @@ impl Running {
     }
 }
 
-fn check(kind: BuiltinName, config: &Value) -> Result<()> {
-    with_service!(kind, config, service => drop(service));
+fn check(kind: BuiltinName, config: &Value, folder: &Path) -> Result<()> {
+    with_service!(kind, config, folder, service => drop(service));
     Ok(())
 }
 
 async fn serve(
     kind: BuiltinName,
     config: &Value,
+    folder: &Path,
     listener: opes_callout_server::Listener,
     stop: CancellationToken,
 ) -> Result<()> {
     let server = ServerConfig::default();
-    with_service!(kind, config, service => serve_on(service.into(), listener, server, stop).await)
+    with_service!(kind, config, folder, service => serve_on(service.into(), listener, server, stop).await)
 }
 
 fn read(path: &Path) -> Result<Value> {

@@ -145,6 +145,8 @@ pub(crate) struct ConformArgs {
 pub(crate) enum BuiltinName {
     /// RFC 4496 §4.4, §4.8: who may send to whom, answered to the very command
     AccessControl,
+    /// RFC 4496 §4.9: large attachments replaced by links that expire
+    AttachmentLinks,
     /// RFC 4496 §4.8: refused during the dialog by sender, recipient, words and patterns
     ContentBlock,
     /// A scanner that speaks MTA Hooks, HTTP and JSON

@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod hop;
 pub mod killable;
 pub mod postfix;
+pub mod s3;
 pub mod sink;
 pub mod smtp;
 pub mod steady;

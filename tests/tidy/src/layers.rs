@@ -47,6 +47,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes-http", Layer::Shell),
     ("opes-edge", Layer::Service),
     ("opes-access-control", Layer::Service),
+    ("opes-attachment-links", Layer::Service),
     ("opes-content-block", Layer::Service),
     ("opes-mta-hooks", Layer::Service),
     ("opes-normalizer", Layer::Service),

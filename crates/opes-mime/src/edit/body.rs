@@ -1,13 +1,14 @@
 //! A mark in front of the text that a reader sees first.
 //!
-//! Owns the choice of that text and the rendering of the mark in its type, character set and transfer encoding. The rest of the
-//! body is not looked at: what is put in front of it decodes by itself.
+//! Owns the rendering of the mark in the type, character set and transfer encoding of that text ([`crate::display`] chooses it). The rest of
+//! the body is not looked at: what is put in front of it decodes by itself.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::part::{quoted_printable, with_crlf};
 use super::{Edit, EditError, LINE_OCTETS_MAX, Target};
+use crate::display::first_texts;
 use crate::rope::Splice;
 use crate::structure::{Encoding, Part};
 
@@ -40,54 +41,16 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// The first text that is shown, or, inside a multipart/alternative, the first of each alternative.
+    /// What is shown once all edits are made.
     fn first_texts(&self, all: &[Edit]) -> Vec<&Part> {
-        let parts = &self.structure.parts;
-        let Some(first) = (0..parts.len()).find(|index| self.is_markable(*index, all)) else {
-            return Vec::new();
+        let is_replaced = |part: &Part| {
+            all.iter()
+                .any(|edit| matches!(edit, Edit::PartReplace { path, .. } if *path == part.path))
         };
-        let ancestors = std::iter::successors(Some(first), |index| parts.get(*index)?.parent);
-        let is_alternative = |index: &usize| {
-            parts
-                .get(*index)
-                .is_some_and(|part| part.content_type == "multipart/alternative")
-        };
-        let texts: Vec<usize> = match ancestors.filter(is_alternative).last() {
-            Some(alternative) => {
-                let alternatives = self.structure.children(alternative);
-                alternatives
-                    .filter_map(|child| self.first_markable_inside(child, all))
-                    .collect()
-            }
-            None => vec![first],
-        };
-        texts.iter().filter_map(|index| parts.get(*index)).collect()
-    }
-
-    fn first_markable_inside(&self, top: usize, all: &[Edit]) -> Option<usize> {
-        let parts = &self.structure.parts;
-        let is_inside = |index: &usize| {
-            std::iter::successors(Some(*index), |at| parts.get(*at)?.parent).any(|at| at == top)
-        };
-        (top..parts.len())
-            .filter(is_inside)
-            .find(|index| self.is_markable(*index, all))
-    }
-
-    /// A text for reading, not an attachment, not inside another message, and not replaced by another edit.
-    fn is_markable(&self, index: usize, all: &[Edit]) -> bool {
-        let parts = &self.structure.parts;
-        let Some(part) = parts.get(index) else {
-            return false;
-        };
-        let mut ancestors = std::iter::successors(Some(part), |part| parts.get(part.parent?));
-        let is_text = matches!(part.content_type.as_str(), "text/plain" | "text/html");
-        let out_of_sight = |part: &Part| {
-            let is_replaced =
-                |edit: &Edit| matches!(edit, Edit::PartReplace { path, .. } if *path == part.path);
-            part.disposition == "attachment" || part.is_message() || all.iter().any(is_replaced)
-        };
-        is_text && !ancestors.any(out_of_sight)
+        let texts = first_texts(self.structure, is_replaced).into_iter();
+        texts
+            .filter_map(|index| self.structure.parts.get(index))
+            .collect()
     }
 
     /// The mark, ready to stand in front of the body of `part`.

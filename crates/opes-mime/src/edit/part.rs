@@ -148,7 +148,7 @@ pub(super) fn with_crlf(text: &str) -> String {
 }
 
 /// RFC 2045 §6.7. `text` has CRLF line ends; a leading `-` is escaped so that no line looks like a delimiter.
-pub(super) fn quoted_printable(text: &[u8]) -> Vec<u8> {
+pub fn quoted_printable(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + text.len() / 8);
     let mut column = 0;
     let mut rest = text;
