@@ -16,6 +16,10 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/rspamd", "rspamd"),
     ("/usr/bin/python3", "python3"),
+    // A name server, a signer and a reader of Authentication-Results, for the spam filter.
+    ("/usr/sbin/nsd", "nsd"),
+    ("/usr/lib/python3/dist-packages/dkim", "python3-dkim"),
+    ("/usr/lib/python3/dist-packages/authres", "python3-authres"),
     ("/usr/share/doc/python3-venv", "python3-venv"),
     // The quarantine's shared index; tests start one of their own.
     ("/usr/lib/postgresql", "postgresql"),
@@ -48,9 +52,11 @@ apt-get install -q -y --no-install-recommends "$@" || {
     apt-get update -q
     apt-get install -q -y --no-install-recommends "$@"
 }
-case " $* " in *" postfix "*)
-    if [ -d /run/systemd/system ]; then systemctl disable --now postfix.service || true; fi ;;
-esac
+for service in postfix nsd; do
+    case " $* " in *" $service "*)
+        if [ -d /run/systemd/system ]; then systemctl disable --now $service.service || true; fi ;;
+    esac
+done
 "#;
 
 /// Installs what is missing.
@@ -113,6 +119,9 @@ mod tests {
                 "openssl",
                 "rspamd",
                 "python3",
+                "nsd",
+                "python3-dkim",
+                "python3-authres",
                 "python3-venv",
                 "postgresql",
                 "libnet-ssleay-perl"

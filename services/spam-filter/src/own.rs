@@ -419,3 +419,6 @@ impl From<&DmarcOutput> for Dmarc {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
