@@ -6,7 +6,7 @@ use std::time::Duration;
 use opes_http::{Credential, Engine, Settings, SettingsError};
 use serde::Deserialize;
 
-pub mod own;
+pub(crate) mod own;
 
 use own::{OwnConfig, OwnError};
 
@@ -205,7 +205,10 @@ mod tests {
                 json!({ "url": url }),
                 "url: it stands below `engine: { rspamd: { … } }` now",
             ),
-            (json!({ "engine": rspamd, "onGreylist": "mark" }), "onGreylist: it stands below"),
+            (
+                json!({ "engine": rspamd, "onGreylist": "mark" }),
+                "onGreylist: it stands below",
+            ),
             (
                 json!({ "engine": rspamd, "mark": "x" }),
                 "unknown field `mark`",

@@ -13,9 +13,7 @@ mod reply;
 mod service;
 mod verdict;
 
-pub use config::own::{
-    DnsFailure, DnsblConfig, OwnConfig, OwnError, Thresholds,
-};
+pub use config::own::{DnsFailure, DnsblConfig, OwnConfig, OwnError, Thresholds};
 pub use config::{Config, ConfigError, EngineConfig, OnAction, RspamdConfig};
 pub use own::score::Symbol;
 pub use own::{DKIM_ANNOTATION, DMARC_ANNOTATION, SPF_ANNOTATION};

@@ -17,8 +17,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use bytes::Bytes;
-use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::dmarc::Policy;
+use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::{AuthenticatedMessage, DkimOutput, DmarcOutput, DmarcResult, SpfOutput};
 use opes_mime::structure::Structure;
 use opes_proto::smtp::Context;
@@ -142,7 +142,11 @@ impl Own {
         };
         let (spf, lists, outputs) = tokio::join!(spf, lists, signatures);
         dkim.extend(outputs.iter().map(Signed::from));
-        if dkim.is_empty() && message.as_ref().is_some_and(|message| message.has_dkim_errors) {
+        if dkim.is_empty()
+            && message
+                .as_ref()
+                .is_some_and(|message| message.has_dkim_errors)
+        {
             dkim.push(Signed::unread("the signature cannot be read"));
         }
         let dmarc = match &message {
@@ -233,9 +237,10 @@ impl Own {
         let thresholds = &self.config.thresholds;
         let total = score.total();
         let over = |threshold: Option<f64>| threshold.is_some_and(|threshold| total >= threshold);
-        let asked = senders.dmarc.as_ref().filter(|dmarc| {
-            self.config.dmarc_reject && dmarc.symbol == Some(Symbol::DmarcReject)
-        });
+        let asked = senders
+            .dmarc
+            .as_ref()
+            .filter(|dmarc| self.config.dmarc_reject && dmarc.symbol == Some(Symbol::DmarcReject));
         let (done, action) = if asked.is_some() {
             (Done::Refused(AUTHENTICATION), "reject")
         } else if over(thresholds.reject) {
@@ -365,7 +370,8 @@ impl Senders {
             findings.push(finding);
         }
         if let Some(dmarc) = &self.dmarc {
-            let finding = Finding::new("dmarc", dmarc.result, "").with("header.from", &dmarc.domain);
+            let finding =
+                Finding::new("dmarc", dmarc.result, "").with("header.from", &dmarc.domain);
             findings.push(match dmarc.symbol {
                 Some(_) => finding.with("policy.dmarc", dmarc.policy.to_string()),
                 None => finding,

@@ -93,7 +93,8 @@ impl Behind {
     async fn start(rules: &str, proxy_from: Vec<IpNet>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let hop = Hop::start(Manners::default()).await?;
-        let mut listener = ListenerConfig::new("mx", "127.0.0.1:0".parse()?, ListenerProtocol::Smtp);
+        let mut listener =
+            ListenerConfig::new("mx", "127.0.0.1:0".parse()?, ListenerProtocol::Smtp);
         listener.proxy_from = proxy_from;
         let config = EdgeConfig {
             listeners: vec![listener],

@@ -171,7 +171,9 @@ const DNS_PORT: u16 = 53;
 #[derive(Debug, thiserror::Error)]
 pub enum OwnError {
     /// Nobody could parse our field.
-    #[error("authservId: `{0}` is not a name of letters, digits, dots and hyphens, such as mx.example.com")]
+    #[error(
+        "authservId: `{0}` is not a name of letters, digits, dots and hyphens, such as mx.example.com"
+    )]
     AuthservId(String),
     /// Not an address.
     #[error("nameservers: `{0}` is neither ADDRESS nor ADDRESS:PORT")]

@@ -52,7 +52,10 @@ async fn one(dns: &Dns, list: &DnsblConfig, client: IpAddr) -> Listing {
     match dns.addresses(&name(never, &list.zone)).await {
         Ok(codes) if codes.is_empty() => listing,
         Ok(_) => {
-            tracing::warn!(zone = list.zone, "the DNS list lists 127.0.0.1, so it lists everybody: take it out");
+            tracing::warn!(
+                zone = list.zone,
+                "the DNS list lists 127.0.0.1, so it lists everybody: take it out"
+            );
             Listing::Failed
         }
         Err(NoAnswer) => Listing::Failed,
@@ -63,7 +66,11 @@ async fn one(dns: &Dns, list: &DnsblConfig, client: IpAddr) -> Listing {
 fn judge(list: &DnsblConfig, codes: &[Ipv4Addr]) -> Listing {
     let strange = |code: &Ipv4Addr| !code.is_loopback() || is_error(*code);
     if codes.iter().any(strange) {
-        tracing::warn!(zone = list.zone, ?codes, "the DNS list does not answer us: its policy, or the resolver's");
+        tracing::warn!(
+            zone = list.zone,
+            ?codes,
+            "the DNS list does not answer us: its policy, or the resolver's"
+        );
         return Listing::Failed;
     }
     let weights = codes.iter().filter_map(|code| list.weight_of(*code));
@@ -119,9 +126,7 @@ mod tests {
             "b.a.9.8.7.6.5.0.4.0.0.0.3.0.0.0.2.0.0.0.1.0.0.0.8.b.d.0.1.0.0.2.ugly.example.net."
         );
         let mapped = IpAddr::V6(NEVER_LISTED.to_ipv6_mapped());
-        assert!(
-            name(mapped, "l.example.net").starts_with("1.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.")
-        );
+        assert!(name(mapped, "l.example.net").starts_with("1.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0."));
     }
 
     #[test]

@@ -45,10 +45,7 @@ pub(crate) fn write(authserv_id: &str, findings: &[Finding]) -> String {
         text.push_str("; none");
     }
     for finding in findings {
-        text.push_str(&format!(
-            ";\r\n\t{}={}",
-            finding.method, finding.result
-        ));
+        text.push_str(&format!(";\r\n\t{}={}", finding.method, finding.result));
         if !finding.reason.is_empty() {
             text.push_str(&format!(" reason=\"{}\"", finding.reason));
         }
@@ -164,7 +161,10 @@ mod tests {
         );
         assert_eq!(value("a\"b\\\r\n@c"), "\"a\\\"b\\\\??@c\"");
         assert_eq!(value("a@b@c"), "\"a@b@c\"");
-        assert_eq!(value(&"ä".repeat(1000)), format!("\"{}\"", "?".repeat(VALUE_MAX)));
+        assert_eq!(
+            value(&"ä".repeat(1000)),
+            format!("\"{}\"", "?".repeat(VALUE_MAX))
+        );
     }
 
     #[test]

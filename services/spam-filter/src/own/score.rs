@@ -217,7 +217,9 @@ mod tests {
         }
         let status = format!("X-Spam-Status: {}", score.status(6.0));
         assert!(
-            status.split("\r\n").all(|line| line.len() <= LINE_OCTETS + 1),
+            status
+                .split("\r\n")
+                .all(|line| line.len() <= LINE_OCTETS + 1),
             "{status}"
         );
         assert_eq!(status.matches('(').count(), Symbol::ALL.len());
@@ -231,7 +233,9 @@ mod tests {
             assert!(page.contains(&row), "missing in the page: {row}");
         }
         let rows = page.lines().filter(|line| {
-            let name = line.strip_prefix("| `").and_then(|rest| rest.split('`').next());
+            let name = line
+                .strip_prefix("| `")
+                .and_then(|rest| rest.split('`').next());
             name.is_some_and(|name| {
                 name.contains('_') && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
             })

@@ -63,11 +63,17 @@ async fn submitted_and_relayed_mail_is_not_asked_about() {
         let [(name, field)] = &judgement.added[..] else {
             panic!("{judgement:?}")
         };
-        assert_eq!((name.as_str(), field.as_str()), (results::NAME, "mx.example.com; none"));
+        assert_eq!(
+            (name.as_str(), field.as_str()),
+            (results::NAME, "mx.example.com; none")
+        );
         for symbol in ["SPF_", "DKIM_", "DMARC_", "DNSBL_"] {
             assert!(!judgement.status.contains(symbol), "{judgement:?}");
         }
-        assert_eq!(judgement.annotations, [(DKIM_ANNOTATION, "none".to_owned())]);
+        assert_eq!(
+            judgement.annotations,
+            [(DKIM_ANNOTATION, "none".to_owned())]
+        );
     }
 }
 
@@ -121,7 +127,10 @@ async fn what_is_configured_is_done() {
         let own = own(&json!({ "thresholds": thresholds }));
         let judgement = judge(&own, &trusted, MESSAGE).await.unwrap();
         // DATE_MISSING and MESSAGE_ID_MISSING.
-        assert!((judgement.score - 2.0).abs() < f64::EPSILON, "{judgement:?}");
+        assert!(
+            (judgement.score - 2.0).abs() < f64::EPSILON,
+            "{judgement:?}"
+        );
         assert_eq!(judgement.done, done, "{thresholds}");
     }
 }

@@ -69,9 +69,7 @@ impl Visible {
     /// Of the author; empty if there is none.
     pub(crate) fn from_domain(&self) -> String {
         let first = self.from.first();
-        first
-            .map(|from| domain(&from.address))
-            .unwrap_or_default()
+        first.map(|from| domain(&from.address)).unwrap_or_default()
     }
 
     /// Are there authors of different domains? DMARC has no answer for them.
@@ -106,11 +104,16 @@ impl Visible {
             ),
             (Symbol::RecipientNotNamed, !self.names_one_of(context)),
             (Symbol::DateMissing, self.date.is_none()),
-            (Symbol::DateFar, self.date.is_some_and(|date| is_far(date, now))),
+            (
+                Symbol::DateFar,
+                self.date.is_some_and(|date| is_far(date, now)),
+            ),
             (Symbol::MessageIdMissing, !self.has_message_id),
             (
                 Symbol::HeloNoName,
-                judged && !matches!(context.helo.as_bytes(), [b'[', ..]) && !context.helo.contains('.'),
+                judged
+                    && !matches!(context.helo.as_bytes(), [b'[', ..])
+                    && !context.helo.contains('.'),
             ),
         ];
         let found = found.into_iter().filter(|(_, is_so)| *is_so);
@@ -144,7 +147,9 @@ impl Shown {
                 return false;
             };
             let host = host.trim_matches('.');
-            !local.is_empty() && host.contains('.') && organisation(&host.to_ascii_lowercase()) != own
+            !local.is_empty()
+                && host.contains('.')
+                && organisation(&host.to_ascii_lowercase()) != own
         })
     }
 }

@@ -77,18 +77,44 @@ fn ours(arrival: &Arrival) -> Result<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn spf_says_who_may_send() -> Result<()> {
-    let deep: Vec<_> = (0..11).map(|n| (format!("deep{n}.example.org"), format!("\"v=spf1 include:deep{}.example.org -all\"", n + 1))).collect();
+    let deep: Vec<_> = (0..11)
+        .map(|n| {
+            (
+                format!("deep{n}.example.org"),
+                format!("\"v=spf1 include:deep{}.example.org -all\"", n + 1),
+            )
+        })
+        .collect();
     let mut records = vec![
-        ("pass.example.org", "TXT", "\"v=spf1 ip4:192.0.2.1 ip6:2001:db8::1 -all\""),
+        (
+            "pass.example.org",
+            "TXT",
+            "\"v=spf1 ip4:192.0.2.1 ip6:2001:db8::1 -all\"",
+        ),
         ("fail.example.org", "TXT", "\"v=spf1 ip4:192.0.2.2 -all\""),
         ("soft.example.org", "TXT", "\"v=spf1 mx ~all\""),
         ("soft.example.org", "MX", "10 ns.example.net."),
-        ("neutral.example.org", "TXT", "\"v=spf1 a:ns.example.net ?all\""),
-        ("voids.example.org", "TXT", "\"v=spf1 a:v1.example.org a:v2.example.org a:v3.example.org ~all\""),
-        ("twovoids.example.org", "TXT", "\"v=spf1 a:v1.example.org mx:v2.example.org exists:v3.example.org ip4:192.0.2.1 -all\""),
+        (
+            "neutral.example.org",
+            "TXT",
+            "\"v=spf1 a:ns.example.net ?all\"",
+        ),
+        (
+            "voids.example.org",
+            "TXT",
+            "\"v=spf1 a:v1.example.org a:v2.example.org a:v3.example.org ~all\"",
+        ),
+        (
+            "twovoids.example.org",
+            "TXT",
+            "\"v=spf1 a:v1.example.org mx:v2.example.org exists:v3.example.org ip4:192.0.2.1 -all\"",
+        ),
         ("client.example.org", "TXT", "\"v=spf1 ip4:192.0.2.1 -all\""),
     ];
-    records.extend(deep.iter().map(|(name, value)| (name.as_str(), "TXT", value.as_str())));
+    records.extend(
+        deep.iter()
+            .map(|(name, value)| (name.as_str(), "TXT", value.as_str())),
+    );
     let dns = Nsd::start(&records).await?;
     let behind = behind(filter(&dns, &json!({}))?, "tempfail").await?;
     let broken = format!("ann@{BROKEN}");
@@ -114,8 +140,15 @@ async fn spf_says_who_may_send() -> Result<()> {
     // A notification: HELO counts. And by IPv6.
     let arrival = delivered(&behind, "", &message("ann@client.example.org", "null")).await?;
     let ours_ = ours(&arrival)?;
-    ensure!(ours_["spf"] == json!({ "result": "pass", "smtp.helo": "client.example.org" }), "{ours_}");
-    let said = behind.send_from("2001:db8::2".parse()?, "ann@pass.example.org", &message("ann@pass.example.org", "six"));
+    ensure!(
+        ours_["spf"] == json!({ "result": "pass", "smtp.helo": "client.example.org" }),
+        "{ours_}"
+    );
+    let said = behind.send_from(
+        "2001:db8::2".parse()?,
+        "ann@pass.example.org",
+        &message("ann@pass.example.org", "six"),
+    );
     ensure!(said.await?.starts_with("250"));
     let report = behind.edge.reports().pop().context("no report")?;
     ensure!(report.client.is_ipv6());
@@ -126,7 +159,8 @@ async fn spf_says_who_may_send() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signatures_of_another_program_are_verified_and_dmarc_is_done_as_configured() -> Result<()> {
+async fn signatures_of_another_program_are_verified_and_dmarc_is_done_as_configured() -> Result<()>
+{
     let key = Key::new()?;
     let mut records = vec![
         ("example.org", "TXT", "\"v=spf1 -all\""),
@@ -141,26 +175,44 @@ async fn signatures_of_another_program_are_verified_and_dmarc_is_done_as_configu
     let strict = json!({ "dmarcReject": true });
     let strict = behind(filter(&dns, &strict)?, "tempfail").await?;
     let from = "ann@example.org";
-    let signed = |domain: &str, subject: &str| {
-        key.sign(domain, "From:To:Subject", &message(from, subject))
-    };
+    let signed =
+        |domain: &str, subject: &str| key.sign(domain, "From:To:Subject", &message(from, subject));
 
     // SPF fails, and the signature makes up for it.
     let good = signed("example.org", "good")?;
     let arrival = delivered(&strict, from, &good).await?;
     let (said, found) = (status(&arrival)?, ours(&arrival)?);
-    ensure!(said.contains("DKIM_PASS(-0.5)") && said.contains("DMARC_PASS(-1.0)"), "{said}");
-    ensure!(found["dkim"]["result"] == "pass" && found["dkim"]["header.d"] == "example.org", "{found}");
-    ensure!(found["dmarc"]["result"] == "pass" && found["dmarc"]["header.from"] == "example.org", "{found}");
+    ensure!(
+        said.contains("DKIM_PASS(-0.5)") && said.contains("DMARC_PASS(-1.0)"),
+        "{said}"
+    );
+    ensure!(
+        found["dkim"]["result"] == "pass" && found["dkim"]["header.d"] == "example.org",
+        "{found}"
+    );
+    ensure!(
+        found["dmarc"]["result"] == "pass" && found["dmarc"]["header.from"] == "example.org",
+        "{found}"
+    );
     ensure!(found["dmarc"]["policy.dmarc"] == "reject", "{found}");
 
     // A tail of white space is no part of a relaxed body (RFC 6376 §3.4.4): the signer leaves it out, and so do we.
     let tail = [&message(from, "tail")[..], b" \t\r\n\r\n \r\n"].concat();
-    let arrival = delivered(&strict, from, &key.sign("example.org", "From:Subject", &tail)?).await?;
-    ensure!(ours(&arrival)?["dkim"]["result"] == "pass", "{}", ours(&arrival)?);
+    let arrival = delivered(
+        &strict,
+        from,
+        &key.sign("example.org", "From:Subject", &tail)?,
+    )
+    .await?;
+    ensure!(
+        ours(&arrival)?["dkim"]["result"] == "pass",
+        "{}",
+        ours(&arrival)?
+    );
 
     // One octet of the body; then a signature of somebody else's domain; then one that leaves From open.
-    let changed = String::from_utf8(signed("example.org", "changed")?)?.replace("\r\n\r\nbody", "\r\n\r\nbodi");
+    let changed = String::from_utf8(signed("example.org", "changed")?)?
+        .replace("\r\n\r\nbody", "\r\n\r\nbodi");
     let open = key.sign("example.org", "To:Subject", &message(from, "open"))?;
     for (content, dkim) in [
         (changed.into_bytes(), "fail"),
@@ -175,15 +227,27 @@ async fn signatures_of_another_program_are_verified_and_dmarc_is_done_as_configu
         );
         let arrival = delivered(&lenient, from, &content).await?;
         let (said, found) = (status(&arrival)?, ours(&arrival)?);
-        ensure!(found["dkim"]["result"] == dkim && found["dmarc"]["result"] == "fail", "{found}");
-        ensure!(said.starts_with("Yes, ") && said.contains("DMARC_REJECT(6.0)"), "{said}");
-        let subject = fields(&arrival.content, "Subject").pop().unwrap_or_default();
+        ensure!(
+            found["dkim"]["result"] == dkim && found["dmarc"]["result"] == "fail",
+            "{found}"
+        );
+        ensure!(
+            said.starts_with("Yes, ") && said.contains("DMARC_REJECT(6.0)"),
+            "{said}"
+        );
+        let subject = fields(&arrival.content, "Subject")
+            .pop()
+            .unwrap_or_default();
         ensure!(subject.starts_with("[SPAM] "), "{subject}");
     }
     // A domain that asks for nothing is not refused.
     let other = message("ann@example.net", "asks-nothing");
     let arrival = delivered(&strict, "ann@example.net", &other).await?;
-    ensure!(status(&arrival)?.contains("DMARC_FAIL(1.0)"), "{}", status(&arrival)?);
+    ensure!(
+        status(&arrival)?.contains("DMARC_FAIL(1.0)"),
+        "{}",
+        status(&arrival)?
+    );
     Ok(())
 }
 
@@ -194,7 +258,11 @@ async fn lists_and_thresholds_mark_hold_and_refuse() -> Result<()> {
         ("9.2.0.192.l.example.net", "A", "127.0.0.9"),
         ("1.2.0.192.quota.example.net", "A", "127.255.255.254"),
         ("*.dead.example.net", "A", "127.0.0.2"),
-        ("2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.l.example.net", "A", "127.0.0.2"),
+        (
+            "2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.l.example.net",
+            "A",
+            "127.0.0.2",
+        ),
     ])
     .await?;
     let lists = json!([
@@ -214,27 +282,44 @@ async fn lists_and_thresholds_mark_hold_and_refuse() -> Result<()> {
     let said = status(&arrival)?;
     ensure!(said.replace(' ', "") == expected.replace(' ', ""), "{said}");
 
-    let said = marks.send_from("2001:db8::2".parse()?, from, &message(from, "six")).await?;
+    let said = marks
+        .send_from("2001:db8::2".parse()?, from, &message(from, "six"))
+        .await?;
     ensure!(said.starts_with("250"), "{said}");
     opes_e2e::eventually("delivered", || marks.hop.arrivals().len() == 2).await;
     let six = marks.hop.arrivals().pop().context("no arrival")?;
     ensure!(status(&six)?.contains("DNSBL_L(2.5)"), "{}", status(&six)?);
 
-    let said = marks.send_from("192.0.2.9".parse()?, from, &message(from, "held")).await?;
+    let said = marks
+        .send_from("192.0.2.9".parse()?, from, &message(from, "held"))
+        .await?;
     ensure!(said.starts_with("250"), "{said}");
     let report = marks.edge.reports().pop().context("no report")?;
-    ensure!(matches!(report.outcomes[..], [MessageOutcome::Quarantined(_)]), "{report:?}");
+    ensure!(
+        matches!(report.outcomes[..], [MessageOutcome::Quarantined(_)]),
+        "{report:?}"
+    );
 
-    let refuses = behind(filter(&dns, &config(json!({ "mark": 2, "reject": 9 })))?, "tempfail").await?;
-    let said = refuses.send_from("192.0.2.9".parse()?, from, &message(from, "refused")).await?;
-    ensure!(said.starts_with("550 5.7.1 This message looks like spam"), "{said}");
+    let refuses = behind(
+        filter(&dns, &config(json!({ "mark": 2, "reject": 9 })))?,
+        "tempfail",
+    )
+    .await?;
+    let said = refuses
+        .send_from("192.0.2.9".parse()?, from, &message(from, "refused"))
+        .await?;
+    ensure!(
+        said.starts_with("550 5.7.1 This message looks like spam"),
+        "{said}"
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_shown_is_compared_and_forged_results_go() -> Result<()> {
     let dns = Nsd::start(&[("_dmarc.example.org", "TXT", "\"v=DMARC1; p=none\"")]).await?;
-    let trusted = json!({ "trustedNetworks": ["198.51.100.0/24"], "config": { "messageSizeMax": 100_000 } });
+    let trusted =
+        json!({ "trustedNetworks": ["198.51.100.0/24"], "config": { "messageSizeMax": 100_000 } });
     let behind = behind(filter(&dns, &trusted)?, "tempfail").await?;
     let forged = "Authentication-Results: mx.example.com; dkim=pass header.d=bank.example.net\r\n\
         Authentication-Results: other.example.net; spf=pass\r\n\
@@ -246,33 +331,65 @@ async fn what_is_shown_is_compared_and_forged_results_go() -> Result<()> {
     );
     let arrival = delivered(&behind, "bounce@lists.example.net", odd.as_bytes()).await?;
     let said = status(&arrival)?;
-    for symbol in ["FROM_NAME_ADDRESS(3.0)", "ENVELOPE_FROM_DIFFERS(0.5)", "REPLY_TO_DIFFERS(0.5)", "RECIPIENT_NOT_NAMED(0.5)", "DATE_FAR(1.5)", "MESSAGE_ID_MISSING(1.0)"] {
+    for symbol in [
+        "FROM_NAME_ADDRESS(3.0)",
+        "ENVELOPE_FROM_DIFFERS(0.5)",
+        "REPLY_TO_DIFFERS(0.5)",
+        "RECIPIENT_NOT_NAMED(0.5)",
+        "DATE_FAR(1.5)",
+        "MESSAGE_ID_MISSING(1.0)",
+    ] {
         ensure!(said.contains(symbol), "{symbol}: {said}");
     }
     let found = results(&arrival.content)?;
-    let ids: Vec<_> = found.iter().map(|field| field["id"].as_str().unwrap_or_default()).collect();
+    let ids: Vec<_> = found
+        .iter()
+        .map(|field| field["id"].as_str().unwrap_or_default())
+        .collect();
     ensure!(ids == ["mx.example.com", "other.example.net"], "{found:?}");
-    ensure!(found[0]["dkim"]["result"] == "none" && found[0]["dmarc"]["result"] == "fail", "{found:?}");
+    ensure!(
+        found[0]["dkim"]["result"] == "none" && found[0]["dmarc"]["result"] == "fail",
+        "{found:?}"
+    );
 
     // What a trusted relay says stays; SPF and lists would judge the relay.
     let before = behind.hop.arrivals().len();
-    let said = behind.send_from("198.51.100.7".parse()?, "bounce@lists.example.net", odd.as_bytes()).await?;
+    let said = behind
+        .send_from(
+            "198.51.100.7".parse()?,
+            "bounce@lists.example.net",
+            odd.as_bytes(),
+        )
+        .await?;
     ensure!(said.starts_with("250"), "{said}");
     opes_e2e::eventually("delivered", || behind.hop.arrivals().len() > before).await;
     let relayed = behind.hop.arrivals().pop().context("no arrival")?;
     let found = fields(&relayed.content, "Authentication-Results");
-    ensure!(found.len() == 4 && found.first().is_some_and(|field| field == "mx.example.com; none"), "{found:?}");
+    ensure!(
+        found.len() == 4
+            && found
+                .first()
+                .is_some_and(|field| field == "mx.example.com; none"),
+        "{found:?}"
+    );
     ensure!(!status(&relayed)?.contains("SPF_"), "{}", status(&relayed)?);
 
     // Larger than is looked at: everything but signatures.
-    let field = "DKIM-Signature: v=1; a=rsa-sha256; d=example.org; s=sel; h=From; b=AAAA; bh=AAAA\r\n";
+    let field =
+        "DKIM-Signature: v=1; a=rsa-sha256; d=example.org; s=sel; h=From; b=AAAA; bh=AAAA\r\n";
     let mut large = [field.as_bytes(), &message("ann@example.org", "large")].concat();
     large.extend_from_slice(&b"0123456789\r\n".repeat(20_000));
     let arrival = delivered(&behind, "ann@example.org", &large).await?;
     ensure!(arrival.content.ends_with(&large), "octets differ");
     let found = fields(&arrival.content, "Authentication-Results").join("|");
-    ensure!(found.contains("dkim=neutral reason=\"the message is too large\""), "{found}");
-    ensure!(found.contains("spf=none") && !found.contains("dmarc="), "{found}");
+    ensure!(
+        found.contains("dkim=neutral reason=\"the message is too large\""),
+        "{found}"
+    );
+    ensure!(
+        found.contains("spf=none") && !found.contains("dmarc="),
+        "{found}"
+    );
     Ok(())
 }
 
@@ -288,17 +405,29 @@ async fn without_dns_mail_flows_or_the_policy_decides() -> Result<()> {
     let content = message(from, "dns");
     for each in [&ignores, &tempfails, &accepts] {
         let arrival = delivered(each, from, &content).await?;
-        ensure!(status(&arrival)?.contains("SPF_FAIL(3.5)"), "{}", status(&arrival)?);
+        ensure!(
+            status(&arrival)?.contains("SPF_FAIL(3.5)"),
+            "{}",
+            status(&arrival)?
+        );
     }
 
     drop(dns);
     let arrival = delivered(&ignores, from, &content).await?;
     let said = status(&arrival)?;
-    for symbol in ["SPF_TEMPERROR(0.0)", "DMARC_TEMPERROR(0.0)", "DNSBL_L_TEMPERROR(0.0)"] {
+    for symbol in [
+        "SPF_TEMPERROR(0.0)",
+        "DMARC_TEMPERROR(0.0)",
+        "DNSBL_L_TEMPERROR(0.0)",
+    ] {
         ensure!(said.contains(symbol), "{symbol}: {said}");
     }
     ensure!(said.starts_with("No, "), "{said}");
-    ensure!(ours(&arrival)?["spf"]["result"] == "temperror", "{}", ours(&arrival)?);
+    ensure!(
+        ours(&arrival)?["spf"]["result"] == "temperror",
+        "{}",
+        ours(&arrival)?
+    );
 
     let said = tempfails.send_from(CLIENT, from, &content).await?;
     ensure!(said.starts_with("451"), "{said}");

@@ -12,7 +12,11 @@ fn canonical(body: &[u8]) -> Vec<u8> {
     let text: String = body.iter().map(|octet| char::from(*octet)).collect();
     let lines = text.split("\r\n").map(|line| {
         let reduced = line.split([' ', '\t']).filter(|word| !word.is_empty());
-        let space = if line.starts_with([' ', '\t']) { " " } else { "" };
+        let space = if line.starts_with([' ', '\t']) {
+            " "
+        } else {
+            ""
+        };
         let reduced = reduced.collect::<Vec<_>>().join(" ");
         if reduced.is_empty() {
             reduced
@@ -75,7 +79,8 @@ fn what_the_library_would_let_pass() {
 
 #[test]
 fn only_so_many_signatures_are_looked_at() {
-    let field = "DKIM-Signature: v=1; a=rsa-sha256; d=example.org; s=s; h=From; r=y; b=AAAA; bh=AAAA\r\n";
+    let field =
+        "DKIM-Signature: v=1; a=rsa-sha256; d=example.org; s=s; h=From; r=y; b=AAAA; bh=AAAA\r\n";
     let header = format!("{}From: a@example.org\r\n\r\n", field.repeat(20));
     let mut message = AuthenticatedMessage::parse(header.as_bytes()).unwrap();
     assert!(read(&mut message).is_empty());

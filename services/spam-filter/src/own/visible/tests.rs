@@ -37,7 +37,8 @@ fn what_is_usual_is_not_found() {
     assert_eq!(findings(&format!("{FROM}{group}{REST}")), [""; 0]);
     let two = "From: a@example.org, b@example.org\r\nSender: a@example.org\r\n";
     assert_eq!(findings(&format!("{two}{TO}{REST}")), [""; 0]);
-    let own = "From: \"ann@example.org\" <ann@mail.example.org>\r\nReply-To: x@lists.example.org\r\n";
+    let own =
+        "From: \"ann@example.org\" <ann@mail.example.org>\r\nReply-To: x@lists.example.org\r\n";
     assert_eq!(findings(&format!("{own}{TO}{REST}")), [""; 0]);
 }
 
@@ -111,7 +112,10 @@ fn what_is_odd_has_a_name() {
         assert_eq!(findings(&format!("{from}{to}{rest}")), [expected]);
     }
     let many = "X: y\r\n".repeat(1001);
-    assert_eq!(findings(&format!("{FROM}{TO}{REST}{many}")), ["HEADER_TOO_LARGE"]);
+    assert_eq!(
+        findings(&format!("{FROM}{TO}{REST}{many}")),
+        ["HEADER_TOO_LARGE"]
+    );
 }
 
 #[test]
@@ -120,7 +124,10 @@ fn organisations_are_what_can_be_registered() {
     assert_eq!(organisation("co.uk"), "co.uk");
     assert_eq!(organisation(""), "");
     let from = "From: a@example.net\r\n";
-    assert_eq!(findings(&format!("{from}{TO}{REST}")), ["ENVELOPE_FROM_DIFFERS"]);
+    assert_eq!(
+        findings(&format!("{from}{TO}{REST}")),
+        ["ENVELOPE_FROM_DIFFERS"]
+    );
 }
 
 proptest! {
