@@ -80,6 +80,9 @@ impl Own {
             score.add(symbol, &self.config);
         }
         let mut judgement = self.judgement(&score, &senders);
+        if !self.config.authentication_results {
+            return Ok(judgement);
+        }
         if !trusted {
             judgement.removed = self.forged(&mail);
         }

@@ -28,7 +28,7 @@ pub struct SpamFilter {
 #[derive(Debug, Clone)]
 enum Asked {
     Rspamd(Engine, RspamdConfig),
-    Own(Own),
+    Own(Box<Own>),
 }
 
 /// What was read of a message.
@@ -61,7 +61,7 @@ impl SpamFilter {
             }
             EngineConfig::Own(own) => {
                 let own = Own::new(own, metrics.clone());
-                Asked::Own(own.context("spam-filter: engine.own")?)
+                Asked::Own(Box::new(own.context("spam-filter: engine.own")?))
             }
         };
         Ok(Self {

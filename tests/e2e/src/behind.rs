@@ -78,11 +78,9 @@ impl Behind {
         Self::rules(&rule.objects("tested", &target)).await
     }
 
-    /// With one service behind one rule, and a listener that believes the PROXY protocol: for [`Self::send_from`].
-    pub async fn proxied(tested: impl Service, rule: Rule<'_>) -> Result<Self> {
-        let target = service(tested).await?;
-        let rules = rule.objects("tested", &target);
-        Self::start(&rules, vec!["127.0.0.0/8".parse()?]).await
+    /// With these objects, and a listener that believes the PROXY protocol: for [`Self::send_from`].
+    pub async fn proxied(rules: &str) -> Result<Self> {
+        Self::start(rules, vec!["127.0.0.0/8".parse()?]).await
     }
 
     /// With these objects.

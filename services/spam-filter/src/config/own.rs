@@ -39,6 +39,9 @@ pub struct OwnConfig {
     /// DNS lists (RFC 5782) that the client's address is looked up in.
     #[serde(default)]
     pub dnsbl: Vec<DnsblConfig>,
+    /// Says what was found in `Authentication-Results`, and removes what others said in our name. An analyser may not.
+    #[serde(default = "results_default")]
+    pub authentication_results: bool,
     /// Other weights than the table's, by symbol.
     #[serde(default)]
     pub weights: BTreeMap<String, f64>,
@@ -116,6 +119,10 @@ fn trusted_default() -> Vec<IpNet> {
         .into_iter()
         .filter_map(|(address, bits)| IpNet::new(address, bits).ok())
         .collect()
+}
+
+const fn results_default() -> bool {
+    true
 }
 
 const fn weight_default() -> f64 {

@@ -82,13 +82,11 @@ pub(crate) fn claims(field: &[u8], authserv_id: &str) -> bool {
         said.trim_end_matches('.')
             .eq_ignore_ascii_case(authserv_id.trim_end_matches('.'))
     };
-    match named(field) {
-        Some(said) => same(&said),
-        None => {
-            let text = String::from_utf8_lossy(field).to_ascii_lowercase();
-            text.contains(&authserv_id.to_ascii_lowercase())
-        }
+    if let Some(said) = named(field) {
+        return same(&said);
     }
+    let text = String::from_utf8_lossy(field).to_ascii_lowercase();
+    text.contains(&authserv_id.to_ascii_lowercase())
 }
 
 /// The authserv-id: a token or a quoted string after white space and comments.

@@ -67,14 +67,14 @@ impl Visible {
     }
 
     /// Of the author; empty if there is none.
-    pub(crate) fn from_domain(&self) -> String {
+    pub(crate) fn author_domain(&self) -> String {
         let first = self.from.first();
         first.map(|from| domain(&from.address)).unwrap_or_default()
     }
 
     /// Are there authors of different domains? DMARC has no answer for them.
     pub(crate) fn has_two_domains(&self) -> bool {
-        let first = self.from_domain();
+        let first = self.author_domain();
         let mut others = self.from.iter().map(|from| domain(&from.address));
         others.any(|other| other != first)
     }
@@ -83,7 +83,7 @@ impl Visible {
     pub(crate) fn findings(&self, context: &Context, now: SystemTime, judged: bool) -> Vec<Symbol> {
         let mail_from = context.mail_from.as_ref();
         let mail_from = mail_from.map_or("", |from| from.address.as_str());
-        let from = organisation(&self.from_domain());
+        let from = organisation(&self.author_domain());
         let differs = |address: &str| {
             let other = organisation(&domain(address));
             !from.is_empty() && !other.is_empty() && other != from

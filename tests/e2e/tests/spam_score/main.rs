@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, ensure};
 use dns::{BROKEN, Nsd};
 use opes_e2e::behind::{Behind, Rule};
+use opes_e2e::embedded::service;
 use opes_e2e::hop::Arrival;
 use opes_e2e::trace::fields;
 use opes_edge::report::MessageOutcome;
@@ -40,7 +41,8 @@ async fn behind(filter: SpamFilter, on_failure: &str) -> Result<Behind> {
         on_failure,
         ..Rule::default()
     };
-    Behind::proxied(filter, rule).await
+    let target = service(filter).await?;
+    Behind::proxied(&rule.objects("tested", &target)).await
 }
 
 /// Nothing about it is odd but what the test makes so.
@@ -439,5 +441,47 @@ async fn without_dns_mail_flows_or_the_policy_decides() -> Result<()> {
     let arrival = delivered(&accepts, from, &content).await?;
     ensure!(arrival.content.ends_with(&content), "octets differ");
     ensure!(fields(&arrival.content, "X-Spam-Status").is_empty());
+    Ok(())
+}
+
+/// Rules of a later stage go by what an analyser found; it changes nothing itself.
+const SUSPICIOUS: &str = r#"---
+apiVersion: opes.dev/v1alpha1
+kind: OpesRule
+metadata: { name: suspicious }
+spec:
+  at: [content]
+  match: { cel: 'annotation("auth.spf") == "fail" && annotation("auth.dmarc") == "none" && annotation("spam.score") > 3' }
+  action: { addHeader: { name: X-Suspicious, value: "yes" } }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_analyser_annotates_and_rules_decide() -> Result<()> {
+    let dns = Nsd::start(&[
+        ("fail.example.org", "TXT", "\"v=spf1 -all\""),
+        ("pass.example.org", "TXT", "\"v=spf1 ip4:192.0.2.1 -all\""),
+    ])
+    .await?;
+    let quiet =
+        json!({ "authenticationResults": false, "config": { "header": "", "subjectMark": "" } });
+    let target = service(filter(&dns, &quiet)?).await?;
+    let rule = Rule {
+        class: "analyze",
+        allow: "reject",
+        ..Rule::default()
+    };
+    let rules = rule.objects("tested", &target) + SUSPICIOUS;
+    let behind = Behind::proxied(&rules).await?;
+    for (from, suspicious) in [
+        ("ann@fail.example.org", true),
+        ("ann@pass.example.org", false),
+    ] {
+        let content = message(from, "annotated");
+        let arrival = delivered(&behind, from, &content).await?;
+        ensure!(arrival.content.ends_with(&content), "octets differ");
+        let marked = fields(&arrival.content, "X-Suspicious") == ["yes"];
+        ensure!(marked == suspicious, "{from}");
+        ensure!(fields(&arrival.content, "Authentication-Results").is_empty());
+    }
     Ok(())
 }
