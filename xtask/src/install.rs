@@ -19,6 +19,10 @@ const NEEDED: &[(&str, &str)] = &[
     // Downloads what attachment-links serves.
     ("/usr/bin/chromium", "chromium"),
     ("/usr/bin/curl", "curl"),
+    // A name server, a signer and a reader of Authentication-Results, for the spam filter.
+    ("/usr/sbin/nsd", "nsd"),
+    ("/usr/lib/python3/dist-packages/dkim", "python3-dkim"),
+    ("/usr/lib/python3/dist-packages/authres", "python3-authres"),
     ("/usr/share/doc/python3-venv", "python3-venv"),
     // The quarantine's shared index; tests start one of their own.
     ("/usr/lib/postgresql", "postgresql"),
@@ -51,9 +55,11 @@ apt-get install -q -y --no-install-recommends "$@" || {
     apt-get update -q
     apt-get install -q -y --no-install-recommends "$@"
 }
-case " $* " in *" postfix "*)
-    if [ -d /run/systemd/system ]; then systemctl disable --now postfix.service || true; fi ;;
-esac
+for service in postfix nsd; do
+    case " $* " in *" $service "*)
+        if [ -d /run/systemd/system ]; then systemctl disable --now $service.service || true; fi ;;
+    esac
+done
 "#;
 
 /// Installs what is missing.
@@ -118,6 +124,9 @@ mod tests {
                 "python3",
                 "chromium",
                 "curl",
+                "nsd",
+                "python3-dkim",
+                "python3-authres",
                 "python3-venv",
                 "postgresql",
                 "libnet-ssleay-perl"

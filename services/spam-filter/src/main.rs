@@ -10,7 +10,7 @@ use opes_spam_filter::SpamFilter;
 use opes_telemetry::{Format, Health, Registry, init_logs, serve_admin};
 use tokio::net::TcpListener;
 
-/// rspamd as an OPES callout service (RFC 4496 §4.2).
+/// The spam filter as an OPES callout service (RFC 4496 §4.2).
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -42,7 +42,9 @@ async fn main() -> anyhow::Result<()> {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address} for --admin"))?;
-        tokio::spawn(serve_admin(listener, Registry::new(), Health::new()));
+        let registry = Registry::new();
+        registry.with(|registry| service.declare(registry));
+        tokio::spawn(serve_admin(listener, registry, Health::new()));
     }
     run_on(service, &arguments.listen).await
 }

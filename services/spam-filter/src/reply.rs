@@ -2,19 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use opes_callout_server::Answer;
 use serde::Deserialize;
 
-use crate::config::{Config, OnAction};
+use crate::config::RspamdConfig;
+use crate::verdict::{Done, Judgement, POLICY, line};
 
 /// Fields that rspamd may have added.
 const FIELDS_MAX: usize = 100;
 
 /// Symbols that the log names.
 const SYMBOLS_SHOWN: usize = 8;
-
-/// Characters of a reply's text.
-const TEXT_MAX: usize = 400;
 
 /// Why a reply cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -114,86 +111,34 @@ impl Reply {
     }
 
     /// As rspamd calls it.
-    pub(crate) fn action(&self) -> &str {
+    fn action(&self) -> &str {
         &self.written.action
     }
 
-    pub(crate) fn score(&self) -> String {
-        format!("{:.2}", self.written.score)
-    }
-
-    /// `forged`: fields of our name that the message brought.
-    pub(crate) fn answer(&self, config: &Config, forged: bool) -> Answer {
-        let answer = match self.done(config) {
-            Done::Refused(code, enhanced) => {
-                let text = self.text(config);
-                return if code < 500 {
-                    Answer::tempfail(code, enhanced, text)
-                } else {
-                    Answer::reject(code, enhanced, text)
-                };
-            }
-            Done::Discarded => return Answer::discard(),
-            Done::Held => Answer::accept().quarantine("rspamd says so"),
-            Done::Marked => self.marked(config),
-            Done::Passed => Answer::accept(),
+    /// What it comes to.
+    pub(crate) fn judgement(&self, config: &RspamdConfig) -> Judgement {
+        let subject = match (&self.written.subject, self.action) {
+            (Some(subject), Action::RewriteSubject) => Some(line(subject)),
+            _ => None,
         };
-        self.with_fields(answer, config, forged)
-    }
-
-    fn done(&self, config: &Config) -> Done {
-        let on = |on: OnAction| match on {
-            OnAction::Reject => Done::Refused(550, "5.7.1"),
-            OnAction::Tempfail => Done::Refused(451, "4.7.1"),
-            OnAction::Mark => Done::Marked,
-            OnAction::Accept => Done::Passed,
-        };
-        match self.action {
+        let done = match self.action {
             Action::Nothing => Done::Passed,
-            Action::Greylist => on(config.on_greylist),
-            Action::AddHeader | Action::RewriteSubject => Done::Marked,
-            Action::Reject => on(config.on_reject),
+            Action::Greylist => Done::on(config.on_greylist, POLICY),
+            Action::AddHeader | Action::RewriteSubject => Done::Marked { hold: true },
+            Action::Reject => Done::Refused(POLICY),
             Action::Discard => Done::Discarded,
-            Action::Quarantine => Done::Held,
-        }
-    }
-
-    fn marked(&self, config: &Config) -> Answer {
-        let answer = Answer::accept();
-        let answer = match (&self.written.subject, config.subject_mark.is_empty()) {
-            (Some(subject), _) if self.action == Action::RewriteSubject => {
-                answer.replace_header("Subject", 0, opes_mime::words::encode_words(&line(subject)))
-            }
-            (_, false) => answer.mark_subject(&config.subject_mark),
-            (_, true) => answer,
+            Action::Quarantine => Done::Held("rspamd says so"),
         };
-        if config.spam_queue.is_empty() {
-            return answer;
-        }
-        answer.quarantine_in(&config.spam_queue, format!("score {}", self.score()))
-    }
-
-    fn with_fields(&self, mut answer: Answer, config: &Config, forged: bool) -> Answer {
-        let name = &config.header;
-        if !name.is_empty() {
-            if forged {
-                answer = answer.delete_headers(name);
-            }
-            answer = answer.add_header(name, self.status());
-        }
-        let Some(milter) = &self.written.milter else {
-            return answer;
+        let mut judgement = Judgement {
+            subject,
+            text: self.text(),
+            ..Judgement::new(done, self.action(), self.written.score, self.status())
         };
-        for name in milter.remove_headers.keys().take(FIELDS_MAX) {
-            answer = answer.delete_headers(name);
+        if let Some(milter) = &self.written.milter {
+            milter.changes(&mut judgement);
         }
-        let added = milter.add_headers.iter();
-        let values = added
-            .flat_map(|(name, added)| added.values().into_iter().map(move |value| (name, value)));
-        for (name, value) in values.take(FIELDS_MAX) {
-            answer = answer.add_header(name, value.replace("\r\n", "\n").replace('\n', "\r\n"));
-        }
-        answer
+        judgement.reason = self.reason();
+        judgement
     }
 
     /// `Yes, score=7.00 required=15.00 action="add header"`.
@@ -211,20 +156,13 @@ impl Reply {
         format!("{word}, score={score:.2} required={required_score:.2} action=\"{action}\"")
     }
 
-    fn text(&self, config: &Config) -> String {
-        let said = self
-            .written
-            .messages
-            .get("smtp_message")
-            .and_then(serde_json::Value::as_str);
-        match said.map(line) {
-            Some(said) if !said.is_empty() => said,
-            _ => line(&config.text),
-        }
+    fn text(&self) -> Option<String> {
+        let said = self.written.messages.get("smtp_message")?.as_str()?;
+        Some(line(said)).filter(|said| !said.is_empty())
     }
 
     /// For logs: the symbols that counted most.
-    pub(crate) fn reason(&self) -> String {
+    fn reason(&self) -> String {
         let mut symbols: Vec<_> = self.written.symbols.iter().collect();
         symbols.sort_by(|(_, a), (_, b)| b.score.abs().total_cmp(&a.score.abs()));
         let shown = symbols.iter().take(SYMBOLS_SHOWN);
@@ -232,21 +170,28 @@ impl Reply {
             .map(|(name, symbol)| format!("{}({:.2})", line(name), symbol.score))
             .collect();
         format!(
-            "{} {} {}",
+            "{} {:.2} {}",
             self.written.action,
-            self.score(),
+            self.written.score,
             shown.join(" ")
         )
     }
 }
 
-/// What becomes of the message.
-enum Done {
-    Passed,
-    Marked,
-    Held,
-    Discarded,
-    Refused(u32, &'static str),
+// === impl Milter ===
+
+impl Milter {
+    fn changes(&self, judgement: &mut Judgement) {
+        let removed = self.remove_headers.keys().take(FIELDS_MAX);
+        judgement.removed = removed.map(|name| (name.clone(), None)).collect();
+        let added = self.add_headers.iter();
+        let values = added
+            .flat_map(|(name, added)| added.values().into_iter().map(move |value| (name, value)));
+        for (name, value) in values.take(FIELDS_MAX) {
+            let value = value.replace("\r\n", "\n").replace('\n', "\r\n");
+            judgement.added.push((name.clone(), value));
+        }
+    }
 }
 
 // === impl Added ===
@@ -258,16 +203,6 @@ impl Added {
             Self::Several(several) => several.iter().flat_map(Self::values).collect(),
         }
     }
-}
-
-/// One line of US-ASCII.
-fn line(text: &str) -> String {
-    let shown = |c: char| match c {
-        ' '..='~' => c,
-        c if c.is_whitespace() => ' ',
-        _ => '?',
-    };
-    text.trim().chars().take(TEXT_MAX).map(shown).collect()
 }
 
 #[cfg(test)]

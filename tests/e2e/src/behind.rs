@@ -1,6 +1,9 @@
 //! An edge before one next hop, in the test's own process, with a callout service behind one rule: what a test of a service needs.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, Result, ensure};
+use ipnet::IpNet;
 use opes_callout_server::Service;
 use opes_edge::config::{DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol};
 
@@ -75,11 +78,22 @@ impl Behind {
         Self::rules(&rule.objects("tested", &target)).await
     }
 
+    /// With these objects, and a listener that believes the PROXY protocol: for [`Self::send_from`].
+    pub async fn proxied(rules: &str) -> Result<Self> {
+        Self::start(rules, vec!["127.0.0.0/8".parse()?]).await
+    }
+
     /// With these objects.
     pub async fn rules(rules: &str) -> Result<Self> {
+        Self::start(rules, Vec::new()).await
+    }
+
+    async fn start(rules: &str, proxy_from: Vec<IpNet>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let hop = Hop::start(Manners::default()).await?;
-        let listener = ListenerConfig::new("mx", "127.0.0.1:0".parse()?, ListenerProtocol::Smtp);
+        let mut listener =
+            ListenerConfig::new("mx", "127.0.0.1:0".parse()?, ListenerProtocol::Smtp);
+        listener.proxy_from = proxy_from;
         let config = EdgeConfig {
             listeners: vec![listener],
             domains: vec!["example.com".into()],
@@ -104,6 +118,12 @@ impl Behind {
     /// From [`ANN`] to [`BOB`]; the reply to the content.
     pub async fn send(&self, content: &[u8]) -> Result<String> {
         self.dialog().await?.message(ANN, &[BOB], content).await
+    }
+
+    /// From this client and this sender to [`BOB`]; the reply to the content.
+    pub async fn send_from(&self, client: IpAddr, from: &str, content: &[u8]) -> Result<String> {
+        let mut dialog = Dialog::open_from(self.edge.address("mx")?, client).await?;
+        dialog.message(from, &[BOB], content).await
     }
 
     /// The messages with these fields, one each and in this order, as soon as so many were delivered, and there must be no more. Deliveries run

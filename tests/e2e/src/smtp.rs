@@ -1,6 +1,6 @@
 //! A plain SMTP client for tests: one line at a time, replies as they come.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -12,9 +12,29 @@ pub struct Dialog(BufReader<TcpStream>);
 impl Dialog {
     /// Connects, reads the greeting, says EHLO (LHLO with `lmtp`).
     pub async fn open(server: SocketAddr, lmtp: bool) -> Result<Self> {
+        Self::greeted(server, lmtp, None).await
+    }
+
+    /// With EHLO, from this address by the PROXY protocol (version 1), to a listener that believes it.
+    pub async fn open_from(server: SocketAddr, client: IpAddr) -> Result<Self> {
+        Self::greeted(server, false, Some(client)).await
+    }
+
+    async fn greeted(server: SocketAddr, lmtp: bool, client: Option<IpAddr>) -> Result<Self> {
         let stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
         let mut dialog = Self(BufReader::new(stream));
+        match client {
+            Some(IpAddr::V4(client)) => {
+                let line = format!("PROXY TCP4 {client} 192.0.2.250 4711 25\r\n");
+                dialog.send(line.as_bytes()).await?;
+            }
+            Some(IpAddr::V6(client)) => {
+                let line = format!("PROXY TCP6 {client} 2001:db8::250 4711 25\r\n");
+                dialog.send(line.as_bytes()).await?;
+            }
+            None => {}
+        }
         let greeting = dialog.reply().await?;
         ensure!(greeting.starts_with("220"), "greeting was {greeting}");
         let hello = if lmtp {

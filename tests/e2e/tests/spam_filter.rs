@@ -78,7 +78,8 @@ impl Rspamd {
 }
 
 async fn behind(rspamd: &Rspamd, on_failure: &str) -> Result<Behind> {
-    let filter = SpamFilter::from_config(&json!({ "url": rspamd.url(), "timeoutMs": 10_000 }))?;
+    let engine = json!({ "rspamd": { "url": rspamd.url(), "timeoutMs": 10_000 } });
+    let filter = SpamFilter::from_config(&json!({ "engine": engine }))?;
     let rule = Rule {
         allow: "header, subject, reject, quarantine",
         on_failure,

@@ -3,17 +3,33 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::{Config, EngineConfig};
 
-fn config(more: &Value) -> Config {
-    let mut config = json!({ "url": "http://127.0.0.1:11333/checkv2" });
-    let more = more.as_object().unwrap().clone();
+/// `more`: fields beside `engine`; `onGreylist` belongs to the engine.
+fn config(more: &Value) -> (Config, RspamdConfig) {
+    let mut more = more.as_object().unwrap().clone();
+    let mut rspamd = json!({ "url": "http://127.0.0.1:11333/checkv2" });
+    if let Some(on) = more.remove("onGreylist") {
+        rspamd["onGreylist"] = on;
+    }
+    let mut config = json!({ "engine": { "rspamd": rspamd } });
     config.as_object_mut().unwrap().extend(more);
-    Config::from_json(&config).unwrap()
+    let config = Config::from_json(&config).unwrap();
+    let EngineConfig::Rspamd(rspamd) = config.engine.clone() else {
+        unreachable!()
+    };
+    (config, rspamd)
+}
+
+fn answer(reply: &Reply, more: &Value, forged: bool) -> Outcome {
+    let (config, rspamd) = config(more);
+    let judgement = reply.judgement(&rspamd);
+    judgement.answer(&config, forged).into_outcome()
 }
 
 fn outcome(reply: &Value, more: &Value) -> Outcome {
     let reply = Reply::parse(reply.to_string().as_bytes()).unwrap();
-    reply.answer(&config(more), false).into_outcome()
+    answer(&reply, more, false)
 }
 
 fn edits(outcome: Outcome) -> Vec<edit::Kind> {
@@ -82,11 +98,7 @@ fn fields_are_set_and_forged_ones_go() {
         },
     });
     let reply = Reply::parse(reply.to_string().as_bytes()).unwrap();
-    let kinds = edits(
-        reply
-            .answer(&config(&json!({ "subjectMark": "" })), true)
-            .into_outcome(),
-    );
+    let kinds = edits(answer(&reply, &json!({ "subjectMark": "" }), true));
     let all: Vec<_> = kinds
         .iter()
         .map(|kind| match kind {
@@ -162,7 +174,6 @@ proptest! {
             "milter": { "add_headers": { &body: body } },
         });
         let reply = Reply::parse(reply.to_string().as_bytes()).unwrap();
-        let _answer = reply.answer(&config(&json!({})), true);
-        let _reason = reply.reason();
+        let _answer = answer(&reply, &json!({}), true);
     }
 }
