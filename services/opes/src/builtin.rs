@@ -1,7 +1,7 @@
 //! The built-in callout services: started inside `opes dev`, or alone with `opes service NAME`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,14 +11,18 @@ use opes_callout_server::{ServerConfig, run_on, serve as serve_on};
 use opes_content_block::ContentBlock;
 use opes_mta_hooks::MtaHooks;
 use opes_normalizer::Normalizer;
+use opes_reporting::Reporting;
 use opes_rerouting::Rerouting;
 use opes_rules::{RoutingTable, Target};
 use opes_security_filter::SecurityFilter;
 use opes_spam_filter::SpamFilter;
 use serde_json::Value;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::{BuiltinName, ServiceArgs};
+use crate::report;
 
 /// What to do with the service of a kind; each is a type of its own.
 macro_rules! with_service {
@@ -38,6 +42,10 @@ macro_rules! with_service {
             }
             BuiltinName::Normalizer => {
                 let $service = Normalizer::from_config($config)?;
+                $body
+            }
+            BuiltinName::Reporting => {
+                let $service = Reporting::from_config($config)?;
                 $body
             }
             BuiltinName::Rerouting => {
@@ -70,6 +78,8 @@ pub(crate) async fn run(args: ServiceArgs) -> Result<ExitCode> {
 #[derive(Debug, Default)]
 pub(crate) struct Builtins {
     running: BTreeMap<String, Arc<Running>>,
+    /// Folder of services that keep something and are not told where.
+    state: PathBuf,
 }
 
 /// Drained and ended when dropped.
@@ -78,12 +88,35 @@ struct Running {
     kind: BuiltinName,
     config: Value,
     target: String,
-    _stop: DropGuard,
+    stop: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 // === impl Builtins ===
 
 impl Builtins {
+    /// None yet. What they keep is kept in `state`, unless they are told another place.
+    pub(crate) fn in_folder(state: &Path) -> Self {
+        Self {
+            running: BTreeMap::new(),
+            state: state.to_owned(),
+        }
+    }
+
+    /// Told to go, and waited for: what they still have to write is written.
+    pub(crate) async fn finish(self) {
+        for service in self.running.values() {
+            service.stop.cancel();
+        }
+        for service in self.running.into_values() {
+            if let Some(task) = service.task.lock().await.take()
+                && let Err(error) = task.await
+            {
+                tracing::error!(%error, "a service has failed");
+            }
+        }
+    }
+
     /// The services of this table: those that run already as they should, and new ones. An error leaves `self` as it was
     /// and ends the new ones.
     pub(crate) async fn for_table(&self, table: &RoutingTable) -> Result<Self> {
@@ -99,7 +132,10 @@ impl Builtins {
                 running.insert(name.clone(), service.with_context(context)?);
             }
         }
-        Ok(Self { running })
+        Ok(Self {
+            running,
+            state: self.state.clone(),
+        })
     }
 
     /// Their addresses by the name of the `CalloutService`.
@@ -114,6 +150,7 @@ impl Builtins {
             let names = BuiltinName::names();
             format!("there is no built-in service `{builtin}`\n  help: one of {names}")
         })?;
+        let config = &self.with_place(kind, config);
         let as_before = |service: &&Arc<Running>| service.kind == kind && service.config == *config;
         if let Some(service) = self.running.get(name).filter(as_before) {
             return Ok(Arc::clone(service));
@@ -121,9 +158,28 @@ impl Builtins {
         check(kind, config).context("spec.builtin.config")?;
         Running::start(name, kind, config).await.map(Arc::new)
     }
+
+    /// `config` with a place below our folder where it names none.
+    fn with_place(&self, kind: BuiltinName, config: &Value) -> Value {
+        let mut config = config.clone();
+        if kind == BuiltinName::Reporting
+            && let Value::Object(fields) = &mut config
+            && !fields.contains_key("database")
+        {
+            let file = self.state.join(report::FILE);
+            fields.insert("database".into(), serde_json::json!({ "sqlite": file }));
+        }
+        config
+    }
 }
 
 // === impl Running ===
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
 
 impl Running {
     async fn start(name: &str, kind: BuiltinName, config: &Value) -> Result<Self> {
@@ -131,7 +187,7 @@ impl Running {
         let target = format!("http://{listener}");
         let stop = CancellationToken::new();
         let (serving, token, name) = (config.clone(), stop.clone(), name.to_owned());
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             if let Err(error) = serve(kind, &serving, listener, token).await {
                 let error = format!("{error:#}");
                 tracing::error!(service = name, error, "service ended");
@@ -141,7 +197,8 @@ impl Running {
             kind,
             config: config.clone(),
             target,
-            _stop: stop.drop_guard(),
+            stop,
+            task: Mutex::new(Some(task)),
         })
     }
 }

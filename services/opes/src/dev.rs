@@ -47,7 +47,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
     let table = first_table(rules.as_ref())?;
     let (rule_count, revision) = (table.rules.len(), table.revision.clone());
     let gone = opes_callout_server::shutdown_on_signal()?;
-    let mut builtins = Builtins::default().for_table(&table).await?;
+    let mut builtins = Builtins::in_folder(&args.state).for_table(&table).await?;
     let config = config(&args)?;
     let system = config.system.clone();
     let routing = Routing::new(table, &builtins.endpoints(), &system)?;
@@ -87,7 +87,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
     }
     stop.cancel();
     edge.drain().await;
-    drop(builtins);
+    builtins.finish().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -60,6 +60,8 @@ impl Callouts for Stage {
                 reason: String::new(),
                 elapsed: script.after,
                 octets: 0,
+                gravity: None,
+                failure: None,
             };
             let failure = Permitted::refusing(Reply::SERVICE_UNAVAILABLE);
             StepResult {
