@@ -8,6 +8,7 @@ mod daemon;
 pub mod embedded;
 pub mod hop;
 pub mod postfix;
+pub mod postgres;
 pub mod sink;
 pub mod smtp;
 pub mod tls;
