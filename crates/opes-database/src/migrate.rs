@@ -38,8 +38,14 @@ pub(crate) async fn migrate(
         });
     }
     let done = usize::try_from(version).unwrap_or(0);
-    let missing = schema.migrations.iter().skip(done);
-    for statement in missing.flat_map(|made| made.iter().copied()) {
+    // A list: the compiler cannot see otherwise that the future may move between threads.
+    let missing: Vec<&'static str> = schema
+        .migrations
+        .iter()
+        .skip(done)
+        .flat_map(|made| made.iter().copied())
+        .collect();
+    for statement in missing {
         sqlx::query(statement).execute(&mut *transaction).await?;
     }
     let note = if found.is_some() {

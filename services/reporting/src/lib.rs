@@ -21,7 +21,7 @@ pub use address::KeyError;
 pub use config::{AddressMode, Config, ConfigError, DatabaseConfig, PostgresPlace};
 pub use metrics::Metrics;
 pub use report::{
-    AttemptRow, By, DomainRow, FateRow, HourRow, Latency, LossRow, Query, Report, ReportError,
-    RuleRow, ServiceRow, VolumeRow, report,
+    AttemptRow, By, DomainRow, FateRow, HourRow, Latency, LossRow, Query, ROWS_MAX, Report,
+    ReportError, RuleRow, ServiceRow, VolumeRow, report,
 };
 pub use service::Reporting;

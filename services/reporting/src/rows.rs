@@ -2,7 +2,7 @@
 
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
-use crate::event::{Attempt, Event, What};
+use crate::event::{Answered, Attempt, Event, What};
 
 /// Rows of a full statement, which is prepared once. Both engines take 32,766 values; this is at most 1,200.
 const STATEMENT_ROWS: usize = 100;
@@ -129,7 +129,7 @@ impl Rows {
         ]);
         for event in events {
             match &event.what {
-                What::Answered(_) => rows.answered(event),
+                What::Answered(answered) => rows.answered(event, answered),
                 What::Attempt(attempt) => rows.attempt(event, attempt),
             }
         }
@@ -156,10 +156,7 @@ impl Rows {
         Ok(())
     }
 
-    fn answered(&mut self, event: &Event) {
-        let What::Answered(answered) = &event.what else {
-            return;
-        };
+    fn answered(&mut self, event: &Event, answered: &Answered) {
         let Self([events, recipients, fates, steps, ..]) = self;
         let id = || Field::from(event.id.clone());
         events.row([

@@ -32,24 +32,24 @@ impl Service for Judge {
     }
 }
 
-pub struct Setup {
-    pub edge: Embedded,
-    pub hop: Hop,
+pub(crate) struct Setup {
+    pub(crate) edge: Embedded,
+    pub(crate) hop: Hop,
     _folder: tempfile::TempDir,
 }
 
 impl Setup {
-    pub async fn start(reporting: impl Service) -> Result<Self> {
+    pub(crate) async fn start(reporting: impl Service) -> Result<Self> {
         Self::with(reporting, 1).await
     }
 
     /// With so many rules that call the reporting service.
-    pub async fn with(reporting: impl Service, rules: usize) -> Result<Self> {
+    pub(crate) async fn with(reporting: impl Service, rules: usize) -> Result<Self> {
         Self::at(&service(reporting).await?, rules).await
     }
 
     /// With a reporting service that is somewhere.
-    pub async fn at(reporting: &str, rules: usize) -> Result<Self> {
+    pub(crate) async fn at(reporting: &str, rules: usize) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let replies = [
             ("busy@example.com", "450 4.2.0 mailbox busy"),
@@ -78,11 +78,11 @@ impl Setup {
         })
     }
 
-    pub async fn dialog(&self) -> Result<Dialog> {
+    pub(crate) async fn dialog(&self) -> Result<Dialog> {
         Dialog::open(self.edge.address("mx")?, false).await
     }
 
-    pub async fn send(&self, subject: &str, to: &str) -> Result<String> {
+    pub(crate) async fn send(&self, subject: &str, to: &str) -> Result<String> {
         let mut dialog = self.dialog().await?;
         dialog.message(ANN, &[to], &message(subject)).await
     }
@@ -94,7 +94,7 @@ fn objects(judge: &str, reporting: &str, rules: usize) -> String {
         "{head} CalloutService\nmetadata: {{ name: judge }}\nspec: {{ class: analyze, endpoint: '{judge}' }}\n\
          {head} OpesRule\nmetadata: {{ name: judge }}\nspec:\n  at: [content]\n  callout: {{ serviceRef: {{ name: judge }}, allow: [reject] }}\n\
          {head} OpesRule\nmetadata: {{ name: nobody-is-blocked }}\nspec:\n  at: [rcptTo]\n  match: {{ cel: 'rcpt == \"blocked@example.com\"' }}\n  \
-         action: {{ reject: {{ code: 550, enhanced: 5.1.1, text: no }} }}\n\
+         action: {{ reject: {{ code: 550, enhanced: 5.1.1, text: nobody }} }}\n\
          {head} CalloutService\nmetadata: {{ name: reporting }}\nspec: {{ class: observe, endpoint: '{reporting}', idempotent: true }}\n"
     );
     for number in 0..rules {
@@ -111,13 +111,13 @@ fn message(subject: &str) -> Vec<u8> {
 }
 
 /// Of all messages of the counting test.
-pub fn octets_sent() -> u64 {
+pub(crate) fn octets_sent() -> u64 {
     let all = ["fine", "fine", "fine", "refuse", "refuse", "later", "fine", "fine"];
     all.iter().map(|subject| message(subject).len() as u64).sum()
 }
 
 /// Everything that is in the database; an empty report while there is none.
-pub async fn read(config: &Value) -> Report {
+pub(crate) async fn read(config: &Value) -> Report {
     let query = Query {
         since_ms: 0,
         until_ms: u64::MAX,
@@ -141,7 +141,7 @@ pub async fn read(config: &Value) -> Report {
 }
 
 /// As soon as it is as it should be.
-pub async fn report_of(config: &Value, is_done: impl Fn(&Report) -> bool) -> Report {
+pub(crate) async fn report_of(config: &Value, is_done: impl Fn(&Report) -> bool) -> Report {
     let started = Instant::now();
     loop {
         let report = read(config).await;
