@@ -54,7 +54,9 @@ pub enum DatabaseError {
         known: i64,
     },
     /// Nobody has written to it, or an older version.
-    #[error("the database has no schema {known} of {table}; the program that writes to it makes it when it is first used")]
+    #[error(
+        "the database has no schema {known} of {table}; the program that writes to it makes it when it is first used"
+    )]
     NotReady {
         /// Table with the version.
         table: &'static str,
@@ -81,13 +83,25 @@ impl Database {
     /// A file, which is made if it is not there. Its folder must be.
     pub fn sqlite(file: &Path, pool: &Pool, schema: Schema) -> Result<Self, DatabaseError> {
         let options = options::sqlite(file, "rwc")?;
-        Ok(Self::lazy(pool.build().connect_lazy_with(options), schema, false))
+        Ok(Self::lazy(
+            pool.build().connect_lazy_with(options),
+            schema,
+            false,
+        ))
     }
 
     /// A file that is there.
-    pub fn sqlite_existing(file: &Path, pool: &Pool, schema: Schema) -> Result<Self, DatabaseError> {
+    pub fn sqlite_existing(
+        file: &Path,
+        pool: &Pool,
+        schema: Schema,
+    ) -> Result<Self, DatabaseError> {
         let options = options::sqlite(file, "rw")?;
-        Ok(Self::lazy(pool.build().connect_lazy_with(options), schema, false))
+        Ok(Self::lazy(
+            pool.build().connect_lazy_with(options),
+            schema,
+            false,
+        ))
     }
 
     /// A server.
@@ -97,7 +111,11 @@ impl Database {
         schema: Schema,
     ) -> Result<Self, DatabaseError> {
         let options = options::postgres(config)?;
-        Ok(Self::lazy(pool.build().connect_lazy_with(options), schema, true))
+        Ok(Self::lazy(
+            pool.build().connect_lazy_with(options),
+            schema,
+            true,
+        ))
     }
 
     fn lazy(pool: AnyPool, schema: Schema, is_postgres: bool) -> Self {

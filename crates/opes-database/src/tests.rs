@@ -43,10 +43,7 @@ async fn a_schema_grows_and_what_was_there_stays() {
     assert_eq!(count, 1);
     let again = database(&file, &[FIRST]);
     let error = again.pool().await.unwrap_err();
-    assert!(matches!(
-        error,
-        DatabaseError::Newer { found: 2, known: 1 }
-    ));
+    assert!(matches!(error, DatabaseError::Newer { found: 2, known: 1 }));
 }
 
 #[tokio::test]

@@ -280,20 +280,12 @@ fn tell(
         octets: Some(octets),
         fates: decision.fates.clone(),
         steps: &mail.steps,
-        elapsed: started
-            .map(|started| started.elapsed())
-            .unwrap_or_default(),
+        elapsed: started.map(|started| started.elapsed()).unwrap_or_default(),
     };
     answered::tell(edge, routing, dialog, answered);
 }
 
-fn report(
-    edge: &Edge,
-    mail: Mail,
-    dialog: &Dialog,
-    octets: u64,
-    decision: &Decision,
-) {
+fn report(edge: &Edge, mail: Mail, dialog: &Dialog, octets: u64, decision: &Decision) {
     for outcome in &decision.outcomes {
         let outcome = outcome.into();
         let by = ByOutcome { outcome };

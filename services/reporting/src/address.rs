@@ -140,7 +140,11 @@ fn make(path: &Path) -> Result<(), KeyError> {
         source,
     };
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}-{}", std::process::id(), hexadecimal(octets.get(..4).unwrap_or(&[]))));
+    name.push(format!(
+        ".{}-{}",
+        std::process::id(),
+        hexadecimal(octets.get(..4).unwrap_or(&[]))
+    ));
     let draft = PathBuf::from(name);
     let written = write(&draft, &hexadecimal(&octets));
     let linked = written.and_then(|()| match std::fs::hard_link(&draft, path) {
@@ -192,7 +196,11 @@ mod tests {
         let key = here.path().join("r.sqlite.key");
         let mode = key.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(here.path().read_dir().unwrap().count(), 1, "drafts are left");
+        assert_eq!(
+            here.path().read_dir().unwrap().count(),
+            1,
+            "drafts are left"
+        );
     }
 
     #[test]

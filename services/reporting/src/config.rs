@@ -255,10 +255,7 @@ mod tests {
             (PathBuf::from("a/b.sqlite.key"), true)
         );
         let shared = json!({ "database": { "postgres": { "url": "postgres://a@b/c" } } });
-        let error = Config::from_json(&shared)
-            .unwrap()
-            .key_place()
-            .unwrap_err();
+        let error = Config::from_json(&shared).unwrap().key_place().unwrap_err();
         assert!(
             error.to_string().contains("openssl rand -hex 32"),
             "{error}"

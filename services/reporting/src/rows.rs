@@ -92,7 +92,9 @@ fn statement(head: &str, columns: usize, rows: usize) -> String {
     let mut text = format!("INSERT INTO {head} VALUES ");
     for row in 0..rows {
         let first = row * columns + 1;
-        let places: Vec<String> = (first..first + columns).map(|place| format!("${place}")).collect();
+        let places: Vec<String> = (first..first + columns)
+            .map(|place| format!("${place}"))
+            .collect();
         let separator = if row == 0 { "" } else { ", " };
         text.push_str(&format!("{separator}({})", places.join(", ")));
     }

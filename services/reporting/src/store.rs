@@ -52,7 +52,10 @@ impl StoreError {
             return true;
         }
         let is_sqlite = code.len() < 5;
-        is_sqlite && code.parse().is_ok_and(|code: u32| matches!(code & 0xff, 18..=20))
+        is_sqlite
+            && code
+                .parse()
+                .is_ok_and(|code: u32| matches!(code & 0xff, 18..=20))
     }
 }
 

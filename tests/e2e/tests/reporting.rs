@@ -61,7 +61,14 @@ fn check(report: &Report) -> Result<()> {
     let fates: Vec<_> = report
         .fates
         .iter()
-        .map(|row| (row.fate.as_str(), row.at.as_str(), row.events, row.recipients))
+        .map(|row| {
+            (
+                row.fate.as_str(),
+                row.at.as_str(),
+                row.events,
+                row.recipients,
+            )
+        })
         .collect();
     let expected = [
         ("queued", "content", 5, 5),
@@ -83,8 +90,12 @@ fn check(report: &Report) -> Result<()> {
     let [judge] = services else {
         anyhow::bail!("{services:?}")
     };
-    let results = [("accept", 5), ("reject", 2), ("tempfail", 1)].map(|(word, count)| (word.to_owned(), count));
-    ensure!(judge.service == "default/judge" && judge.calls == 8, "{judge:?}");
+    let results = [("accept", 5), ("reject", 2), ("tempfail", 1)]
+        .map(|(word, count)| (word.to_owned(), count));
+    ensure!(
+        judge.service == "default/judge" && judge.calls == 8,
+        "{judge:?}"
+    );
     ensure!(judge.results == results, "{judge:?}");
     let latency = judge.latency_us;
     ensure!(
@@ -92,7 +103,10 @@ fn check(report: &Report) -> Result<()> {
         "{latency:?}"
     );
     let rules = report.rules.as_deref().unwrap_or_default();
-    let rules: Vec<_> = rules.iter().map(|row| (row.rule.as_str(), row.runs)).collect();
+    let rules: Vec<_> = rules
+        .iter()
+        .map(|row| (row.rule.as_str(), row.runs))
+        .collect();
     ensure!(
         rules == [("default/judge", 8), ("default/nobody-is-blocked", 1)],
         "{rules:?}"
@@ -100,7 +114,15 @@ fn check(report: &Report) -> Result<()> {
     let domains = report.domains.as_deref().unwrap_or_default();
     let domains: Vec<_> = domains
         .iter()
-        .map(|row| (row.domain.as_str(), row.messages, row.delivered, row.deferred, row.bounced))
+        .map(|row| {
+            (
+                row.domain.as_str(),
+                row.messages,
+                row.delivered,
+                row.deferred,
+                row.bounced,
+            )
+        })
         .collect();
     // The report about the bounce went to example.org, which no client sent to.
     ensure!(domains == [("example.com", 8, 3, 1, 1)], "{domains:?}");
@@ -114,7 +136,9 @@ async fn counts_are_right(database: Value, place: &str) -> Result<()> {
     send_all(&setup).await?;
     let mut report = read(&config).await;
     let started = std::time::Instant::now();
-    while attempts(&report) < ATTEMPTS || report.volume.iter().map(|row| row.messages).sum::<u64>() < 8 {
+    while attempts(&report) < ATTEMPTS
+        || report.volume.iter().map(|row| row.messages).sum::<u64>() < 8
+    {
         ensure!(started.elapsed() < opes_e2e::DEADLINE, "{report:?}");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         report = read(&config).await;
@@ -135,17 +159,26 @@ async fn counts_are_right(database: Value, place: &str) -> Result<()> {
         ensure!(table.contains(line), "no `{line}` in\n{table}");
     }
     let by_domain = opes_report(&["--database", place, "--since", "1h", "--by", "domain"])?;
-    ensure!(by_domain.contains("example.com  8         8           3          1         1"), "{by_domain}");
+    ensure!(
+        by_domain.contains("example.com  8         8           3          1         1"),
+        "{by_domain}"
+    );
     let by_hour = opes_report(&["--database", place, "--by", "hour", "--json"])?;
     let by_hour: Value = serde_json::from_str(&by_hour)?;
     let hours = by_hour["hours"].as_array().context("no hours")?;
-    let messages: u64 = hours.iter().filter_map(|hour| hour["messages"].as_u64()).sum();
+    let messages: u64 = hours
+        .iter()
+        .filter_map(|hour| hour["messages"].as_u64())
+        .sum();
     ensure!(messages == 8, "{by_hour}");
     Ok(())
 }
 
 fn opes_report(arguments: &[&str]) -> Result<String> {
-    let output = Command::new(opes_program()).arg("report").args(arguments).output()?;
+    let output = Command::new(opes_program())
+        .arg("report")
+        .args(arguments)
+        .output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "{said}");
     Ok(String::from_utf8(output.stdout)?)
@@ -196,12 +229,31 @@ fn what_cannot_be_read_is_said_with_its_remedy() -> Result<()> {
     let missing = missing.display().to_string();
     for (arguments, said) in [
         (vec!["--database", missing.as_str()], "--database FILE"),
-        (vec!["--database", missing.as_str(), "--since", "yesterday"], "--since: `yesterday` is no time"),
-        (vec!["--database", missing.as_str(), "--since", "1h", "--until", "2h"], "not before the second"),
-        (vec!["--database", "postgres://nobody@127.0.0.1:1/none"], "is the database up"),
+        (
+            vec!["--database", missing.as_str(), "--since", "yesterday"],
+            "--since: `yesterday` is no time",
+        ),
+        (
+            vec![
+                "--database",
+                missing.as_str(),
+                "--since",
+                "1h",
+                "--until",
+                "2h",
+            ],
+            "not before the second",
+        ),
+        (
+            vec!["--database", "postgres://nobody@127.0.0.1:1/none"],
+            "is the database up",
+        ),
         (vec![], "which database?"),
         (vec!["--config", missing.as_str()], "missing.sqlite"),
-        (vec!["--by", "colour"], "possible values: rule, service, domain, hour"),
+        (
+            vec!["--by", "colour"],
+            "possible values: rule, service, domain, hour",
+        ),
     ] {
         let output = Command::new(opes_program())
             .arg("report")
@@ -229,7 +281,14 @@ fn opes_dev_keeps_its_reports_in_its_folder() -> Result<()> {
     ensure!(output.status.success(), "{output:?}");
     let file = state.path().join("reporting.sqlite");
     let table = opes_report(&["--database", &file.display().to_string()])?;
-    for word in ["inbound", "queued", "delivered", "SERVICE", "RULE", "default/access-control"] {
+    for word in [
+        "inbound",
+        "queued",
+        "delivered",
+        "SERVICE",
+        "RULE",
+        "default/mail-access",
+    ] {
         ensure!(table.contains(word), "no {word} in\n{table}");
     }
     println!("{table}");

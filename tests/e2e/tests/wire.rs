@@ -106,7 +106,9 @@ struct Setup {
 }
 
 async fn start(tested: impl Service, class: &str, wants: &str, allow: &str) -> Result<Setup> {
-    let rule = format!("at: [content]\n  callout: {{ serviceRef: {{ name: tested }}, wants: {{ content: {wants} }}, allow: [{allow}], onFailure: tempfail }}");
+    let rule = format!(
+        "at: [content]\n  callout: {{ serviceRef: {{ name: tested }}, wants: {{ content: {wants} }}, allow: [{allow}], onFailure: tempfail }}"
+    );
     start_with(tested, class, &rule).await
 }
 
@@ -237,7 +239,8 @@ async fn a_report_of_10_mb_is_less_than_2_kb_on_the_wire() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let config = serde_json::json!({ "database": { "sqlite": folder.path().join("r.sqlite") } });
     let reporting = opes_reporting::Reporting::from_config(&config)?;
-    let rule = "at: [answered, delivered, deferred, bounced]\n  callout: { serviceRef: { name: tested } }";
+    let rule =
+        "at: [answered, delivered, deferred, bounced]\n  callout: { serviceRef: { name: tested } }";
     let mut setup = start_with(reporting, "observe", rule).await?;
     let content = sample("ten", 10_000_000);
     let (sent, returned) = setup.measure(&content).await?;

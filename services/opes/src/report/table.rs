@@ -168,7 +168,9 @@ fn hours(rows: &[HourRow]) -> Option<String> {
 }
 
 fn results(results: &[(String, u64)]) -> String {
-    let words = results.iter().map(|(word, count)| format!("{count} {word}"));
+    let words = results
+        .iter()
+        .map(|(word, count)| format!("{count} {word}"));
     words.collect::<Vec<_>>().join(", ")
 }
 

@@ -42,7 +42,11 @@ fn a_message_with_two_fates_and_what_ran() {
         dialog_id: "d1".into(),
         listener: "mx".into(),
         mail_from: Some(to("ann@example.org")),
-        recipients: vec![to("b@Example.com"), to("c@example.net"), to("b@Example.com")],
+        recipients: vec![
+            to("b@Example.com"),
+            to("c@example.net"),
+            to("b@Example.com"),
+        ],
         size: Some(77),
         answer: Some(Answer {
             at: Point::Content.into(),
@@ -67,10 +71,17 @@ fn a_message_with_two_fates_and_what_ran() {
     assert_eq!(fates, ["queued", "rejected", "tempfailed"]);
     assert!(told.accepted);
     assert_eq!((told.octets, told.recipients_total()), (77, 3));
-    assert_eq!(told.recipients.len(), 2, "the same recipient twice is a row");
+    assert_eq!(
+        told.recipients.len(),
+        2,
+        "the same recipient twice is a row"
+    );
     assert_eq!(told.recipients[0].0.domain, "example.com");
     assert_eq!((told.direction, told.point), ("inbound", "content"));
-    assert_eq!((told.steps[0].result, told.steps[0].failure.as_str()), ("tempfail", "timeout"));
+    assert_eq!(
+        (told.steps[0].result, told.steps[0].failure.as_str()),
+        ("tempfail", "timeout")
+    );
 }
 
 #[test]
@@ -108,9 +119,18 @@ fn more_recipients_than_rows_are_counted_all_the_same() {
 fn only_points_for_observers_are_reported() {
     let known: BTreeMap<i32, bool> = (0..=20)
         .filter_map(|number| Point::try_from(number).ok())
-        .map(|point| (point.into(), reader().event(point, &Context::default(), 0).is_some()))
+        .map(|point| {
+            (
+                point.into(),
+                reader().event(point, &Context::default(), 0).is_some(),
+            )
+        })
         .collect();
-    let reported: Vec<i32> = known.iter().filter(|(_, is)| **is).map(|(n, _)| *n).collect();
+    let reported: Vec<i32> = known
+        .iter()
+        .filter(|(_, is)| **is)
+        .map(|(n, _)| *n)
+        .collect();
     assert_eq!(reported, [10, 11, 12, 13]);
 }
 
@@ -157,7 +177,10 @@ fn texts(event: &Event) -> Vec<String> {
     match &event.what {
         What::Attempt(attempt) => {
             texts.extend([attempt.queue_id.clone(), attempt.enhanced.clone()]);
-            texts.extend([attempt.recipient.address.clone(), attempt.recipient.domain.clone()]);
+            texts.extend([
+                attempt.recipient.address.clone(),
+                attempt.recipient.domain.clone(),
+            ]);
         }
         What::Answered(answered) => {
             texts.push(answered.listener.clone());
@@ -168,7 +191,11 @@ fn texts(event: &Event) -> Vec<String> {
                 texts.extend([fate.queue_id.clone(), fate.enhanced.clone()]);
             }
             for step in &answered.steps {
-                texts.extend([step.rule.clone(), step.service.clone(), step.failure.clone()]);
+                texts.extend([
+                    step.rule.clone(),
+                    step.service.clone(),
+                    step.failure.clone(),
+                ]);
             }
         }
     }

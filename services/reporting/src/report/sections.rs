@@ -25,7 +25,8 @@ const VOLUME: &str = "SELECT direction, CAST(SUM(CASE WHEN point = 'content' THE
 const FATES: &str = "SELECT fate, point, COUNT(DISTINCT event) AS events, CAST(SUM(recipients) AS BIGINT) AS recipients
     FROM report_fates WHERE at_ms >= $1 AND at_ms < $2 GROUP BY fate, point ORDER BY events DESC, fate, point";
 
-const ATTEMPTS: &str = "SELECT outcome, COUNT(*) AS attempts FROM report_attempts WHERE at_ms >= $1 AND at_ms < $2
+const ATTEMPTS: &str =
+    "SELECT outcome, COUNT(*) AS attempts FROM report_attempts WHERE at_ms >= $1 AND at_ms < $2
     GROUP BY outcome ORDER BY attempts DESC, outcome";
 
 const STEPS: &str = "SELECT rule, service, result, failure, COUNT(*) AS runs FROM report_steps WHERE at_ms >= $1 AND at_ms < $2

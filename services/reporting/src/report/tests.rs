@@ -112,10 +112,16 @@ async fn percentiles_are_exact() {
     let services = with_failure.services.unwrap();
     assert_eq!(
         services[0].results,
-        [("accept".to_owned(), 200), ("failed: timeout".to_owned(), 1)]
+        [
+            ("accept".to_owned(), 200),
+            ("failed: timeout".to_owned(), 1)
+        ]
     );
     let rules = with_failure.rules.unwrap();
-    let rules: Vec<_> = rules.iter().map(|rule| (rule.rule.as_str(), rule.runs)).collect();
+    let rules: Vec<_> = rules
+        .iter()
+        .map(|rule| (rule.rule.as_str(), rule.runs))
+        .collect();
     assert_eq!(rules, [("default/mark", 201), ("default/scan", 201)]);
 }
 
@@ -149,7 +155,13 @@ async fn times_bound_every_table() {
     assert_eq!(domains.len(), 1);
     let domain = &domains[0];
     assert_eq!(
-        (domain.domain.as_str(), domain.messages, domain.delivered, domain.deferred, domain.bounced),
+        (
+            domain.domain.as_str(),
+            domain.messages,
+            domain.delivered,
+            domain.deferred,
+            domain.bounced
+        ),
         ("example.com", 2, 2, 2, 0)
     );
 }

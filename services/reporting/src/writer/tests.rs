@@ -69,10 +69,15 @@ fn messages(report: &Report) -> u64 {
 #[tokio::test]
 async fn what_waits_is_written_at_the_end_and_what_comes_twice_counts_once() {
     let folder = tempfile::tempdir().unwrap();
-    let config = config(&folder.path().join("new/r.sqlite"), json!({ "batchMax": 7 }));
+    let config = config(
+        &folder.path().join("new/r.sqlite"),
+        json!({ "batchMax": 7 }),
+    );
     let (writer, metrics) = started(&config);
     for number in 0..1_000 {
-        writer.queue.push(event(&format!("e{}", number % 500), now_ms()));
+        writer
+            .queue
+            .push(event(&format!("e{}", number % 500), now_ms()));
     }
     writer.stop().await;
     let report = read(&config).await;
@@ -128,7 +133,11 @@ async fn a_stop_does_not_wait_for_a_database_that_is_away() {
     }
     let begun = Instant::now();
     writer.stop().await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
     assert_eq!(metrics.dropped(Reason::Stopped), 20);
 }
 
@@ -139,8 +148,12 @@ async fn old_rows_go_in_steps_and_new_ones_stay() {
     let store = Store::open(&config).unwrap();
     let day = 24 * 3_600_000;
     let now = now_ms();
-    let old: Vec<_> = (0..2_500).map(|n| event(&format!("o{n}"), now - 3 * day)).collect();
-    let new: Vec<_> = (0..50).map(|n| event(&format!("n{n}"), now - day)).collect();
+    let old: Vec<_> = (0..2_500)
+        .map(|n| event(&format!("o{n}"), now - 3 * day))
+        .collect();
+    let new: Vec<_> = (0..50)
+        .map(|n| event(&format!("n{n}"), now - day))
+        .collect();
     store.insert(&old, &[]).await.unwrap();
     store.insert(&new, &[]).await.unwrap();
     let first = store.expire(now - 2 * day).await.unwrap();

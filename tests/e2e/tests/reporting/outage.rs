@@ -89,15 +89,25 @@ async fn a_long_outage_costs_events_that_are_counted() -> Result<()> {
     send(&setup, MESSAGES).await?;
     eventually("delivered", || setup.hop.arrivals().len() == MESSAGES + 1).await;
     let told = (MESSAGES as u64 + 1) * EVENTS_PER_MESSAGE;
-    let has_all = || figure(&registry, "opes_reporting_events_total").is_ok_and(|figure| figure == told);
+    let has_all =
+        || figure(&registry, "opes_reporting_events_total").is_ok_and(|figure| figure == told);
     eventually("all events were told", has_all).await;
     let dropped = figure(&registry, "opes_reporting_dropped_total{reason=\"Full\"}")?;
     // One batch in the writer's hands, one queue full.
-    ensure!((told - 2 - 25..told - 2 - 14).contains(&dropped), "{dropped} of {told}");
+    ensure!(
+        (told - 2 - 25..told - 2 - 14).contains(&dropped),
+        "{dropped} of {told}"
+    );
     postgres.resume().await?;
     let report = report_of(&config, |report| events(report) + lost(report) >= told).await;
-    ensure!(lost(&report) == dropped && events(&report) == told - dropped, "{report:?}");
-    println!("{told} events, {dropped} dropped and counted, {} written", events(&report));
+    ensure!(
+        lost(&report) == dropped && events(&report) == told - dropped,
+        "{report:?}"
+    );
+    println!(
+        "{told} events, {dropped} dropped and counted, {} written",
+        events(&report)
+    );
     Ok(())
 }
 
@@ -108,7 +118,8 @@ async fn a_slow_database_does_not_delay_mail() -> Result<()> {
     let setup = Setup::start(Reporting::from_config(&config)?).await?;
     send(&setup, 1).await?;
     report_of(&config, |report| events(report) == 2).await;
-    let mut other = postgres.psql("BEGIN; LOCK TABLE report_events, report_attempts IN SHARE ROW EXCLUSIVE MODE;")?;
+    let mut other = postgres
+        .psql("BEGIN; LOCK TABLE report_events, report_attempts IN SHARE ROW EXCLUSIVE MODE;")?;
     let started = Instant::now();
     send(&setup, 20).await?;
     let took = started.elapsed();
@@ -127,7 +138,8 @@ async fn a_slow_database_does_not_delay_mail() -> Result<()> {
 async fn a_service_that_goes_writes_first_and_mail_goes_on() -> Result<()> {
     let folder = tempfile::tempdir()?;
     // Nothing would be written for a minute.
-    let config = json!({ "database": { "sqlite": folder.path().join("r.sqlite") }, "flushMs": 60_000 });
+    let config =
+        json!({ "database": { "sqlite": folder.path().join("r.sqlite") }, "flushMs": 60_000 });
     let listener = Listener::bind("127.0.0.1:0").await?;
     let target = format!("http://{}", listener.address());
     let (stop, registry) = (CancellationToken::new(), Registry::new());
@@ -136,7 +148,8 @@ async fn a_service_that_goes_writes_first_and_mail_goes_on() -> Result<()> {
     let serving = tokio::spawn(serve(Arc::new(reporting), listener, server, stop.clone()));
     let setup = Setup::at(&target, 1).await?;
     send(&setup, 10).await?;
-    let has_all = || figure(&registry, "opes_reporting_events_total").is_ok_and(|figure| figure == 20);
+    let has_all =
+        || figure(&registry, "opes_reporting_events_total").is_ok_and(|figure| figure == 20);
     eventually("all events were told", has_all).await;
     stop.cancel();
     serving.await??;

@@ -56,12 +56,18 @@ impl Setup {
             ("gone@example.com", "550 5.1.1 no such mailbox"),
         ];
         let hop = Hop::start(Manners {
-            recipients: replies.map(|(to, reply)| (to.to_owned(), reply.to_owned())).into(),
+            recipients: replies
+                .map(|(to, reply)| (to.to_owned(), reply.to_owned()))
+                .into(),
             ..Manners::default()
         })
         .await?;
         let config = EdgeConfig {
-            listeners: vec![ListenerConfig::new("mx", "127.0.0.1:0".parse()?, ListenerProtocol::Smtp)],
+            listeners: vec![ListenerConfig::new(
+                "mx",
+                "127.0.0.1:0".parse()?,
+                ListenerProtocol::Smtp,
+            )],
             domains: vec!["example.com".into()],
             delivery: DeliveryConfig {
                 next_hop: Some(hop.address.to_string()),
@@ -112,8 +118,12 @@ fn message(subject: &str) -> Vec<u8> {
 
 /// Of all messages of the counting test.
 pub(crate) fn octets_sent() -> u64 {
-    let all = ["fine", "fine", "fine", "refuse", "refuse", "later", "fine", "fine"];
-    all.iter().map(|subject| message(subject).len() as u64).sum()
+    let all = [
+        "fine", "fine", "fine", "refuse", "refuse", "later", "fine", "fine",
+    ];
+    all.iter()
+        .map(|subject| message(subject).len() as u64)
+        .sum()
 }
 
 /// Everything that is in the database; an empty report while there is none.
