@@ -33,11 +33,12 @@ impl Filter {
         self.has(ContextField::Recipients)
     }
 
-    /// `dialog_id` always goes along: it only ties transactions together.
+    /// `dialog_id` and `event_id` always go along: they only tie transactions together.
     pub(crate) fn apply(&self, full: &Context) -> Context {
         use ContextField as F;
         let mut context = Context {
             dialog_id: full.dialog_id.clone(),
+            event_id: full.event_id.clone(),
             ..Context::default()
         };
         if self.has(F::Client) {
@@ -83,6 +84,9 @@ impl Filter {
         }
         if self.has(F::Delivery) {
             context.delivery.clone_from(&full.delivery);
+        }
+        if self.has(F::Answer) {
+            context.answer.clone_from(&full.answer);
         }
         if self.has(F::Listener) {
             context.listener.clone_from(&full.listener);

@@ -49,7 +49,7 @@ impl Negotiated {
 }
 
 pub(crate) fn offer(system: &str, transactions_max: u32) -> Feature {
-    let fields = i32::from(ContextField::Client)..=i32::from(ContextField::Listener);
+    let fields = i32::from(ContextField::Client)..=i32::from(ContextField::Answer);
     let offer = ProfileOffer {
         system: system.to_owned(),
         initial_credit: ADAPTED_CREDIT,

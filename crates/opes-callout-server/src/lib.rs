@@ -34,6 +34,6 @@ pub use message::{Message, MessageError};
 pub use opes_tls::{MutualFiles, ServerTls};
 pub use options::{LISTEN_DEFAULT, ListenOptions};
 pub use run::{run, run_on, shutdown_on_signal};
-pub use serve::serve;
+pub use serve::{STOP_TIMEOUT, serve};
 pub use service::{Description, Service};
 pub use tls::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, TELL_INTERVAL};

@@ -74,7 +74,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// Where the message stands. At [`Point::Delivered`], [`Point::Deferred`] and [`Point::Bounced`] there is no content, only the context.
+    /// Where the message stands. At [`Point::Answered`], [`Point::Delivered`], [`Point::Deferred`] and [`Point::Bounced`] there is no
+    /// content, only the context.
     pub fn point(&self) -> Point {
         self.point
     }

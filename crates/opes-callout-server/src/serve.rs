@@ -50,9 +50,28 @@ const TLS_CONNECTION_AGE_MAX: Duration = Duration::from_hours(2);
 /// For the last frames to get out once all connections were told to close.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
+/// For [`Service::stop`].
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Serves until `shutdown`, then drains: running transactions finish (for at most [`ServerConfig::drain`]), new ones are
-/// refused, health says `NOT_SERVING`.
+/// refused, health says `NOT_SERVING`. Ends after [`Service::stop`].
 pub async fn serve<S: Service>(
+    service: Arc<S>,
+    listener: Listener,
+    config: ServerConfig,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let served = transactions(Arc::clone(&service), listener, config, shutdown).await;
+    if tokio::time::timeout(STOP_TIMEOUT, service.stop())
+        .await
+        .is_err()
+    {
+        tracing::warn!("the service was not done {STOP_TIMEOUT:?} after its last transaction");
+    }
+    served
+}
+
+async fn transactions<S: Service>(
     service: Arc<S>,
     listener: Listener,
     config: ServerConfig,

@@ -43,6 +43,12 @@ pub trait Service: Send + Sync + 'static {
     ) -> impl Future<Output = anyhow::Result<()>> + Send {
         async { Ok(()) }
     }
+
+    /// Called once when the server has been told to go and its last transaction is over: what is still to be written can be written, for at
+    /// most [`STOP_TIMEOUT`](crate::STOP_TIMEOUT). Default: nothing.
+    fn stop(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 /// What a service says of itself and what it wants to be sent. What it does not ask for is not sent.

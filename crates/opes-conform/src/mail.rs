@@ -99,12 +99,13 @@ fn add(context: &mut Context, field: ContextField, wants: &Wants, message: &[u8]
             }];
         }
         ContextField::Listener => "conformance".clone_into(&mut context.listener),
-        // Not encrypted, not authenticated, nothing said before, nothing delivered.
+        // Not encrypted, not authenticated, nothing said before, nothing delivered or answered.
         ContextField::Unspecified
         | ContextField::Tls
         | ContextField::Auth
         | ContextField::Annotations
-        | ContextField::Delivery => {}
+        | ContextField::Delivery
+        | ContextField::Answer => {}
     }
 }
 

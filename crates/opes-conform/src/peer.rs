@@ -39,7 +39,7 @@ pub(crate) struct Peer {
 }
 
 pub(crate) fn offer() -> ProfileOffer {
-    let fields = i32::from(ContextField::Client)..=i32::from(ContextField::Listener);
+    let fields = i32::from(ContextField::Client)..=i32::from(ContextField::Answer);
     ProfileOffer {
         system: String::new(),
         initial_credit: CREDIT,

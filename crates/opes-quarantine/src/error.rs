@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use opes_database::{ACQUIRE_TIMEOUT, DatabaseError};
+
 /// What went wrong, with the remedy where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -96,15 +98,24 @@ impl StoreError {
     }
 }
 
+impl From<DatabaseError> for StoreError {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::Config(message) => Self::Config(message),
+            DatabaseError::Newer { found, known } => Self::Newer { found, known },
+            DatabaseError::Sql(sqlx::Error::PoolTimedOut) => Self::Database(format!(
+                "no connection within {ACQUIRE_TIMEOUT:?}; is the database up, and are address, user and password those of `quarantine.postgres`?"
+            )),
+            other @ (DatabaseError::NotReady { .. } | DatabaseError::Sql(_)) => {
+                Self::Database(other.to_string())
+            }
+        }
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        if matches!(error, sqlx::Error::PoolTimedOut) {
-            let waited = crate::database::ACQUIRE_TIMEOUT;
-            return Self::Database(format!(
-                "no connection within {waited:?}; is the database up, and are address, user and password those of `quarantine.postgres`?"
-            ));
-        }
-        Self::Database(error.to_string())
+        DatabaseError::from(error).into()
     }
 }
 

@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use opes_database::Database;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyPool, Row as _, Transaction};
 
 use crate::contents::{Contents, Files, Objects, S3Config};
-use crate::database::{Database, PostgresConfig};
+use crate::database::{self, PostgresConfig};
 use crate::entry::{AuditRecord, Detail, NAME_OCTETS_MAX, RecipientState, RecipientStatus, clean};
 use crate::metrics::{Metrics, Operation};
 use crate::{StoreError, list};
@@ -64,10 +65,10 @@ impl Store {
         let (database, contents) = match &config.backend {
             Backend::Folder(folder) => {
                 let contents = Contents::Files(Files::open(&folder.join("contents"))?);
-                (Database::sqlite(&folder.join("index.sqlite"))?, contents)
+                (database::sqlite(&folder.join("index.sqlite"))?, contents)
             }
             Backend::Shared { postgres, s3 } => (
-                Database::postgres(postgres)?,
+                database::postgres(postgres)?,
                 Contents::Objects(Objects::open(s3)?),
             ),
         };
@@ -202,7 +203,7 @@ impl Store {
     }
 
     pub(crate) fn pool(&self) -> BoxFuture<'_, Result<&AnyPool, StoreError>> {
-        self.shared.database.pool()
+        Box::pin(async { Ok(self.shared.database.pool().await?) })
     }
 
     pub(crate) fn contents(&self) -> &Contents {

@@ -171,15 +171,15 @@ impl Variable {
         }
     }
 
-    /// What the queue keeps of a message is known at the points behind it too; the rest is not.
-    pub const fn outlives_the_dialog(self) -> bool {
+    /// The last point at which it can be known. What the queue keeps of a message is known at the points behind it too.
+    pub const fn known_until(self) -> Point {
         match self {
+            Self::Header => Point::Routing,
             Self::ClientPort
             | Self::Listener
             | Self::TlsVersion
             | Self::Size
-            | Self::Header
-            | Self::Annotation => false,
+            | Self::Annotation => Point::Answered,
             Self::ClientIp
             | Self::Point
             | Self::Helo
@@ -188,7 +188,7 @@ impl Variable {
             | Self::MailParameters
             | Self::Rcpt
             | Self::RcptParameters
-            | Self::Recipients => true,
+            | Self::Recipients => Point::Bounced,
         }
     }
 }

@@ -30,6 +30,8 @@ pub enum Point {
     Content,
     /// Accepted; the next hop of each recipient is being chosen.
     Routing,
+    /// The client has its answer: to the mail data, or to a command that rules refused.
+    Answered,
     /// The next hop has taken the message.
     Delivered,
     /// A delivery attempt failed for the time being.
@@ -39,7 +41,7 @@ pub enum Point {
 }
 
 /// How many points there are.
-pub const POINTS: usize = 12;
+pub const POINTS: usize = 13;
 
 /// What a callout service may do to a message; decides the stage it runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -84,6 +86,7 @@ impl Point {
         Self::Data,
         Self::Content,
         Self::Routing,
+        Self::Answered,
         Self::Delivered,
         Self::Deferred,
         Self::Bounced,
@@ -101,13 +104,14 @@ impl Point {
             Self::Data => "data",
             Self::Content => "content",
             Self::Routing => "routing",
+            Self::Answered => "answered",
             Self::Delivered => "delivered",
             Self::Deferred => "deferred",
             Self::Bounced => "bounced",
         }
     }
 
-    /// Position in [`Point::ALL`], 0 to 11.
+    /// Position in [`Point::ALL`], 0 to 12.
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -119,7 +123,7 @@ impl Point {
 
     /// The fate of the message is settled; only observers may run.
     pub const fn observe_only(self) -> bool {
-        self.index() >= Self::Delivered.index()
+        self.index() >= Self::Answered.index()
     }
 
     /// A service of this class can be called here.

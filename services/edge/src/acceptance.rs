@@ -11,11 +11,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use opes_content::ContentError;
+use opes_proto::smtp;
 use opes_smtp::command::HelloVerb;
 use opes_smtp::reply::Reply;
 use opes_smtp::server::{Body, ContentReply};
 use tokio::time::Instant;
 
+use crate::answered::{self, Answered, fate};
 use crate::config::ListenerProtocol;
 use crate::dialog::Dialog;
 use crate::edge::{Edge, Listener};
@@ -23,7 +25,7 @@ use crate::engine::{Group, Merged, Recipient};
 use crate::mail::Mail;
 use crate::metrics::{ByOutcome, ByRuling, RulingLabel};
 use crate::received::{Received, with_keyword};
-use crate::report::{MessageOutcome, MessageReport, StepReport};
+use crate::report::{MessageOutcome, MessageReport};
 use crate::routing::Routing;
 use crate::session::Connection;
 use crate::trace::Calls;
@@ -34,13 +36,17 @@ use ruling::Ruling;
 struct Decision {
     reply: ContentReply,
     outcomes: Vec<MessageOutcome>,
+    /// The same for observers, with replies.
+    fates: Vec<smtp::Fate>,
 }
 
 impl Decision {
-    fn refused(reply: Reply) -> Self {
+    fn refused(reply: Reply, recipients: usize) -> Self {
+        let outcome = MessageOutcome::Refused;
         Self {
+            fates: vec![fate(&outcome, recipients, &reply)],
             reply: ContentReply::One(reply),
-            outcomes: vec![MessageOutcome::Refused],
+            outcomes: vec![outcome],
         }
     }
 
@@ -109,6 +115,7 @@ pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
     let dialog = Arc::clone(&incoming.dialog);
     let octets = incoming.octets();
     let (routing, first_octets) = incoming.traced();
+    let rules = Arc::clone(&routing);
     let deadline = Instant::now() + origin.edge.config.decision_timeout;
     let mut merged = match incoming.finish(deadline).await {
         Ok(merged) => merged,
@@ -125,13 +132,17 @@ pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
         calls: std::mem::take(&mut merged.calls),
     };
     let original = merged.original();
+    let said = merged.groups.said_at_the_end();
     let decision = decide(&origin, &dialog, merged, traced, deadline).await;
     let refused = decision.is_refused();
     let advising = origin
         .edge
         .advise(&dialog, original.as_ref(), refused, advice);
     advising.await;
-    report(&origin.edge, mail, &dialog, steps, octets, &decision);
+    mail.steps.extend(steps);
+    let told = dialog.annotated(&said);
+    tell(&origin.edge, rules, &told, &mail, octets, &decision);
+    report(&origin.edge, mail, &dialog, octets, &decision);
     decision.reply
 }
 
@@ -142,7 +153,10 @@ async fn decide(
     traced: Traced,
     deadline: Instant,
 ) -> Decision {
-    let refused = |reply: &Reply| Decision::refused(origin.edge.tracer.refusal(reply, &dialog.id));
+    let refused = |reply: &Reply| {
+        let reply = origin.edge.tracer.refusal(reply, &dialog.id);
+        Decision::refused(reply, dialog.recipients.len())
+    };
     let (recipients, mut groups) = merged.groups.joined();
     let policy = origin.listener.config.mixed_verdicts;
     let mixed = groups.len() > 1;
@@ -172,7 +186,8 @@ async fn decide(
         let placed = placing.each(&groups).await;
         answer_each(&groups, &recipients, placed)
     } else {
-        answer_all(placing.all_or_none(&groups).await)
+        let placed = placing.all_or_none(&groups).await;
+        answer_all(&groups, placed, dialog.recipients.len())
     }
 }
 
@@ -188,20 +203,28 @@ fn answer_each(groups: &[Group], recipients: &[Recipient], placed: Vec<Placed>) 
         }
     }
     Decision {
+        fates: fates(groups, &placed),
         reply: ContentReply::PerRecipient(replies),
         outcomes: placed.into_iter().map(|placed| placed.outcome).collect(),
     }
 }
 
 /// Everything was placed, or the one refusal that took it all back.
-fn answer_all(placed: Result<Vec<Placed>, Reply>) -> Decision {
+fn answer_all(groups: &[Group], placed: Result<Vec<Placed>, Reply>, recipients: usize) -> Decision {
     match placed {
         Ok(placed) => Decision {
+            fates: fates(groups, &placed),
             reply: ContentReply::One(Placed::common_reply(&placed)),
             outcomes: placed.into_iter().map(|placed| placed.outcome).collect(),
         },
-        Err(reply) => Decision::refused(reply),
+        Err(reply) => Decision::refused(reply, recipients),
     }
+}
+
+fn fates(groups: &[Group], placed: &[Placed]) -> Vec<smtp::Fate> {
+    let each = groups.iter().zip(placed);
+    each.flat_map(|(group, placed)| placed.fates(group.members.len()))
+        .collect()
 }
 
 impl Origin {
@@ -243,20 +266,31 @@ pub(crate) fn content_reply(error: &ContentError) -> Reply {
     }
 }
 
-fn report(
+fn tell(
     edge: &Edge,
-    mut mail: Mail,
+    routing: Arc<Routing>,
     dialog: &Dialog,
-    steps: Vec<StepReport>,
+    mail: &Mail,
     octets: u64,
     decision: &Decision,
 ) {
+    let started = mail.started;
+    let answered = Answered {
+        at: smtp::Point::Content,
+        octets: Some(octets),
+        fates: decision.fates.clone(),
+        steps: &mail.steps,
+        elapsed: started.map(|started| started.elapsed()).unwrap_or_default(),
+    };
+    answered::tell(edge, routing, dialog, answered);
+}
+
+fn report(edge: &Edge, mail: Mail, dialog: &Dialog, octets: u64, decision: &Decision) {
     for outcome in &decision.outcomes {
         let outcome = outcome.into();
         let by = ByOutcome { outcome };
         edge.metrics.messages.get_or_create(&by).inc();
     }
-    mail.steps.extend(steps);
     edge.report(&MessageReport {
         session: dialog.id.clone(),
         listener: Arc::clone(&dialog.listener),

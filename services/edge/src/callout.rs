@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::context;
 use crate::engine::{Callouts, Run};
 use crate::metrics::{ByCallout, ByRule, ByService, CalloutLabel, Metrics};
-use crate::outcome::{Permitted, permit};
+use crate::outcome::{Gravity, Permitted, permit};
 use crate::report::StepReport;
 use crate::routing::{Binding, Routing};
 
@@ -72,8 +72,7 @@ impl StepResult {
 
     /// The gravest of what it says, in one word.
     pub(crate) fn would(&self) -> &'static str {
-        let words = self.parts.iter().map(|part| part.permitted.gravest());
-        words.max().unwrap_or_default().word()
+        gravest(&self.parts).unwrap_or_default().word()
     }
 }
 
@@ -160,9 +159,13 @@ impl Live {
                 let (parts, refused) = permit(answer, callout.allow, point);
                 count_refused(&self.metrics, rule, binding, &refused);
                 let (verdict, reason) = describe(&parts, &refused);
+                let report = report(rule, callout, verdict, reason, elapsed, octets);
                 StepResult {
+                    report: StepReport {
+                        gravity: gravest(&parts),
+                        ..report
+                    },
                     parts,
-                    report: report(rule, callout, verdict, reason, elapsed, octets),
                     failure: policy(callout, "its outcome does not fit the message"),
                 }
             }
@@ -234,6 +237,10 @@ async fn transaction(
     binding.client.run(request).await
 }
 
+fn gravest(parts: &[Part]) -> Option<Gravity> {
+    parts.iter().map(|part| part.permitted.gravest()).max()
+}
+
 fn content_want(want: opes_rules::ContentWant) -> ContentWant {
     match want {
         opes_rules::ContentWant::AsService => ContentWant::Unspecified,
@@ -285,7 +292,11 @@ fn failed(
     }
     let permitted = policy(callout, &error.to_string());
     let verdict = format!("{:?} → {}", label(error), callout.on_failure.name()).to_lowercase();
-    let report = report(rule, callout, verdict, error.to_string(), elapsed, 0);
+    let report = StepReport {
+        gravity: Some(permitted.gravest()),
+        failure: Some(label(error)),
+        ..report(rule, callout, verdict, error.to_string(), elapsed, 0)
+    };
     StepResult::one(permitted.clone(), report, permitted)
 }
 
@@ -313,6 +324,8 @@ fn without_callout(rule: &Rule) -> StepReport {
         reason: String::new(),
         elapsed: Duration::ZERO,
         octets: 0,
+        gravity: Some(Gravity::Accept),
+        failure: None,
     }
 }
 
@@ -332,6 +345,8 @@ fn report(
         reason,
         elapsed,
         octets,
+        gravity: Some(Gravity::Accept),
+        failure: None,
     }
 }
 

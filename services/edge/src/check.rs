@@ -10,6 +10,7 @@ use opes_smtp::command::{Command, parse_line};
 use opes_smtp::reply::Reply;
 use opes_smtp::server::{Check, Response};
 
+use crate::answered::{self, Answered, fate};
 use crate::callout::{Deadline, Live};
 use crate::config::{ListenerProtocol, MixedVerdicts};
 use crate::dialog::{ContentFacts, Dialog, Path};
@@ -314,7 +315,7 @@ impl Connection {
         let fate = merged.single();
         if let (true, Verdict::Refuse(reply)) = (merged.groups.is_over(), &fate.verdict) {
             let reply = self.edge.tracer.refusal(reply, &dialog.id);
-            self.report_refusal(dialog, &reply, steps, started);
+            self.report_refusal(point, dialog, &reply, steps, started);
             return if reply.closes() {
                 Response::Disconnect(reply)
             } else {
@@ -365,6 +366,7 @@ impl Connection {
 
     fn report_refusal(
         &self,
+        point: Point,
         dialog: &Dialog,
         reply: &Reply,
         steps: Vec<StepReport>,
@@ -377,6 +379,7 @@ impl Connection {
                 outcome: OutcomeLabel::Refused,
             })
             .inc();
+        self.tell_refusal(point, dialog, reply, &steps, started);
         let address = |path: &Path| path.address.clone();
         self.edge.report(&MessageReport {
             session: dialog.id.clone(),
@@ -390,6 +393,39 @@ impl Connection {
             reply: reply.to_string(),
             elapsed: started.elapsed(),
         });
+    }
+
+    fn tell_refusal(
+        &self,
+        point: Point,
+        dialog: &Dialog,
+        reply: &Reply,
+        steps: &[StepReport],
+        started: Instant,
+    ) {
+        let dialog = Dialog {
+            recipients: refused_recipients(point, dialog),
+            ..dialog.clone()
+        };
+        let routing = self.mail.routing.clone();
+        let routing = routing.unwrap_or_else(|| self.edge.routing.load_full());
+        let concerned = dialog.recipients.len();
+        let answered = Answered {
+            at: point_number(point),
+            octets: None,
+            fates: vec![fate(&MessageOutcome::Refused, concerned, reply)],
+            steps,
+            elapsed: started.elapsed(),
+        };
+        answered::tell(&self.edge, routing, &dialog, answered);
+    }
+}
+
+/// The recipients whom the refusal of a command is about.
+fn refused_recipients(point: Point, dialog: &Dialog) -> Vec<Path> {
+    match point {
+        Point::RcptTo => dialog.recipients.last().cloned().into_iter().collect(),
+        _ => dialog.recipients.clone(),
     }
 }
 
@@ -450,6 +486,7 @@ pub(crate) fn point_number(point: Point) -> smtp::Point {
         Point::Data => smtp::Point::Data,
         Point::Content => smtp::Point::Content,
         Point::Routing => smtp::Point::Routing,
+        Point::Answered => smtp::Point::Answered,
         Point::Delivered => smtp::Point::Delivered,
         Point::Deferred => smtp::Point::Deferred,
         Point::Bounced => smtp::Point::Bounced,

@@ -70,6 +70,8 @@ impl Dialog {
             mime_map: Vec::new(),
             annotations: self.annotations.clone().into_iter().collect(),
             delivery: None,
+            answer: None,
+            event_id: String::new(),
         }
     }
 }

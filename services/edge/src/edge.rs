@@ -138,7 +138,7 @@ pub async fn start(
         .partition(|queued| hooks.quarantine.is_some() && !queued.envelope.release.is_empty());
     metrics.pools.show(routing.clients());
     let routing = Arc::new(ArcSwap::from_pointee(routing));
-    let fates = Fates::new(&routing, &metrics);
+    let fates = Fates::new(&routing, &metrics, &hooks.host.random);
     let on_event = fates.and_then(hooks.deliveries);
     let mut relay = relay_config(&config, on_event, &hooks.host, &metrics)?;
     if let Some(change) = hooks.relay {

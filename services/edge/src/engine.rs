@@ -21,7 +21,7 @@ use opes_rules::{Plan, Rule, Step};
 
 use crate::callout::{Part, StepResult, Subject, Who};
 use crate::edits;
-use crate::metrics::Metrics;
+use crate::metrics::{CalloutLabel, Metrics};
 use crate::outcome::{Permitted, Verdict};
 use crate::report::StepReport;
 use crate::routing::Routing;
@@ -256,6 +256,8 @@ impl Merged {
                     "outcome cannot be applied"
                 );
                 report.verdict = format!("{} (not applicable: {error})", report.verdict);
+                report.gravity = Some(failure.gravest());
+                report.failure = Some(CalloutLabel::Protocol);
                 vec![(Part::for_all(failure), None)]
             }
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use opes_host::Random;
 use opes_proto::smtp;
 use opes_relay::{DeliveryEvent, DeliveryOutcome, OnEvent};
 use opes_rules::Point;
@@ -26,13 +27,19 @@ use crate::routing::Routing;
 pub(crate) struct Fates {
     routing: Arc<ArcSwap<Routing>>,
     metrics: Arc<Metrics>,
+    random: Random,
 }
 
 impl Fates {
-    pub(crate) fn new(routing: &Arc<ArcSwap<Routing>>, metrics: &Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        routing: &Arc<ArcSwap<Routing>>,
+        metrics: &Arc<Metrics>,
+        random: &Random,
+    ) -> Self {
         Self {
             routing: Arc::clone(routing),
             metrics: Arc::clone(metrics),
+            random: random.clone(),
         }
     }
 
@@ -59,6 +66,7 @@ impl Fates {
         });
         let context = smtp::Context {
             delivery: Some(delivery(event)),
+            event_id: event_id(&self.random),
             ..dialog.context()
         };
         let matter = Matter {
@@ -73,7 +81,12 @@ impl Fates {
             added: false,
         });
         let run = Live::run_of(routing, &self.metrics, &Deadline::default());
-        run.watch(&plan, &matter, recipients.collect());
+        run.watch(
+            &plan,
+            &matter,
+            recipients.collect(),
+            &Annotations::default(),
+        );
     }
 }
 
@@ -142,6 +155,11 @@ fn delivery(event: &DeliveryEvent) -> smtp::Delivery {
         elapsed_ms: milliseconds(event.elapsed),
         next_attempt_ms: next.map(milliseconds),
     }
+}
+
+/// Names what observers are told of, once for all edges: 96 random bits.
+pub(crate) fn event_id(random: &Random) -> String {
+    format!("{:016x}{:08x}", random.next_u64(), random.below(1 << 32))
 }
 
 fn to_proto(reply: &Reply) -> smtp::Reply {

@@ -3,6 +3,7 @@
 //! `docs/life-of-a-message.md` walks through these modules in the order in which a message meets them.
 
 mod acceptance;
+mod answered;
 mod auth;
 mod callout;
 mod check;

@@ -4,6 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::metrics::CalloutLabel;
+use crate::outcome::Gravity;
+
 /// Receives a report for each message that was decided on, and for each command that a rule refused.
 pub type Reporter = Arc<dyn Fn(&MessageReport) + Send + Sync>;
 
@@ -78,6 +81,10 @@ pub struct StepReport {
     pub elapsed: Duration,
     /// Octets of OCP messages in both directions.
     pub octets: u64,
+    /// The gravest of what it came to. None: left out because the sender asked for it.
+    pub(crate) gravity: Option<Gravity>,
+    /// Why there was no answer that could be used, if so.
+    pub(crate) failure: Option<CalloutLabel>,
 }
 
 /// Writes the report to the log: addresses are hashed, contents never appear.

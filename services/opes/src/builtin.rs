@@ -12,14 +12,18 @@ use opes_callout_server::{ServerConfig, run_on, serve as serve_on};
 use opes_content_block::ContentBlock;
 use opes_mta_hooks::MtaHooks;
 use opes_normalizer::Normalizer;
+use opes_reporting::Reporting;
 use opes_rerouting::Rerouting;
 use opes_rules::{RoutingTable, Target};
 use opes_security_filter::SecurityFilter;
 use opes_spam_filter::SpamFilter;
 use serde_json::Value;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::{BuiltinName, ServiceArgs};
+use crate::report;
 
 /// What to do with the service of a kind; each is a type of its own. What it keeps on disk is below the folder, unless its path is absolute.
 macro_rules! with_service {
@@ -43,6 +47,10 @@ macro_rules! with_service {
             }
             BuiltinName::Normalizer => {
                 let $service = Normalizer::from_config($config)?;
+                $body
+            }
+            BuiltinName::Reporting => {
+                let $service = Reporting::from_config($config)?;
                 $body
             }
             BuiltinName::Rerouting => {
@@ -85,7 +93,8 @@ struct Running {
     kind: BuiltinName,
     config: Value,
     target: String,
-    _stop: DropGuard,
+    stop: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 // === impl Builtins ===
@@ -96,6 +105,20 @@ impl Builtins {
         Self {
             folder: folder.to_owned(),
             running: BTreeMap::new(),
+        }
+    }
+
+    /// Told to go, and waited for: what they still have to write is written.
+    pub(crate) async fn finish(self) {
+        for service in self.running.values() {
+            service.stop.cancel();
+        }
+        for service in self.running.into_values() {
+            if let Some(task) = service.task.lock().await.take()
+                && let Err(error) = task.await
+            {
+                tracing::error!(%error, "a service has failed");
+            }
         }
     }
 
@@ -132,6 +155,7 @@ impl Builtins {
             let names = BuiltinName::names();
             format!("there is no built-in service `{builtin}`\n  help: one of {names}")
         })?;
+        let config = &self.with_place(kind, config);
         let as_before = |service: &&Arc<Running>| service.kind == kind && service.config == *config;
         if let Some(service) = self.running.get(name).filter(as_before) {
             return Ok(Arc::clone(service));
@@ -140,9 +164,28 @@ impl Builtins {
         let started = Running::start(name, kind, config, &self.folder).await;
         started.map(Arc::new)
     }
+
+    /// `config` with a place below our folder where it names none.
+    fn with_place(&self, kind: BuiltinName, config: &Value) -> Value {
+        let mut config = config.clone();
+        if kind == BuiltinName::Reporting
+            && let Value::Object(fields) = &mut config
+            && !fields.contains_key("database")
+        {
+            let file = self.folder.join(report::FILE);
+            fields.insert("database".into(), serde_json::json!({ "sqlite": file }));
+        }
+        config
+    }
 }
 
 // === impl Running ===
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
 
 impl Running {
     async fn start(name: &str, kind: BuiltinName, config: &Value, folder: &Path) -> Result<Self> {
@@ -151,7 +194,7 @@ impl Running {
         let stop = CancellationToken::new();
         let (serving, token, name) = (config.clone(), stop.clone(), name.to_owned());
         let folder = folder.to_owned();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             if let Err(error) = serve(kind, &serving, &folder, listener, token).await {
                 let error = format!("{error:#}");
                 tracing::error!(service = name, error, "service ended");
@@ -161,7 +204,8 @@ impl Running {
             kind,
             config: config.clone(),
             target,
-            _stop: stop.drop_guard(),
+            stop,
+            task: Mutex::new(Some(task)),
         })
     }
 }

@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Service(ServiceArgs),
     /// Held messages: look at them, release or delete them
     Quarantine(QuarantineArgs),
+    /// What became of mail: volume, verdicts, latencies, deliveries, from the reporting service's database
+    Report(ReportArgs),
     /// Check whether a callout server keeps to OCP/SMTP (docs/ocp-smtp.md, Part E)
     Conform(ConformArgs),
     /// Check and explain rules
@@ -153,6 +155,8 @@ pub(crate) enum BuiltinName {
     MtaHooks,
     /// RFC 4496 §4.6: illegal and uncommon formats repaired
     Normalizer,
+    /// RFC 4496 §4.3: what became of each message, in a database
+    Reporting,
     /// RFC 4496 §4.7: another recipient or another next hop
     Rerouting,
     /// RFC 4496 §4.1: attachment policy
@@ -279,6 +283,59 @@ pub(crate) struct ListArgs {
     /// The next page, as the one before said
     #[arg(long)]
     pub(crate) cursor: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without a place the database of `opes dev` in this folder is meant. Times are UTC.
+  opes report --since 24h
+  opes report --database /var/lib/opes/reporting.sqlite --since 2025-11-01 --until 2025-12-01 --by domain
+  opes report --config reporting.yaml --by hour --json")]
+pub(crate) struct ReportArgs {
+    /// A SQLite file, or postgres://USER@HOST/DATABASE
+    #[arg(long, value_name = "PLACE", conflicts_with = "config")]
+    pub(crate) database: Option<String>,
+
+    /// File with the password for --database postgres://…
+    #[arg(long, value_name = "FILE", requires = "database")]
+    pub(crate) password_file: Option<PathBuf>,
+
+    /// The reporting service's configuration file (docs/services/reporting.md)
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// From then on: 2025-11-23 (UTC), or 2d, 12h, 30m ago
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub(crate) since: String,
+
+    /// Until then; default: now
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+
+    /// This table instead of services and rules
+    #[arg(long, value_enum)]
+    pub(crate) by: Option<ReportBy>,
+
+    /// Rows of a table
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rows: u32,
+
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a table has a row for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportBy {
+    /// Each rule
+    Rule,
+    /// Each service, with latencies
+    Service,
+    /// Each recipient domain
+    Domain,
+    /// Each hour
+    Hour,
 }
 
 #[derive(Debug, Subcommand)]

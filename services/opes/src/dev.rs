@@ -87,7 +87,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
     }
     stop.cancel();
     edge.drain().await;
-    drop(builtins);
+    builtins.finish().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,6 +2,7 @@
 
 mod builtin;
 mod cli;
+mod columns;
 mod conform;
 mod demo;
 mod dev;
@@ -9,9 +10,11 @@ mod edge;
 mod line;
 mod live;
 mod quarantine;
+mod report;
 mod rules;
 mod rulesets;
 mod runtime;
+mod time;
 mod user;
 
 use std::process::ExitCode;
@@ -50,6 +53,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Dev(args) => runtime::start()?.block_on(dev::run(args)),
         Command::Edge { config } => runtime::start()?.block_on(edge::run(&config)),
         Command::Quarantine(args) => runtime::start()?.block_on(quarantine::run(args)),
+        Command::Report(args) => runtime::start()?.block_on(report::run(args)),
         Command::Service(args) => runtime::start()?.block_on(builtin::run(args)),
     }
 }

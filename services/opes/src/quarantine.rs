@@ -2,7 +2,6 @@
 
 mod client;
 mod table;
-mod time;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -11,6 +11,7 @@ pub mod hop;
 pub mod killable;
 pub mod postfix;
 pub mod s3;
+pub mod postgres;
 pub mod sink;
 pub mod smtp;
 pub mod steady;

@@ -29,13 +29,20 @@ struct Setup {
 }
 
 async fn start(tested: impl Service, class: &str, wants: &str, allow: &str) -> Result<Setup> {
+    let rule = format!(
+        "at: [content]\n  callout: {{ serviceRef: {{ name: tested }}, wants: {{ content: {wants} }}, allow: [{allow}], onFailure: tempfail }}"
+    );
+    start_with(tested, class, &rule).await
+}
+
+/// With the rest of a rule.
+async fn start_with(tested: impl Service, class: &str, rule: &str) -> Result<Setup> {
     let folder = tempfile::tempdir()?;
     let hop = Hop::start(Manners::default()).await?;
     let wire = Counting::start(&service(tested).await?).await?;
     let rules = format!(
         "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: tested }}\nspec: {{ class: {class}, endpoint: 'http://{}' }}\n---\n\
-         apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: tested }}\nspec:\n  at: [content]\n  \
-         callout: {{ serviceRef: {{ name: tested }}, wants: {{ content: {wants} }}, allow: [{allow}], onFailure: tempfail }}\n",
+         apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: tested }}\nspec:\n  {rule}\n",
         wire.address
     );
     let config = EdgeConfig {
@@ -146,6 +153,23 @@ async fn metadata_of_10_mb_are_less_than_2_kb_on_the_wire() -> Result<()> {
     ensure!(sent > 0, "the second message did not pass the counter");
     ensure!(sent < METADATA_OCTETS_MAX, "{sent} octets to the service");
     ensure!(arrived.ends_with(&content), "octets differ");
+    Ok(())
+}
+
+/// The reporting service: the answer and the delivery of a message.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_of_10_mb_is_less_than_2_kb_on_the_wire() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = serde_json::json!({ "database": { "sqlite": folder.path().join("r.sqlite") } });
+    let reporting = opes_reporting::Reporting::from_config(&config)?;
+    let rule =
+        "at: [answered, delivered, deferred, bounced]\n  callout: { serviceRef: { name: tested } }";
+    let mut setup = start_with(reporting, "observe", rule).await?;
+    let content = sample("ten", 10_000_000);
+    let (sent, returned) = setup.measure(&content).await?;
+    println!("10 MB, reported: {sent} octets to the service, {returned} back");
+    ensure!(sent > 0, "the second message did not pass the counter");
+    ensure!(sent < METADATA_OCTETS_MAX, "{sent} octets to the service");
     Ok(())
 }
 

@@ -268,7 +268,7 @@ fn check_known(
             format!("it is known from {from} on; write a rule of its own for these points");
         report.error(format!("spec.match.{field}"), message, remedy);
     }
-    let is_late = |point: &&Point| point.observe_only() && !variable.outlives_the_dialog();
+    let is_late = |point: &&Point| **point > variable.known_until();
     let late: Vec<&str> = points.iter().filter(is_late).map(|p| p.name()).collect();
     if !late.is_empty() {
         let message = format!("{what} is not known any more at {}", late.join(", "));

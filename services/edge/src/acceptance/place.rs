@@ -3,11 +3,13 @@
 use std::sync::Once;
 
 use opes_content::View;
+use opes_proto::smtp;
 use opes_smtp::reply::Reply;
 use opes_spool::{Envelope, Queued, Settlement, SpoolError};
 use tokio::time::Instant;
 
 use super::{Origin, Traced, content_reply, received};
+use crate::answered::fate;
 use crate::config::Acceptance;
 use crate::dialog::Dialog;
 use crate::edge::Edge;
@@ -90,6 +92,30 @@ impl Placed {
             Told::All(reply) => reply.clone(),
             Told::Each(replies) => replies.get(position).cloned().unwrap_or(Reply::LOCAL_ERROR),
         }
+    }
+
+    /// For observers: one for all of `members`, or one for each reply that the next hop gave some of them.
+    pub(super) fn fates(&self, members: usize) -> Vec<smtp::Fate> {
+        let replies = match &self.told {
+            Told::All(reply) => return vec![fate(&self.outcome, members, reply)],
+            Told::Each(replies) => replies,
+        };
+        let mut told: Vec<(&Reply, usize)> = Vec::new();
+        for reply in replies {
+            match told.iter_mut().find(|(known, _)| *known == reply) {
+                Some((_, count)) => *count += 1,
+                None => told.push((reply, 1)),
+            }
+        }
+        let each = told.into_iter().map(|(reply, count)| {
+            let outcome = if reply.is_positive() {
+                MessageOutcome::Relayed
+            } else {
+                MessageOutcome::Refused
+            };
+            fate(&outcome, count, reply)
+        });
+        each.collect()
     }
 
     /// The reply to a message of which every group was placed: that of one that is on its way, if any is.

@@ -6,7 +6,7 @@ use opes_smtp::reply::{Enhanced, Reply};
 
 use super::Merged;
 use crate::callout::{Part, StepResult};
-use crate::outcome::{Permitted, Verdict};
+use crate::outcome::{Gravity, Permitted, Verdict};
 use crate::report::StepReport;
 
 impl Merged {
@@ -28,7 +28,10 @@ impl Merged {
             if !open.is_empty() {
                 self.groups
                     .change(&members, |fate| fate.verdict = verdict.clone());
-                self.steps.push(local_report(&step.rule, action.name()));
+                self.steps.push(StepReport {
+                    gravity: Some(gravity_of(&verdict)),
+                    ..local_report(&step.rule, action.name())
+                });
             }
         }
     }
@@ -43,6 +46,7 @@ impl Merged {
                 service: callout
                     .map(|callout| callout.service.clone())
                     .unwrap_or_default(),
+                gravity: None,
                 ..local_report(&step.rule, "bypassed")
             });
         }
@@ -63,7 +67,10 @@ impl Merged {
         for audience in self.groups.audiences(&step.recipients) {
             let result = StepResult {
                 parts: vec![Part::for_all(permitted.clone())],
-                report: local_report(&step.rule, name),
+                report: StepReport {
+                    gravity: Some(permitted.gravest()),
+                    ..local_report(&step.rule, name)
+                },
                 failure: Permitted::refusing(Reply::LOCAL_ERROR),
             };
             self.take(&audience, result).await;
@@ -113,7 +120,17 @@ fn local_report(rule: &Rule, verdict: &str) -> StepReport {
         reason: String::new(),
         elapsed: std::time::Duration::ZERO,
         octets: 0,
+        gravity: Some(Gravity::Accept),
+        failure: None,
     }
+}
+
+fn gravity_of(verdict: &Verdict) -> Gravity {
+    let permitted = Permitted {
+        verdict: verdict.clone(),
+        ..Permitted::default()
+    };
+    permitted.gravest()
 }
 
 fn header(name: &str, value: &str) -> smtp::Edit {

@@ -209,6 +209,19 @@ impl Groups {
         common
     }
 
+    /// What has been said of each recipient, also of those who get nothing.
+    pub(crate) fn said_at_the_end(&self) -> Annotations {
+        let mut groups = self.groups.iter().map(|group| &group.fate.annotations);
+        let Some(first) = groups.next() else {
+            return Annotations::new();
+        };
+        let mut common = first.as_ref().clone();
+        for said in groups {
+            common.retain(|key, value| said.get(key) == Some(value));
+        }
+        common
+    }
+
     /// Does `change` to the fate of `members`, as far as it is still open; parts groups as far as need be.
     pub(crate) fn change(&mut self, members: &[usize], change: impl Fn(&mut Fate)) {
         let mut parted = Vec::new();

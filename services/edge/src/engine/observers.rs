@@ -34,8 +34,14 @@ impl Drop for Place {
 
 impl Run {
     /// Observers only: for what cannot be changed any more.
-    pub(crate) fn watch(&self, plan: &Plan, matter: &Matter, recipients: Vec<Recipient>) {
-        let mut merged = Merged::new(recipients, None, Annotations::default());
+    pub(crate) fn watch(
+        &self,
+        plan: &Plan,
+        matter: &Matter,
+        recipients: Vec<Recipient>,
+        said: &Annotations,
+    ) {
+        let mut merged = Merged::new(recipients, None, said.clone());
         self.observe(&plan.observers, matter, &mut merged);
     }
 

@@ -63,6 +63,8 @@ impl Callouts for Stage {
                 reason: String::new(),
                 elapsed: started.elapsed(),
                 octets: 0,
+                gravity: None,
+                failure: None,
             };
             let failure = Permitted::refusing(Reply::SERVICE_UNAVAILABLE);
             StepResult {

@@ -8,8 +8,9 @@ use opes_edge::config::EdgeConfig;
 use opes_quarantine::{Client, Endpoint, Filter, ReleaseRequest};
 use serde::Serialize;
 
-use super::{SOCKET, secret, table, time};
+use super::{SOCKET, secret, table};
 use crate::cli::{ListArgs, QuarantineArgs, QuarantineCommand, WhereArgs};
+use crate::time;
 
 /// Runs one command.
 pub(crate) async fn run(args: QuarantineArgs) -> Result<ExitCode> {

@@ -2,7 +2,8 @@
 
 use opes_quarantine::{Detail, Entry, Page, RecipientState};
 
-use super::time::shown;
+use crate::columns::aligned;
+use crate::time::shown;
 
 /// Widest columns, in characters.
 const ADDRESS_WIDTH: usize = 32;
@@ -96,26 +97,6 @@ pub(super) fn detail(detail: &Detail) -> String {
             record.detail
         );
         line("history", what.trim_end());
-    }
-    text
-}
-
-fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<_> = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
     }
     text
 }

@@ -7,7 +7,7 @@ use opes_edge::config::parse_duration;
 const DAY_MS: u64 = 24 * 3_600_000;
 
 /// `2025-11-23 21:05`, UTC, of milliseconds since 1970.
-pub(super) fn shown(ms: u64) -> String {
+pub(crate) fn shown(ms: u64) -> String {
     let (year, month, day) = date(ms / DAY_MS);
     let minutes = ms % DAY_MS / 60_000;
     format!(
@@ -18,17 +18,23 @@ pub(super) fn shown(ms: u64) -> String {
 }
 
 /// Milliseconds since 1970 of `2025-11-23` (its beginning, UTC), or of `2d`: that long ago.
-pub(super) fn parse(text: &str) -> Result<u64, String> {
+pub(crate) fn parse(text: &str) -> Result<u64, String> {
     if let Some(ms) = parse_date(text) {
         return Ok(ms);
     }
     let ago = parse_duration(text).map_err(|_| {
         format!("`{text}` is no time; write a date such as 2025-11-23, or 30m, 12h, 2d for that long ago")
     })?;
-    let now = SystemTime::now()
+    let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+    Ok(now_ms().saturating_sub(ago))
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    Ok(u64::try_from(now.saturating_sub(ago).as_millis()).unwrap_or(u64::MAX))
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn parse_date(text: &str) -> Option<u64> {
