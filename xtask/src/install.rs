@@ -15,6 +15,10 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/swaks", "swaks"),
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/rspamd", "rspamd"),
+    ("/usr/sbin/opendkim", "opendkim"),
+    // libmilter for a script of the tests, and a second opinion on signatures.
+    ("/usr/share/doc/python3-milter", "python3-milter"),
+    ("/usr/share/doc/python3-dkim", "python3-dkim"),
     ("/usr/bin/python3", "python3"),
     ("/usr/share/doc/python3-venv", "python3-venv"),
     // The quarantine's shared index; tests start one of their own.
@@ -48,9 +52,11 @@ apt-get install -q -y --no-install-recommends "$@" || {
     apt-get update -q
     apt-get install -q -y --no-install-recommends "$@"
 }
-case " $* " in *" postfix "*)
-    if [ -d /run/systemd/system ]; then systemctl disable --now postfix.service || true; fi ;;
-esac
+for service in postfix opendkim; do
+    case " $* " in *" $service "*)
+        if [ -d /run/systemd/system ]; then systemctl disable --now $service.service || true; fi ;;
+    esac
+done
 "#;
 
 /// Installs what is missing.
@@ -112,6 +118,9 @@ mod tests {
                 "swaks",
                 "openssl",
                 "rspamd",
+                "opendkim",
+                "python3-milter",
+                "python3-dkim",
                 "python3",
                 "python3-venv",
                 "postgresql",

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use opes_access_control::AccessControl;
 use opes_callout_server::{ServerConfig, run_on, serve as serve_on};
 use opes_content_block::ContentBlock;
+use opes_milter_bridge::MilterBridge;
 use opes_mta_hooks::MtaHooks;
 use opes_normalizer::Normalizer;
 use opes_rerouting::Rerouting;
@@ -30,6 +31,10 @@ macro_rules! with_service {
             }
             BuiltinName::ContentBlock => {
                 let $service = ContentBlock::from_config($config)?;
+                $body
+            }
+            BuiltinName::MilterBridge => {
+                let $service = MilterBridge::from_config($config)?;
                 $body
             }
             BuiltinName::MtaHooks => {

@@ -286,6 +286,7 @@ fn heading(name: &str) -> smtp::Outcome {
         name: name.into(),
         value: "yes".into(),
         append: false,
+        above: None,
     };
     smtp::Outcome {
         edits: vec![smtp::Edit {
