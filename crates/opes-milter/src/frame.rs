@@ -24,7 +24,9 @@ pub enum FrameError {
     #[error("a frame of no octets; does a milter listen there?")]
     Empty,
     /// Beyond the limit.
-    #[error("a frame of {octets} octets, more than {FRAME_OCTETS_MAX}; does a milter listen there?")]
+    #[error(
+        "a frame of {octets} octets, more than {FRAME_OCTETS_MAX}; does a milter listen there?"
+    )]
     TooLong {
         /// As announced.
         octets: usize,
@@ -76,7 +78,12 @@ mod tests {
     fn what_is_no_frame_is_refused_before_it_is_read() {
         for (octets, error) in [
             (&[0, 0, 0, 0][..], FrameError::Empty),
-            (b"HTTP/1.1 400", FrameError::TooLong { octets: 0x4854_5450 }),
+            (
+                b"HTTP/1.1 400",
+                FrameError::TooLong {
+                    octets: 0x4854_5450,
+                },
+            ),
         ] {
             assert_eq!(Frame::decode(&mut octets.into()), Err(error));
         }

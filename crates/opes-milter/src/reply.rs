@@ -269,7 +269,9 @@ impl Refusal {
         for line in text.lines() {
             let (code, rest) = line.split_at_checked(3)?;
             let code = code.parse().ok().filter(|code| (400..600).contains(code))?;
-            if refusal.lines.len() == REPLY_LINES_MAX || !matches!(refusal.code, 0) && refusal.code != code {
+            if refusal.lines.len() == REPLY_LINES_MAX
+                || !matches!(refusal.code, 0) && refusal.code != code
+            {
                 return None;
             }
             refusal.code = code;
@@ -311,7 +313,12 @@ fn printable(text: &str) -> String {
         _ => '?',
     };
     let text = text.replace("%%", "%");
-    let line: String = text.trim().chars().take(REPLY_TEXT_MAX).map(shown).collect();
+    let line: String = text
+        .trim()
+        .chars()
+        .take(REPLY_TEXT_MAX)
+        .map(shown)
+        .collect();
     line.trim_end().to_owned()
 }
 
@@ -354,7 +361,8 @@ impl Reader {
     /// An address is no place for replacement characters.
     fn address(&mut self) -> Result<String, ReplyError> {
         let octets = self.octets()?;
-        let text = std::str::from_utf8(&octets).map_err(|_| self.wrong("an address is no UTF-8"))?;
+        let text =
+            std::str::from_utf8(&octets).map_err(|_| self.wrong("an address is no UTF-8"))?;
         Ok(text.to_owned())
     }
 

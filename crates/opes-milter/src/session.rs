@@ -115,7 +115,7 @@ pub enum OrderError {
         after: String,
     },
     /// Beyond [`crate::BODY_OCTETS_MAX`].
-    #[error("a chunk of {0} octets; {} are the most", crate::BODY_OCTETS_MAX)]
+    #[error("a chunk of {0} octets; {max} are the most", max = crate::BODY_OCTETS_MAX)]
     Chunk(usize),
 }
 
@@ -140,10 +140,14 @@ pub enum ProtocolError {
         after: String,
     },
     /// Too old, or too new for what was offered.
-    #[error("the milter speaks version {0} of the protocol; versions {VERSION_MIN} to {VERSION} are known")]
+    #[error(
+        "the milter speaks version {0} of the protocol; versions {VERSION_MIN} to {VERSION} are known"
+    )]
     Version(u32),
     /// It needs what is not offered.
-    #[error("the milter asks for actions {actions} and protocol flags {steps}, more than was offered")]
+    #[error(
+        "the milter asks for actions {actions} and protocol flags {steps}, more than was offered"
+    )]
     NotOffered {
         /// Of those, what was not offered.
         actions: Actions,
@@ -240,7 +244,10 @@ impl Session {
         }
         if let Some(stage) = form.stage {
             let asked = self.options.macros.iter().rev();
-            let asked = asked.filter(|(known, _)| *known == stage).map(|(_, names)| names).next();
+            let asked = asked
+                .filter(|(known, _)| *known == stage)
+                .map(|(_, names)| names)
+                .next();
             match asked {
                 Some(names) => macros.encode(names.iter().map(String::as_str), command.code(), out),
                 None => macros.encode(stage.default_names().iter().copied(), command.code(), out),
@@ -248,7 +255,11 @@ impl Session {
         }
         command.encode(self.keeps_leading_space(), out);
         self.progress = 0;
-        self.awaited = form.awaited.filter(|_| !form.silent.is_some_and(|flag| self.options.steps.contains(flag)));
+        self.awaited = form.awaited.filter(|_| {
+            !form
+                .silent
+                .is_some_and(|flag| self.options.steps.contains(flag))
+        });
         Ok(if self.awaited.is_some() {
             Sent::Awaits
         } else {
@@ -262,9 +273,15 @@ impl Session {
     }
 
     fn advance(&mut self, command: &Command<'_>) -> Result<(), OrderError> {
-        use State::{Body, Connected, Data, End, Greeted, Header, Mail, Negotiating, Over, Ready, Rcpt};
+        use State::{
+            Body, Connected, Data, End, Greeted, Header, Mail, Negotiating, Over, Rcpt, Ready,
+        };
         let next = match (command, self.state) {
-            (Command::Quit, Negotiating | Ready | Connected | Greeted | Mail | Rcpt | Data | Header | Body | End) => Over,
+            (
+                Command::Quit,
+                Negotiating | Ready | Connected | Greeted | Mail | Rcpt | Data | Header | Body
+                | End,
+            ) => Over,
             (Command::Connect { .. }, Ready) => Connected,
             (Command::Helo(_), Connected) => Greeted,
             (Command::Mail { .. }, Connected | Greeted) => Mail,
@@ -292,7 +309,9 @@ impl Session {
     pub fn receive(&mut self, frame: Frame) -> Result<Event, ProtocolError> {
         let reply = Reply::parse(frame)?;
         let Some(awaited) = self.awaited else {
-            return Err(ProtocolError::Unasked { reply: reply.name() });
+            return Err(ProtocolError::Unasked {
+                reply: reply.name(),
+            });
         };
         let name = reply.name();
         match (reply, awaited) {
@@ -386,14 +405,54 @@ impl Form {
             awaited: Some(awaited),
         };
         match command {
-            Command::Connect { .. } => form(Some(Stage::Connect), Steps::NOCONNECT, Steps::NR_CONN, Awaited::Session),
-            Command::Helo(_) => form(Some(Stage::Helo), Steps::NOHELO, Steps::NR_HELO, Awaited::Session),
-            Command::Mail { .. } => form(Some(Stage::Mail), Steps::NOMAIL, Steps::NR_MAIL, Awaited::Message),
-            Command::Rcpt { .. } => form(Some(Stage::Rcpt), Steps::NORCPT, Steps::NR_RCPT, Awaited::Repeated(Steps::NORCPT)),
-            Command::Data => form(Some(Stage::Data), Steps::NODATA, Steps::NR_DATA, Awaited::Message),
-            Command::Header { .. } => form(None, Steps::NOHDRS, Steps::NR_HDR, Awaited::Repeated(Steps::NOHDRS)),
-            Command::EndOfHeader => form(Some(Stage::EndOfHeader), Steps::NOEOH, Steps::NR_EOH, Awaited::Message),
-            Command::Body(_) => form(None, Steps::NOBODY, Steps::NR_BODY, Awaited::Repeated(Steps::NOBODY)),
+            Command::Connect { .. } => form(
+                Some(Stage::Connect),
+                Steps::NOCONNECT,
+                Steps::NR_CONN,
+                Awaited::Session,
+            ),
+            Command::Helo(_) => form(
+                Some(Stage::Helo),
+                Steps::NOHELO,
+                Steps::NR_HELO,
+                Awaited::Session,
+            ),
+            Command::Mail { .. } => form(
+                Some(Stage::Mail),
+                Steps::NOMAIL,
+                Steps::NR_MAIL,
+                Awaited::Message,
+            ),
+            Command::Rcpt { .. } => form(
+                Some(Stage::Rcpt),
+                Steps::NORCPT,
+                Steps::NR_RCPT,
+                Awaited::Repeated(Steps::NORCPT),
+            ),
+            Command::Data => form(
+                Some(Stage::Data),
+                Steps::NODATA,
+                Steps::NR_DATA,
+                Awaited::Message,
+            ),
+            Command::Header { .. } => form(
+                None,
+                Steps::NOHDRS,
+                Steps::NR_HDR,
+                Awaited::Repeated(Steps::NOHDRS),
+            ),
+            Command::EndOfHeader => form(
+                Some(Stage::EndOfHeader),
+                Steps::NOEOH,
+                Steps::NR_EOH,
+                Awaited::Message,
+            ),
+            Command::Body(_) => form(
+                None,
+                Steps::NOBODY,
+                Steps::NR_BODY,
+                Awaited::Repeated(Steps::NOBODY),
+            ),
             Command::EndOfMessage => Self {
                 stage: Some(Stage::EndOfMessage),
                 left_out: None,

@@ -46,7 +46,9 @@ impl Changes {
             }
             Modification::ReplaceBody(chunk) => {
                 let max = self.body_size_max;
-                self.body.get_or_insert_with(|| NewBody::new(max)).push(&chunk)?;
+                self.body
+                    .get_or_insert_with(|| NewBody::new(max))
+                    .push(&chunk)?;
             }
             Modification::AddRecipient { address, .. } => self.recipients.add(&address),
             Modification::RemoveRecipient { address } => self.recipients.remove(&address),

@@ -68,7 +68,9 @@ pub enum ConfigError {
     )]
     InTheClear(Endpoint),
     /// Not something that a macro can be.
-    #[error("macros: `{0}`: a name of letters, digits and underscores without braces, and a value without NUL, at most 1,024 octets each")]
+    #[error(
+        "macros: `{0}`: a name of letters, digits and underscores without braces, and a value without NUL, at most 1,024 octets each"
+    )]
     Macro(String),
     /// Too many.
     #[error("macros: {0} are more than 64")]
@@ -114,7 +116,11 @@ impl Config {
         if self.macros.len() > MACROS_MAX {
             return Err(ConfigError::Macros(self.macros.len()));
         }
-        if let Some((name, _)) = self.macros.iter().find(|(name, value)| !is_macro(name, value)) {
+        if let Some((name, _)) = self
+            .macros
+            .iter()
+            .find(|(name, value)| !is_macro(name, value))
+        {
             return Err(ConfigError::Macro(name.clone()));
         }
         Ok(Settings {
@@ -171,11 +177,26 @@ mod tests {
     fn what_makes_no_sense_is_refused_by_name() {
         for (config, said) in [
             (json!({}), "missing field `endpoint`"),
-            (json!({ "endpoint": "unix:/a", "milter": 1 }), "unknown field `milter`"),
-            (json!({ "endpoint": "inet:8891@localhost" }), "endpoint: `inet:8891@localhost`"),
-            (json!({ "endpoint": "inet:192.0.2.1:8891" }), "in the clear to inet:192.0.2.1:8891"),
-            (json!({ "endpoint": "unix:/a", "commandTimeoutMs": 0 }), "commandTimeoutMs: 0"),
-            (json!({ "endpoint": "unix:/a", "macros": { "{i}": "x" } }), "macros: `{i}`"),
+            (
+                json!({ "endpoint": "unix:/a", "milter": 1 }),
+                "unknown field `milter`",
+            ),
+            (
+                json!({ "endpoint": "inet:8891@localhost" }),
+                "endpoint: `inet:8891@localhost`",
+            ),
+            (
+                json!({ "endpoint": "inet:192.0.2.1:8891" }),
+                "in the clear to inet:192.0.2.1:8891",
+            ),
+            (
+                json!({ "endpoint": "unix:/a", "commandTimeoutMs": 0 }),
+                "commandTimeoutMs: 0",
+            ),
+            (
+                json!({ "endpoint": "unix:/a", "macros": { "{i}": "x" } }),
+                "macros: `{i}`",
+            ),
         ] {
             let error = settings(&config).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");

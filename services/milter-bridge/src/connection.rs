@@ -55,7 +55,9 @@ pub enum MilterError {
     #[error(transparent)]
     Order(#[from] OrderError),
     /// A change of the message that is too large to be held.
-    #[error("the milter's new body has more than {0} octets; raise bodySizeMax if that is intended")]
+    #[error(
+        "the milter's new body has more than {0} octets; raise bodySizeMax if that is intended"
+    )]
     BodyTooLarge(usize),
 }
 

@@ -44,7 +44,10 @@ impl Decision {
 
 impl<'s> Dialog<'s> {
     /// Connects to the milter. Nothing is said of the client yet.
-    pub(crate) async fn open(settings: &'s Settings, context: &Context) -> Result<Self, MilterError> {
+    pub(crate) async fn open(
+        settings: &'s Settings,
+        context: &Context,
+    ) -> Result<Self, MilterError> {
         Ok(Self {
             milter: Connection::open(settings).await?,
             macros: session_macros(settings, context),
@@ -58,13 +61,22 @@ impl<'s> Dialog<'s> {
     }
 
     /// The same for the message itself, with its longer time limit.
-    pub(crate) async fn show(&mut self, command: &Command<'_>) -> Result<Option<Decision>, MilterError> {
+    pub(crate) async fn show(
+        &mut self,
+        command: &Command<'_>,
+    ) -> Result<Option<Decision>, MilterError> {
         let limit = self.settings.content_timeout;
-        self.milter.say(command, &self.macros, limit).await.map(Decision::of)
+        self.milter
+            .say(command, &self.macros, limit)
+            .await
+            .map(Decision::of)
     }
 
     /// The client has connected.
-    pub(crate) async fn connect(&mut self, context: &Context) -> Result<Option<Decision>, MilterError> {
+    pub(crate) async fn connect(
+        &mut self,
+        context: &Context,
+    ) -> Result<Option<Decision>, MilterError> {
         let client = context.client.clone().unwrap_or_default();
         let port = u16::try_from(client.port).unwrap_or_default();
         let ip: Option<IpAddr> = client.ip.parse().ok();
@@ -121,7 +133,10 @@ impl<'s> Dialog<'s> {
     }
 
     /// Connect and HELO, as the context has them.
-    pub(crate) async fn session(&mut self, context: &Context) -> Result<Option<Decision>, MilterError> {
+    pub(crate) async fn session(
+        &mut self,
+        context: &Context,
+    ) -> Result<Option<Decision>, MilterError> {
         match self.connect(context).await? {
             None => self.helo(&context.helo).await,
             decided => Ok(decided),

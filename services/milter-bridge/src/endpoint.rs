@@ -58,7 +58,9 @@ impl FromStr for Endpoint {
             "inet" if rest.contains('@') => Err(EndpointError::Sendmail(text.to_owned())),
             "inet" => {
                 let (host, port) = rest.rsplit_once(':').ok_or_else(form)?;
-                let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+                let bare = host
+                    .strip_prefix('[')
+                    .and_then(|host| host.strip_suffix(']'));
                 let host = bare.unwrap_or(host);
                 let port = port.parse().ok().filter(|port| *port != 0);
                 match port {

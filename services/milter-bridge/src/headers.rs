@@ -84,7 +84,8 @@ impl Headers {
             None if value.is_empty() => {}
             None => self.add(name, value),
         }
-        self.fields.retain(|field| !field.removed || field.place.is_some());
+        self.fields
+            .retain(|field| !field.removed || field.place.is_some());
     }
 
     /// Adds the edits to `answer`. `to_bottom`: fields can be put below the last one; if not, they are put above the first.
@@ -143,7 +144,10 @@ fn count<'f>(fields: impl Iterator<Item = &'f Field>) -> u32 {
 fn lines(value: &[u8]) -> Bytes {
     let mut folded = Vec::with_capacity(value.len() + 8);
     let ends = |octet: &u8| matches!(octet, b'\n' | b'\r');
-    for line in value.split(ends).filter(|line| !line.trim_ascii().is_empty()) {
+    for line in value
+        .split(ends)
+        .filter(|line| !line.trim_ascii().is_empty())
+    {
         if !folded.is_empty() {
             folded.extend_from_slice(b"\r\n");
             if !line.starts_with(b" ") && !line.starts_with(b"\t") {

@@ -23,17 +23,18 @@ impl Recipients {
     /// SMFIR_ADDRCPT. One that is there already is not added twice.
     pub(crate) fn add(&mut self, address: &str) {
         let address = bare(address);
-        match self.find(address) {
-            Some((_, removed)) => *removed = false,
-            None if self.added.iter().any(|known| known == address) => {}
-            None => self.added.push(address.to_owned()),
+        if let Some((_, removed)) = self.find(address) {
+            *removed = false;
+        } else if !self.added.iter().any(|known| known == address) {
+            self.added.push(address.to_owned());
         }
     }
 
     /// SMFIR_DELRCPT. One that is not there is gone already.
     pub(crate) fn remove(&mut self, address: &str) {
         let address = bare(address);
-        self.added.retain(|known| !known.eq_ignore_ascii_case(address));
+        self.added
+            .retain(|known| !known.eq_ignore_ascii_case(address));
         if let Some((_, removed)) = self.find(address) {
             *removed = true;
         }
@@ -92,12 +93,16 @@ mod tests {
 
     #[test]
     fn what_the_milter_says_last_counts() {
-        let mut recipients = Recipients::new(["Bob@example.com".to_owned(), "eve@example.com".to_owned()]);
+        let mut recipients =
+            Recipients::new(["Bob@example.com".to_owned(), "eve@example.com".to_owned()]);
         recipients.remove("<bob@EXAMPLE.com>");
         recipients.add("<new@example.net>");
         recipients.add("new@example.net");
         recipients.remove("<nobody@example.com>");
-        assert_eq!(changes(&recipients), ["-Bob@example.com", "+new@example.net"]);
+        assert_eq!(
+            changes(&recipients),
+            ["-Bob@example.com", "+new@example.net"]
+        );
         recipients.add("<bob@example.com>");
         recipients.remove("new@example.net");
         recipients.add("<eve@example.com>");

@@ -77,7 +77,12 @@ impl Service for MilterBridge {
 }
 
 impl MilterBridge {
-    async fn ask(&self, dialog: &mut Dialog<'_>, message: &mut Message, context: &Context) -> anyhow::Result<Answer> {
+    async fn ask(
+        &self,
+        dialog: &mut Dialog<'_>,
+        message: &mut Message,
+        context: &Context,
+    ) -> anyhow::Result<Answer> {
         let (refused, decided) = envelope(dialog, context).await?;
         let left = context.recipients.len() - refused.len();
         let takes_copies = message.takes_copies();
@@ -86,7 +91,9 @@ impl MilterBridge {
             return Ok(verdict::all_refused(refused, takes_copies));
         }
         if !refused.is_empty() && left > 0 && !takes_copies {
-            bail!("the milter refuses some of the recipients, and the processor takes one answer for all");
+            bail!(
+                "the milter refuses some of the recipients, and the processor takes one answer for all"
+            );
         }
         let answer = match decided {
             Some(decision) => verdict::to_message(decision),
@@ -119,9 +126,15 @@ impl MilterBridge {
         let kept = kept.filter(|address| !refused.iter().any(|(refused, _)| refused == address));
         let mut changes = Changes::new(headers, Recipients::new(kept), self.settings.body_size_max);
         let (macros, limit) = (&dialog.macros, self.settings.content_timeout);
-        let end = dialog.milter.ask(&Said::EndOfMessage, macros, limit, |change| changes.take(change));
+        let end = dialog
+            .milter
+            .ask(&Said::EndOfMessage, macros, limit, |change| {
+                changes.take(change)
+            });
         match end.await? {
-            Verdict::Continue | Verdict::Accept => verdict::changed(message, &structure, len, changes).await,
+            Verdict::Continue | Verdict::Accept => {
+                verdict::changed(message, &structure, len, changes).await
+            }
             Verdict::Discard => Ok(Answer::discard()),
             Verdict::Refuse(refusal) => Ok(verdict::to_message(Decision::Refuse(refusal))),
         }
@@ -144,9 +157,9 @@ async fn until(dialog: &mut Dialog<'_>, command: &Command) -> anyhow::Result<Opt
         return Ok(decided);
     }
     match parsed {
-        Parsed::Mail { path, parameters } => {
-            Ok(dialog.mail(&address(path.as_str(), parameters.iter())).await?)
-        }
+        Parsed::Mail { path, parameters } => Ok(dialog
+            .mail(&address(path.as_str(), parameters.iter()))
+            .await?),
         Parsed::Rcpt { path, parameters } => {
             let from = context.mail_from.clone().unwrap_or_default();
             let decided = dialog.mail(&from).await?;
@@ -178,7 +191,10 @@ fn at_greeting(decision: Decision) -> Decision {
 }
 
 /// The whole dialog before the content, and who was refused in it.
-async fn envelope(dialog: &mut Dialog<'_>, context: &Context) -> anyhow::Result<(Refused, Option<Decision>)> {
+async fn envelope(
+    dialog: &mut Dialog<'_>,
+    context: &Context,
+) -> anyhow::Result<(Refused, Option<Decision>)> {
     match dialog.session(context).await? {
         None => envelope_and_data(dialog, context).await,
         decided => Ok((Refused::new(), decided)),
@@ -208,7 +224,10 @@ async fn envelope_and_data(
     Ok((refused, decided))
 }
 
-fn address<'a>(address: &str, parameters: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> Address {
+fn address<'a>(
+    address: &str,
+    parameters: impl Iterator<Item = (&'a str, Option<&'a str>)>,
+) -> Address {
     let parameters = parameters.map(|(keyword, value)| match value {
         Some(value) => format!("{keyword}={value}"),
         None => keyword.to_owned(),
@@ -256,7 +275,9 @@ async fn header(
     let slice = |range: &std::ops::Range<u64>| {
         let (from, to) = (usize::try_from(range.start), usize::try_from(range.end));
         let range = from.ok().zip(to.ok());
-        range.and_then(|(from, to)| octets.get(from..to)).unwrap_or_default()
+        range
+            .and_then(|(from, to)| octets.get(from..to))
+            .unwrap_or_default()
     };
     for field in &structure.fields {
         let name = slice(&field.name);

@@ -69,7 +69,11 @@ pub(crate) fn all_refused(refused: Refused, each: bool) -> Answer {
     let first = refused.iter().find(|(_, refusal)| !refusal.is_permanent());
     let first = first.or(refused.first());
     let answer = first.map_or_else(Answer::accept, |(_, refusal)| refuse(refusal));
-    if each { with_refused(answer, refused) } else { answer }
+    if each {
+        with_refused(answer, refused)
+    } else {
+        answer
+    }
 }
 
 /// What the milter changed in a message of this structure.
@@ -85,7 +89,11 @@ pub(crate) async fn changed(
     let has_end = structure.fields_end < structure.header_end;
     answer = changes.headers().edit(answer, body.is_none() || has_end);
     if let Some(body) = body {
-        let body = if has_end { body } else { Bytes::from([b"\r\n", body.as_ref()].concat()) };
+        let body = if has_end {
+            body
+        } else {
+            Bytes::from([b"\r\n", body.as_ref()].concat())
+        };
         answer = replace_body(message, structure.header_end, len, body, answer).await?;
     }
     answer = changes.recipients().change(answer);
@@ -135,20 +143,37 @@ mod tests {
 
     fn refused() -> Refused {
         let of = |name: &str, code, text| (format!("{name}@example.com"), refusal(code, text));
-        vec![of("a", 550, "no"), of("b", 450, "later"), of("c", 550, "no")]
+        vec![
+            of("a", 550, "no"),
+            of("b", 450, "later"),
+            of("c", 550, "no"),
+        ]
     }
 
     #[test]
     fn recipients_with_the_same_refusal_share_a_copy() {
         let outcome = with_refused(Answer::accept(), refused()).into_outcome();
-        let copies: Vec<_> = outcome.copies.iter().map(|copy| copy.recipients.clone()).collect();
-        assert_eq!(copies, [&["a@example.com", "c@example.com"][..], &["b@example.com"]]);
+        let copies: Vec<_> = outcome
+            .copies
+            .iter()
+            .map(|copy| copy.recipients.clone())
+            .collect();
+        assert_eq!(
+            copies,
+            [&["a@example.com", "c@example.com"][..], &["b@example.com"]]
+        );
         assert!(outcome.verdict.is_none());
     }
 
     #[test]
     fn without_copies_nobody_is_refused_for_good_who_was_not() {
-        let code = |answer: Answer| answer.into_outcome().verdict.and_then(|verdict| verdict.reply).map(|reply| reply.code);
+        let code = |answer: Answer| {
+            answer
+                .into_outcome()
+                .verdict
+                .and_then(|verdict| verdict.reply)
+                .map(|reply| reply.code)
+        };
         assert_eq!(code(all_refused(refused(), false)), Some(450));
         assert_eq!(code(all_refused(refused().split_off(2), false)), Some(550));
     }

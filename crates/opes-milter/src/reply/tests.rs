@@ -18,12 +18,22 @@ fn refusal(text: &'static [u8]) -> Option<(u16, String, Vec<String>)> {
 #[test]
 fn replies_of_a_milter_are_smtp_replies() {
     for (text, code, enhanced, lines) in [
-        (&b"550 5.7.1 100%% spam\0"[..], 550, "5.7.1", &["100% spam"][..]),
+        (
+            &b"550 5.7.1 100%% spam\0"[..],
+            550,
+            "5.7.1",
+            &["100% spam"][..],
+        ),
         (b"450 later\0", 450, "", &["later"]),
         (b"554\0", 554, "", &[""]),
         // Of another class: it is text.
         (b"550 4.7.1 x\0", 550, "", &["4.7.1 x"]),
-        (b"451-4.7.1 one\r\n451-4.7.1 two\r\n451 4.7.1 three\0", 451, "4.7.1", &["one", "two", "three"]),
+        (
+            b"451-4.7.1 one\r\n451-4.7.1 two\r\n451 4.7.1 three\0",
+            451,
+            "4.7.1",
+            &["one", "two", "three"],
+        ),
         (b"550 5.7.1 caf\xc3\xa9\x07\0", 550, "5.7.1", &["caf??"]),
     ] {
         let (is_code, is_enhanced, is_lines) = refusal(text).unwrap();
@@ -45,7 +55,8 @@ fn replies_of_a_milter_are_smtp_replies() {
 
 #[test]
 fn options_with_lists_of_macros() {
-    let data = b"\0\0\0\x06\0\0\0\x01\0\x10\0\x00\0\0\0\0{client_addr} j\0\0\0\0\x05i, {mail_addr}\0";
+    let data =
+        b"\0\0\0\x06\0\0\0\x01\0\x10\0\x00\0\0\0\0{client_addr} j\0\0\0\0\x05i, {mail_addr}\0";
     let Ok(Reply::Options(options)) = parse(b'O', data) else {
         panic!("no options");
     };

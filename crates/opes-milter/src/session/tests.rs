@@ -46,7 +46,9 @@ fn options(version: u32, actions: Actions, steps: Steps) -> Frame {
 
 fn negotiated(version: u32, steps: Steps) -> Session {
     let mut session = Session::start(Actions::ALL, &mut BytesMut::new());
-    let event = session.receive(options(version, Actions::ALL, steps)).unwrap();
+    let event = session
+        .receive(options(version, Actions::ALL, steps))
+        .unwrap();
     assert_eq!(event, Event::Negotiated);
     session
 }
@@ -81,11 +83,19 @@ fn after(commands: &[Command<'_>]) -> Session {
 
 #[test]
 fn a_whole_session() {
-    let macros = Macros::default().with("j", "mail.example.com").with("i", "1");
+    let macros = Macros::default()
+        .with("j", "mail.example.com")
+        .with("i", "1");
     let none = Steps::default();
-    assert_eq!(codes(&mut negotiated(6, none), &WHOLE, &macros), "DCCHDMMDRRDTTLDNNBDEE");
+    assert_eq!(
+        codes(&mut negotiated(6, none), &WHOLE, &macros),
+        "DCCHDMMDRRDTTLDNNBDEE"
+    );
     // SMFIC_DATA is of version 4.
-    assert_eq!(codes(&mut negotiated(2, none), &WHOLE, &Macros::default()), "CHMRLNBE");
+    assert_eq!(
+        codes(&mut negotiated(2, none), &WHOLE, &Macros::default()),
+        "CHMRLNBE"
+    );
     let left_out = Steps(0x7f) | Steps::NODATA;
     assert_eq!(codes(&mut negotiated(6, left_out), &WHOLE, &macros), "DEE");
 }
@@ -113,18 +123,33 @@ fn what_is_skipped_is_skipped_for_this_message() {
     let mut session = after(&WHOLE[..6]);
     let skipped = session.receive(frame(b's', b"")).unwrap();
     assert_eq!(skipped, Event::Verdict(Verdict::Continue));
-    assert_eq!(codes(&mut session, &[HEADER, HEADER, Command::EndOfHeader], &Macros::default()), "N");
+    assert_eq!(
+        codes(
+            &mut session,
+            &[HEADER, HEADER, Command::EndOfHeader],
+            &Macros::default()
+        ),
+        "N"
+    );
     codes(&mut session, &[Command::Abort], &Macros::default());
-    assert_eq!(codes(&mut session, &WHOLE[2..], &Macros::default()), "MRTLNBE");
+    assert_eq!(
+        codes(&mut session, &WHOLE[2..], &Macros::default()),
+        "MRTLNBE"
+    );
 }
 
 #[test]
 fn macros_are_those_that_were_asked_for() {
     let mut session = Session::start(Actions::ALL, &mut BytesMut::new());
-    let mut asking = options(6, Actions::SETSYMLIST, Steps::default()).data.to_vec();
+    let mut asking = options(6, Actions::SETSYMLIST, Steps::default())
+        .data
+        .to_vec();
     asking.extend_from_slice(b"\0\0\0\x02{client_addr} unknown\0");
     session.receive(frame(b'O', &asking)).unwrap();
-    let macros = Macros::default().with("client_addr", "192.0.2.1").with("i", "7").with("mail_addr", "a");
+    let macros = Macros::default()
+        .with("client_addr", "192.0.2.1")
+        .with("i", "7")
+        .with("mail_addr", "a");
     let mut out = BytesMut::new();
     codes(&mut session, &WHOLE[..2], &Macros::default());
     session.send(&MAIL, &macros, &mut out).unwrap();
@@ -135,12 +160,19 @@ fn macros_are_those_that_were_asked_for() {
     session.receive(frame(b'c', b"")).unwrap();
     out.clear();
     session.send(&RCPT, &macros, &mut out).unwrap();
-    assert_eq!(Frame::decode(&mut out).unwrap().unwrap(), frame(b'D', b"Ri\x007\0"));
+    assert_eq!(
+        Frame::decode(&mut out).unwrap().unwrap(),
+        frame(b'D', b"Ri\x007\0")
+    );
 }
 
 #[test]
 fn negotiations_that_fail() {
-    let refused = |frame: Frame| Session::start(Actions::ADDHDRS, &mut BytesMut::new()).receive(frame).unwrap_err();
+    let refused = |frame: Frame| {
+        Session::start(Actions::ADDHDRS, &mut BytesMut::new())
+            .receive(frame)
+            .unwrap_err()
+    };
     for version in [0, 1, 7] {
         let error = refused(options(version, Actions::ADDHDRS, Steps::default()));
         assert_eq!(error, ProtocolError::Version(version));
@@ -150,8 +182,14 @@ fn negotiations_that_fail() {
         error.to_string(),
         "the milter asks for actions 0x1fe and protocol flags 0x800, more than was offered"
     );
-    assert!(matches!(refused(frame(b'c', b"")), ProtocolError::Unfitting { .. }));
-    assert_eq!(refused(frame(b'z', b"")), ProtocolError::Reply(ReplyError::Unknown(b'z')));
+    assert!(matches!(
+        refused(frame(b'c', b"")),
+        ProtocolError::Unfitting { .. }
+    ));
+    assert_eq!(
+        refused(frame(b'z', b"")),
+        ProtocolError::Reply(ReplyError::Unknown(b'z'))
+    );
 }
 
 #[test]
@@ -182,7 +220,11 @@ fn each_reply_in_each_state() {
     ] {
         let found = (1..=WHOLE.len()).map(|until| {
             let mut session = after(&WHOLE[..until]);
-            if session.receive(frame(code, data)).is_ok() { 'y' } else { 'n' }
+            if session.receive(frame(code, data)).is_ok() {
+                'y'
+            } else {
+                'n'
+            }
         });
         assert_eq!(found.collect::<String>(), fits, "{}", char::from(code));
     }
@@ -191,12 +233,22 @@ fn each_reply_in_each_state() {
 #[test]
 fn changes_need_their_flag_and_have_a_limit() {
     let mut session = Session::start(Actions::ALL, &mut BytesMut::new());
-    session.receive(options(6, Actions::ADDHDRS, Steps::default())).unwrap();
+    session
+        .receive(options(6, Actions::ADDHDRS, Steps::default()))
+        .unwrap();
     codes(&mut session, &WHOLE[..8], &Macros::default());
-    session.send(&Command::EndOfMessage, &Macros::default(), &mut BytesMut::new()).unwrap();
+    session
+        .send(
+            &Command::EndOfMessage,
+            &Macros::default(),
+            &mut BytesMut::new(),
+        )
+        .unwrap();
     assert_eq!(
         session.clone().receive(frame(b'q', b"why\0")),
-        Err(ProtocolError::NotNegotiated { reply: "SMFIR_QUARANTINE" })
+        Err(ProtocolError::NotNegotiated {
+            reply: "SMFIR_QUARANTINE"
+        })
     );
     for _ in 0..MODIFICATIONS_MAX {
         session.receive(frame(b'h', b"A\0b\0")).unwrap();
@@ -209,7 +261,10 @@ fn changes_need_their_flag_and_have_a_limit() {
     for _ in 0..PROGRESS_MAX {
         assert_eq!(endless.receive(frame(b'p', b"")), Ok(Event::Progress));
     }
-    assert_eq!(endless.receive(frame(b'p', b"")), Err(ProtocolError::TooMuchProgress));
+    assert_eq!(
+        endless.receive(frame(b'p', b"")),
+        Err(ProtocolError::TooMuchProgress)
+    );
 }
 
 #[test]
@@ -218,12 +273,18 @@ fn commands_have_an_order() {
     let mut session = negotiated(6, Steps::default());
     for command in &WHOLE[1..] {
         let sent = session.send(command, &none, &mut BytesMut::new());
-        assert!(matches!(sent, Err(OrderError::Sequence { .. })), "{command:?}");
+        assert!(
+            matches!(sent, Err(OrderError::Sequence { .. })),
+            "{command:?}"
+        );
     }
     let mut awaiting = after(&WHOLE[..1]);
     let sent = awaiting.send(&WHOLE[1], &none, &mut BytesMut::new());
     assert_eq!(sent, Err(OrderError::Awaiting));
-    assert_eq!(awaiting.send(&Command::Quit, &none, &mut BytesMut::new()), Ok(Sent::Silent));
+    assert_eq!(
+        awaiting.send(&Command::Quit, &none, &mut BytesMut::new()),
+        Ok(Sent::Silent)
+    );
     let octets = vec![b'x'; crate::BODY_OCTETS_MAX + 1];
     let mut body = negotiated(6, Steps::default());
     codes(&mut body, &WHOLE[..8], &none);

@@ -21,9 +21,20 @@ fn bytes(text: &str) -> Bytes {
 /// What the edge makes of the edits.
 fn applied(headers: &Headers) -> String {
     let edits = headers.edit(Answer::accept(), true).into_outcome().edits;
-    let edits: Vec<_> = edits.into_iter().filter_map(|edit| edit.kind).map(convert).collect();
-    let splices = opes_mime::apply(&opes_mime::scan(MESSAGE.as_bytes()), MESSAGE.as_bytes(), &edits).unwrap();
-    let rope = Rope::identity(MESSAGE.len() as u64).splice_all(splices).unwrap();
+    let edits: Vec<_> = edits
+        .into_iter()
+        .filter_map(|edit| edit.kind)
+        .map(convert)
+        .collect();
+    let splices = opes_mime::apply(
+        &opes_mime::scan(MESSAGE.as_bytes()),
+        MESSAGE.as_bytes(),
+        &edits,
+    )
+    .unwrap();
+    let rope = Rope::identity(MESSAGE.len() as u64)
+        .splice_all(splices)
+        .unwrap();
     let text = String::from_utf8(rope.flatten(MESSAGE.as_bytes())).unwrap();
     let fields = text.strip_suffix("\r\nbody\r\n").unwrap();
     fields.trim_end_matches("\r\n").replace("\r\n", "|")
@@ -32,11 +43,26 @@ fn applied(headers: &Headers) -> String {
 fn convert(kind: Kind) -> Edit {
     match kind {
         Kind::HeaderAdd(add) => match add.above {
-            Some(index) => Edit::HeaderInsert { name: add.name, index, value: add.value },
-            None => Edit::HeaderAdd { name: add.name, value: add.value, append: add.append },
+            Some(index) => Edit::HeaderInsert {
+                name: add.name,
+                index,
+                value: add.value,
+            },
+            None => Edit::HeaderAdd {
+                name: add.name,
+                value: add.value,
+                append: add.append,
+            },
         },
-        Kind::HeaderReplace(it) => Edit::HeaderReplace { name: it.name, index: it.index, value: it.value },
-        Kind::HeaderDelete(it) => Edit::HeaderDelete { name: it.name, index: Some(it.index) },
+        Kind::HeaderReplace(it) => Edit::HeaderReplace {
+            name: it.name,
+            index: it.index,
+            value: it.value,
+        },
+        Kind::HeaderDelete(it) => Edit::HeaderDelete {
+            name: it.name,
+            index: Some(it.index),
+        },
         other => panic!("{other:?}"),
     }
 }

@@ -108,11 +108,14 @@ async fn behind(socket: &Path) -> Result<Behind> {
 
 /// What simple canonicalization is strict about: spaces after colons, folding, dots, 8 bits, empty lines at the end.
 fn message(subject: &str) -> Vec<u8> {
-    let text = "From:  \"Ann  B.\" <ann@example.org>\r\nTo:bob@example.com,\r\n\t carol@example.com\r\n";
+    let text =
+        "From:  \"Ann  B.\" <ann@example.org>\r\nTo:bob@example.com,\r\n\t carol@example.com\r\n";
     let text = format!("{text}Subject: {subject}\r\nDate: Tue, 24 Nov 2026 05:05:30 +0000\r\n\r\n");
     let mut message = text.into_bytes();
     message.extend_from_slice(b".dot\r\n..two  dots \r\n\tcaf\xe9\r\n");
-    message.extend_from_slice(&b"a line of a message that is longer than one piece of the body\r\n".repeat(3000));
+    message.extend_from_slice(
+        &b"a line of a message that is longer than one piece of the body\r\n".repeat(3000),
+    );
     message.extend_from_slice(b"\r\n\r\n");
     message
 }
@@ -126,10 +129,19 @@ async fn what_opendkim_signs_verifies_elsewhere() -> Result<()> {
         ensure!(said.starts_with("250"), "{said}");
         let [signed] = behind.delivered(["Subject: signed"]).await?;
         let text = String::from_utf8_lossy(&signed.content);
-        ensure!(text.contains(&format!("c={canonicalization}; d=example.org; s=test")), "{text:.2000}");
+        ensure!(
+            text.contains(&format!("c={canonicalization}; d=example.org; s=test")),
+            "{text:.2000}"
+        );
         ensure!(opendkim.verifies(&signed.content)?, "{text:.2000}");
-        ensure!(signed.content.ends_with(&message("signed")), "octets differ");
-        for (octets, other) in [(&b"two  dots "[..], &b"two  dots! "[..]), (b"Subject: signed", b"Subject: forged")] {
+        ensure!(
+            signed.content.ends_with(&message("signed")),
+            "octets differ"
+        );
+        for (octets, other) in [
+            (&b"two  dots "[..], &b"two  dots! "[..]),
+            (b"Subject: signed", b"Subject: forged"),
+        ] {
             let forged = replaced(&signed.content, octets, other)?;
             ensure!(!opendkim.verifies(&forged)?, "a forged message verifies");
         }
@@ -138,7 +150,9 @@ async fn what_opendkim_signs_verifies_elsewhere() -> Result<()> {
 }
 
 fn replaced(message: &[u8], octets: &[u8], other: &[u8]) -> Result<Vec<u8>> {
-    let at = message.windows(octets.len()).position(|window| window == octets);
+    let at = message
+        .windows(octets.len())
+        .position(|window| window == octets);
     let (before, after) = message.split_at(at.context("not found")?);
     let after = after.get(octets.len()..).unwrap_or_default();
     Ok([before, other, after].concat())

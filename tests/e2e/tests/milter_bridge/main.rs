@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use opes_e2e::behind::{ANN, BOB, Behind, Rule};
 use opes_e2e::embedded::{Embedded, service};
 use opes_e2e::hop::{Hop, Manners};
-use opes_e2e::trace::{as_services_see_it, without_trace};
 use opes_e2e::smtp::Dialog;
+use opes_e2e::trace::{as_services_see_it, without_trace};
 use opes_e2e::{Daemon, eventually};
 use opes_edge::config::{DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol};
 use opes_milter_bridge::MilterBridge;
@@ -73,7 +73,10 @@ fn content(subject: &str) -> Vec<u8> {
 fn text(content: &[u8]) -> String {
     let text = String::from_utf8_lossy(as_services_see_it(content)).into_owned();
     match text.split_once("OPES-System: ") {
-        Some((above, own)) => format!("{above}{}", own.split_once("\r\n").map_or("", |(_, below)| below)),
+        Some((above, own)) => format!(
+            "{above}{}",
+            own.split_once("\r\n").map_or("", |(_, below)| below)
+        ),
         None => text,
     }
 }
@@ -87,19 +90,34 @@ async fn what_the_milter_changes_is_changed() -> Result<()> {
         ensure!(said.starts_with("250"), "{subject}: {said}");
     }
     let [fields, envelope, body, fine] = behind
-        .delivered(["Subject: fields", "Subject: envelope", "Subject: body", "Subject: fine"])
+        .delivered([
+            "Subject: fields",
+            "Subject: envelope",
+            "Subject: body",
+            "Subject: fine",
+        ])
         .await?;
     let expected = "X-Top: first\r\nX-Top: second\r\nX-Twice: a\r\nX-Between: in\r\nSubject: fields\r\nX-Twice: changed\r\n\
         X-Gone: the second is the first now\r\nX-End: one\r\n\ttwo\r\nX-New: new\r\n\r\n.body\r\n";
-    ensure!(text(&fields.content) == expected, "{}", text(&fields.content));
+    ensure!(
+        text(&fields.content) == expected,
+        "{}",
+        text(&fields.content)
+    );
     ensure!(envelope.from == "other@example.org", "{envelope:?}");
-    ensure!(envelope.to == ["carol@example.com", "dan@example.com"], "{envelope:?}");
+    ensure!(
+        envelope.to == ["carol@example.com", "dan@example.com"],
+        "{envelope:?}"
+    );
     let with_body = String::from_utf8(content("body"))?.replace(
         "\r\n\r\n.body\r\n",
         "\r\nX-New-Body: yes\r\n\r\na new\r\n.body\r\nwithout CR\r\n",
     );
     ensure!(text(&body.content) == with_body, "{}", text(&body.content));
-    ensure!(without_trace(&fine.content) == content("fine").as_slice(), "octets differ");
+    ensure!(
+        without_trace(&fine.content) == content("fine").as_slice(),
+        "octets differ"
+    );
     Ok(())
 }
 
@@ -133,7 +151,12 @@ async fn what_the_milter_is_told_and_how_long_it_may_work() -> Result<()> {
         "octets": 7 + 23 * 20_000,
     });
     ensure!(seen == expected, "{seen}");
-    ensure!(seen["macros"]["i"].as_str().is_some_and(|id| !id.is_empty()), "{seen}");
+    ensure!(
+        seen["macros"]["i"]
+            .as_str()
+            .is_some_and(|id| !id.is_empty()),
+        "{seen}"
+    );
     ensure!(seen_by(&enough.content)?["octets"] == 7);
     Ok(())
 }
@@ -161,7 +184,11 @@ async fn each_verdict_at_each_stage_of_a_message() -> Result<()> {
             let mut dialog = behind.dialog().await?;
             let said = dialog.message(&from, &[BOB], &content("verdict")).await?;
             ensure!(said.starts_with(reply), "{from}: {said}");
-            ensure!(behind.verdict()? == verdict, "{from}: {}", behind.verdict()?);
+            ensure!(
+                behind.verdict()? == verdict,
+                "{from}: {}",
+                behind.verdict()?
+            );
         }
     }
     eventually("delivered", || behind.hop.complete() == 6).await;
@@ -182,14 +209,23 @@ async fn the_reply_goes_to_the_very_command() -> Result<()> {
         .await?;
     let mut dialog = behind.dialog().await?;
     for (command, reply) in [
-        ("EHLO helo-reject.example.org", "550 5.7.1 Refused by policy"),
+        (
+            "EHLO helo-reject.example.org",
+            "550 5.7.1 Refused by policy",
+        ),
         ("EHLO client.example.org", "250"),
-        ("MAIL FROM:<mail-reply@example.org>", "554 5.7.9 and that is all"),
+        (
+            "MAIL FROM:<mail-reply@example.org>",
+            "554 5.7.9 and that is all",
+        ),
         ("MAIL FROM:<mail-discard@example.org>", "250"),
         ("RSET", "250"),
         (&format!("MAIL FROM:<{ANN}>"), "250"),
         ("RCPT TO:<rcpt-later@example.com>", "450 4.2.1 busy at rcpt"),
-        ("RCPT TO:<rcpt-reject@example.com>", "550 5.7.1 Refused by policy"),
+        (
+            "RCPT TO:<rcpt-reject@example.com>",
+            "550 5.7.1 Refused by policy",
+        ),
         (&format!("RCPT TO:<{BOB}>"), "250"),
         ("DATA", "354"),
     ] {
@@ -252,7 +288,10 @@ async fn recipients_that_the_milter_refuses_are_refused_alone() -> Result<()> {
         anyhow::bail!("{arrivals:?}");
     };
     ensure!(arrival.to == [BOB], "{arrival:?}");
-    ensure!(text(&arrival.content).contains("X-Between: in"), "{arrival:?}");
+    ensure!(
+        text(&arrival.content).contains("X-Between: in"),
+        "{arrival:?}"
+    );
     Ok(())
 }
 
@@ -275,7 +314,11 @@ async fn a_large_body_is_a_flow_of_its_own() -> Result<()> {
     let body = b"0123456789abcde\r\n".repeat(3 << 16);
     let header = content("large");
     let header = header.strip_suffix(b".body\r\n").context("no body")?;
-    ensure!(large == [header, &body].concat().as_slice(), "{} octets", large.len());
+    ensure!(
+        large == [header, &body].concat().as_slice(),
+        "{} octets",
+        large.len()
+    );
     Ok(())
 }
 
@@ -305,7 +348,10 @@ async fn when_the_milter_dies_in_a_message_the_policy_decides() -> Result<()> {
         ensure!(said.starts_with(reply), "{on_failure}: {said}");
         if on_failure == "accept" {
             let [hung, _fine] = behind.delivered(["Subject: hang", "Subject: fine"]).await?;
-            ensure!(without_trace(&hung.content) == message.as_slice(), "octets differ");
+            ensure!(
+                without_trace(&hung.content) == message.as_slice(),
+                "octets differ"
+            );
         }
     }
     Ok(())

@@ -100,9 +100,13 @@ async fn rspamd_speaks_milter_and_is_understood() -> Result<()> {
         ensure!(said.starts_with(reply), "{subject}: {said}");
     }
     let [fine, marked] = behind.delivered(["Subject: fine", "Subject: mark"]).await?;
-    let [fine, marked] = [fine, marked].map(|arrival| String::from_utf8_lossy(&arrival.content).into_owned());
+    let [fine, marked] =
+        [fine, marked].map(|arrival| String::from_utf8_lossy(&arrival.content).into_owned());
     for text in [&fine, &marked] {
-        ensure!(text.contains("X-Seen: ann@example.org 127.0.0.1 client.example.org"), "{text}");
+        ensure!(
+            text.contains("X-Seen: ann@example.org 127.0.0.1 client.example.org"),
+            "{text}"
+        );
     }
     ensure!(marked.contains("X-Spam: Yes\r\n"), "{marked}");
     ensure!(!fine.contains("X-Spam:"), "{fine}");
