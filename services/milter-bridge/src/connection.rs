@@ -188,3 +188,6 @@ async fn connect(endpoint: &Endpoint) -> io::Result<Box<dyn Socket>> {
         Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -206,6 +206,9 @@ async fn envelope_and_data(
     dialog: &mut Dialog<'_>,
     context: &Context,
 ) -> anyhow::Result<(Refused, Option<Decision>)> {
+    if context.recipients.is_empty() {
+        bail!("the processor names no recipient, and a milter wants one");
+    }
     let mut refused = Refused::new();
     let from = context.mail_from.clone().unwrap_or_default();
     let mut decided = dialog.mail(&from).await?;

@@ -32,7 +32,7 @@ impl Script {
     fn start(arguments: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut command = Command::new(PYTHON);
-        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("milter.py"));
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("script_milter.py"));
         command.arg(folder.path()).args(arguments);
         let milter = Daemon::start(command, |line| line.starts_with("listening on "))?;
         Ok(Self { milter, folder })
@@ -72,18 +72,32 @@ fn content(subject: &str) -> Vec<u8> {
 /// The message as the hop got it, without the edge's own fields, wherever they are.
 fn text(content: &[u8]) -> String {
     let text = String::from_utf8_lossy(as_services_see_it(content)).into_owned();
-    match text.split_once("OPES-System: ") {
-        Some((above, own)) => format!(
-            "{above}{}",
-            own.split_once("\r\n").map_or("", |(_, below)| below)
-        ),
-        None => text,
+    let mut lines: Vec<&str> = text.split_inclusive("\r\n").collect();
+    if let Some(own) = lines
+        .iter()
+        .position(|line| line.starts_with("OPES-System: "))
+    {
+        lines.remove(own);
+        while lines
+            .get(own)
+            .is_some_and(|line| line.starts_with(['\t', ' ']))
+        {
+            lines.remove(own);
+        }
     }
+    lines.concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_milter_changes_is_changed() -> Result<()> {
-    let script = Script::start(&[])?;
+    // The second one replies to fewer commands.
+    for arguments in [&[][..], &["silent"]] {
+        changes(&Script::start(arguments)?).await?;
+    }
+    Ok(())
+}
+
+async fn changes(script: &Script) -> Result<()> {
     let behind = script.behind(rule()).await?;
     for subject in ["fields", "envelope", "body", "fine"] {
         let said = behind.send(&content(subject)).await?;
@@ -185,7 +199,7 @@ async fn each_verdict_at_each_stage_of_a_message() -> Result<()> {
             let said = dialog.message(&from, &[BOB], &content("verdict")).await?;
             ensure!(said.starts_with(reply), "{from}: {said}");
             ensure!(
-                behind.verdict()? == verdict,
+                behind.verdict()?.starts_with(verdict),
                 "{from}: {}",
                 behind.verdict()?
             );

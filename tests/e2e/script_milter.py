@@ -1,7 +1,7 @@
-"""A milter of libmilter (pymilter) that does what the message says: milter.py FOLDER [connect]
+"""A milter of libmilter (pymilter) that does what the message says: script_milter.py FOLDER [connect|silent]
 
 It listens on FOLDER/socket. A sender or recipient STAGE-ACTION@… has ACTION done at STAGE; a subject chooses what is done at the end.
-With `connect`, clients are refused at once.
+With `connect`, clients are refused at once; with `silent`, some commands are not wanted and some not replied to.
 """
 
 import json
@@ -18,6 +18,7 @@ SOCKET = os.path.join(FOLDER, "socket")
 REFUSE_CLIENTS = "connect" in sys.argv[2:]
 
 
+@Milter.header_leading_space
 class Script(Milter.Base):
     def __init__(self):
         self.connection = None
@@ -80,7 +81,6 @@ class Script(Milter.Base):
     def data(self):
         return self.act("data")
 
-    @Milter.header_leading_space
     def header(self, name, value):
         self.headers.append([name, value])
         if name == "Subject":
@@ -135,6 +135,30 @@ class Script(Milter.Base):
         return self.act("eom")
 
 
+class Silent(Script):
+    helo = ""
+
+    @Milter.nocallback
+    def hello(self, hostname):
+        return Milter.CONTINUE
+
+    @Milter.noreply
+    def envfrom(self, sender, *parameters):
+        return super().envfrom(sender, *parameters)
+
+    @Milter.noreply
+    def header(self, name, value):
+        return super().header(name, value)
+
+    @Milter.noreply
+    def eoh(self):
+        return super().eoh()
+
+    @Milter.noreply
+    def body(self, chunk):
+        return super().body(chunk)
+
+
 def tell_when_ready():
     while True:
         probe = socket.socket(socket.AF_UNIX)
@@ -149,7 +173,7 @@ def tell_when_ready():
         return
 
 
-Milter.factory = Script
+Milter.factory = Silent if "silent" in sys.argv[2:] else Script
 Milter.set_flags(
     Milter.ADDHDRS
     + Milter.CHGHDRS
