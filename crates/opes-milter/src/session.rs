@@ -283,14 +283,14 @@ impl Session {
                 | End,
             ) => Over,
             (Command::Connect { .. }, Ready) => Connected,
-            (Command::Helo(_), Connected) => Greeted,
+            (Command::Helo(_), Connected)
+            | (Command::Abort, Mail | Rcpt | Data | Header | Body | End) => Greeted,
             (Command::Mail { .. }, Connected | Greeted) => Mail,
             (Command::Rcpt { .. }, Mail | Rcpt) => Rcpt,
             (Command::Data, Rcpt) => Data,
             (Command::Header { .. }, Data | Header) => Header,
             (Command::EndOfHeader, Data | Header) | (Command::Body(_), Body) => Body,
             (Command::EndOfMessage, Body) => End,
-            (Command::Abort, Mail | Rcpt | Data | Header | Body | End) => Greeted,
             _ => {
                 return Err(OrderError::Sequence {
                     command: format!("SMFIC_{}", char::from(command.code())),
