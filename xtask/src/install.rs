@@ -15,6 +15,10 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/swaks", "swaks"),
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/rspamd", "rspamd"),
+    ("/usr/sbin/opendkim", "opendkim"),
+    // libmilter for a script of the tests, and a second opinion on signatures.
+    ("/usr/share/doc/python3-milter", "python3-milter"),
+    ("/usr/share/doc/python3-dkim", "python3-dkim"),
     ("/usr/bin/python3", "python3"),
     // Downloads what attachment-links serves.
     ("/usr/bin/chromium", "chromium"),
@@ -56,6 +60,7 @@ apt-get install -q -y --no-install-recommends "$@" || {
     apt-get install -q -y --no-install-recommends "$@"
 }
 for service in postfix nsd; do
+for service in postfix opendkim; do
     case " $* " in *" $service "*)
         if [ -d /run/systemd/system ]; then systemctl disable --now $service.service || true; fi ;;
     esac
@@ -121,6 +126,9 @@ mod tests {
                 "swaks",
                 "openssl",
                 "rspamd",
+                "opendkim",
+                "python3-milter",
+                "python3-dkim",
                 "python3",
                 "chromium",
                 "curl",

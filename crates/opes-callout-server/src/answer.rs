@@ -64,6 +64,24 @@ impl Answer {
             name,
             value,
             append,
+            above: None,
+        }))
+    }
+
+    /// Adds a header field above the one with number `above`, counted over all names, 0 = topmost; below the last one if
+    /// there are not so many.
+    pub fn insert_header(
+        self,
+        above: u32,
+        name: impl Into<String>,
+        value: impl Into<Bytes>,
+    ) -> Self {
+        let (name, value) = (name.into(), value.into());
+        self.edit(edit::Kind::HeaderAdd(HeaderAdd {
+            name,
+            value,
+            append: false,
+            above: Some(above),
         }))
     }
 

@@ -33,6 +33,15 @@ pub enum Edit {
         /// false: above every field; true: below the last one.
         append: bool,
     },
+    /// A new header field between others.
+    HeaderInsert {
+        /// As in `HeaderAdd`.
+        name: String,
+        /// Above the field with this number, counted over all names, 0 = topmost. If there are not so many, as `HeaderAdd` with `append`.
+        index: u32,
+        /// As in `HeaderAdd`.
+        value: Bytes,
+    },
     /// Another value for a field; its name stays as it is written. A topmost field that is not there is appended.
     HeaderReplace {
         /// Field name, any case.
@@ -195,6 +204,7 @@ impl Target<'_> {
                 value,
                 append,
             } => self.add_field(name, value, *append),
+            Edit::HeaderInsert { name, index, value } => self.insert_field(name, *index, value),
             Edit::HeaderReplace { name, index, value } => self.replace_field(name, *index, value),
             Edit::HeaderDelete { name, index } => self.delete_fields(name, *index),
             Edit::SubjectMark { text } => self.mark_subject(text),

@@ -68,6 +68,7 @@ pub(crate) async fn scan(
 fn touches_header_only(edit: &Edit) -> bool {
     match edit {
         Edit::HeaderAdd { .. }
+        | Edit::HeaderInsert { .. }
         | Edit::HeaderReplace { .. }
         | Edit::HeaderDelete { .. }
         | Edit::SubjectMark { .. }
@@ -79,10 +80,17 @@ fn touches_header_only(edit: &Edit) -> bool {
 fn convert(kind: smtp::edit::Kind) -> Edit {
     use smtp::edit::Kind;
     match kind {
-        Kind::HeaderAdd(add) => Edit::HeaderAdd {
-            name: add.name,
-            value: add.value,
-            append: add.append,
+        Kind::HeaderAdd(add) => match add.above {
+            Some(index) => Edit::HeaderInsert {
+                name: add.name,
+                index,
+                value: add.value,
+            },
+            None => Edit::HeaderAdd {
+                name: add.name,
+                value: add.value,
+                append: add.append,
+            },
         },
         Kind::HeaderReplace(replace) => Edit::HeaderReplace {
             name: replace.name,

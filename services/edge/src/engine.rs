@@ -330,9 +330,6 @@ impl Merged {
             rule: report.rule.clone(),
             service: report.service.clone(),
         });
-        for change in &permitted.recipients {
-            self.groups.change_recipient(members, change);
-        }
         self.groups.change(members, |fate| {
             if permitted.verdict != Verdict::Accept {
                 fate.verdict = permitted.verdict.clone();
@@ -348,6 +345,10 @@ impl Merged {
                 Arc::make_mut(&mut fate.annotations).extend(said);
             }
         });
+        // After all else: who is added gets the message as this very answer leaves it.
+        for change in &permitted.recipients {
+            self.groups.change_recipient(members, change);
+        }
     }
 
     fn advise(&mut self, members: &[usize], permitted: &Permitted, report: &StepReport) {

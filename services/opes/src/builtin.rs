@@ -10,6 +10,7 @@ use opes_access_control::AccessControl;
 use opes_attachment_links::AttachmentLinks;
 use opes_callout_server::{ServerConfig, run_on, serve as serve_on};
 use opes_content_block::ContentBlock;
+use opes_milter_bridge::MilterBridge;
 use opes_mta_hooks::MtaHooks;
 use opes_normalizer::Normalizer;
 use opes_reporting::Reporting;
@@ -39,6 +40,10 @@ macro_rules! with_service {
             }
             BuiltinName::ContentBlock => {
                 let $service = ContentBlock::from_config($config)?;
+                $body
+            }
+            BuiltinName::MilterBridge => {
+                let $service = MilterBridge::from_config($config)?;
                 $body
             }
             BuiltinName::MtaHooks => {

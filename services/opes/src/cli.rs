@@ -151,6 +151,8 @@ pub(crate) enum BuiltinName {
     AttachmentLinks,
     /// RFC 4496 §4.8: refused during the dialog by sender, recipient, words and patterns
     ContentBlock,
+    /// A milter: any program written for the milter protocol of Sendmail and Postfix
+    MilterBridge,
     /// A scanner that speaks MTA Hooks, HTTP and JSON
     MtaHooks,
     /// RFC 4496 §4.6: illegal and uncommon formats repaired

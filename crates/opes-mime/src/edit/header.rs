@@ -26,6 +26,23 @@ impl Target<'_> {
         Ok(())
     }
 
+    pub(super) fn insert_field(
+        &mut self,
+        name: &str,
+        index: u32,
+        value: &[u8],
+    ) -> Result<(), EditError> {
+        let field = render(name, value)?;
+        let there = self.structure.fields.get(index as usize);
+        match there.map(|field| field.whole.start) {
+            Some(start) => {
+                self.insert(start, field);
+                Ok(())
+            }
+            None => self.append(&field),
+        }
+    }
+
     /// `field`, complete with its CRLF, below the last one.
     pub(super) fn append(&mut self, field: &[u8]) -> Result<(), EditError> {
         self.check_end_known()?;

@@ -80,6 +80,28 @@ fn fields_are_added_at_the_top_and_below_the_last() {
 }
 
 #[test]
+fn fields_are_inserted_between_others() {
+    let insert = |index, value: &str| Edit::HeaderInsert {
+        name: "I".into(),
+        index,
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    };
+    let edits = [
+        insert(1, "1"),
+        insert(0, "0"),
+        insert(1, "2"),
+        insert(3, "3"),
+        delete("B", None),
+        add("Z", "9", true),
+    ];
+    assert_eq!(
+        text("A: a\nB: b\n c\nC: d\n\nbody\n", &edits),
+        "I: 0\nA: a\nI: 1\nI: 2\nC: d\nI: 3\nZ: 9\n\nbody\n"
+    );
+    assert_eq!(text("\nbody", &[insert(0, "0")]), "I: 0\n\nbody");
+}
+
+#[test]
 fn fields_are_replaced_and_deleted_by_name_and_number() {
     let message = "X: 1\nx : 2\n folded\nM: n\nX: 3\n\n";
     assert_eq!(

@@ -61,6 +61,7 @@ async fn a_header_section_without_end_is_not_held_whole() {
         name: "X-Seen".into(),
         value: Bytes::from_static(b"yes"),
         append: false,
+        above: None,
     };
     let edit = smtp::Edit {
         kind: Some(smtp::edit::Kind::HeaderAdd(add)),

@@ -138,6 +138,7 @@ fn header(name: &str, value: &str) -> smtp::Edit {
         name: name.into(),
         value: value.to_owned().into(),
         append: false,
+        above: None,
     };
     smtp::Edit {
         kind: Some(smtp::edit::Kind::HeaderAdd(add)),

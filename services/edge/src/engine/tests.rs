@@ -293,6 +293,7 @@ fn heading(name: &str) -> smtp::Outcome {
         name: name.into(),
         value: "yes".into(),
         append: false,
+        above: None,
     };
     smtp::Outcome {
         edits: vec![smtp::Edit {
@@ -505,6 +506,27 @@ async fn a_recipient_that_a_service_adds_is_there_once() {
         .filter(|fate| fate.address == "archive@example.com");
     assert_eq!(archive.count(), 1);
     assert_eq!(played.calls("add").len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recipient_that_a_service_adds_gets_what_that_answer_makes_of_the_message() {
+    let added = smtp::RecipientChange {
+        address: "archive@example.com".into(),
+        ..Default::default()
+    };
+    let outcome = smtp::Outcome {
+        envelope: Some(smtp::EnvelopeChange {
+            mail_from: Some("archiver@example.com".into()),
+            recipients: vec![added],
+        }),
+        ..heading("X-Archived")
+    };
+    let world = World::new().rule("add", "adapt", "", saying(10, outcome));
+    let played = world.run(&TO).await;
+    assert_eq!(played.fates.len(), TO.len() + 1);
+    for fate in &played.fates {
+        assert!(fate.text.starts_with("X-Archived"), "{}", fate.address);
+    }
 }
 
 #[tokio::test(start_paused = true)]

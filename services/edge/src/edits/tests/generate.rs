@@ -330,13 +330,16 @@ fn field_wish() -> impl Strategy<Value = Wish> {
             1 => select(vec!["bad name", "", "a:b"]),
         ]
     };
-    let add = (name(), field_value(), any::<bool>()).prop_map(|(name, value, append)| {
-        Kind::HeaderAdd(smtp::HeaderAdd {
-            name: name.into(),
-            value: value.into(),
-            append,
-        })
-    });
+    let above = prop::option::of(0_u32..4);
+    let add =
+        (name(), field_value(), any::<bool>(), above).prop_map(|(name, value, append, above)| {
+            Kind::HeaderAdd(smtp::HeaderAdd {
+                name: name.into(),
+                value: value.into(),
+                append,
+                above,
+            })
+        });
     let replace = (name(), 0_u32..3, field_value()).prop_map(|(name, index, value)| {
         Kind::HeaderReplace(smtp::HeaderReplace {
             name: name.into(),

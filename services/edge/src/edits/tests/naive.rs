@@ -55,7 +55,10 @@ pub(super) fn adapt(octets: &[u8], edits: &[smtp::Edit]) -> Result<Vec<u8>, Refu
     };
     for edit in edits {
         match edit.kind.as_ref().unwrap() {
-            Kind::HeaderAdd(add) => draft.add(&add.name, &add.value, add.append)?,
+            Kind::HeaderAdd(add) => match add.above {
+                Some(index) => draft.add_above(index, &add.name, &add.value)?,
+                None => draft.add(&add.name, &add.value, add.append)?,
+            },
             Kind::HeaderReplace(new) => draft.replace(&new.name, new.index, &new.value)?,
             Kind::HeaderDelete(gone) => draft.delete(&gone.name, gone.index, gone.all)?,
             Kind::SubjectMark(mark) => draft.mark_subject(&mark.text)?,
@@ -89,6 +92,17 @@ impl Draft<'_> {
             self.insert(0, field, Place::Octets);
         }
         Ok(())
+    }
+
+    fn add_above(&mut self, index: u32, name: &str, value: &[u8]) -> Result<(), Refusal> {
+        match self.message.fields.get(index as usize) {
+            Some(below) => {
+                let at = below.whole.0;
+                self.insert(at, render::field(name, value)?, Place::Octets);
+                Ok(())
+            }
+            None => self.add(name, value, true),
+        }
     }
 
     fn replace(&mut self, name: &str, index: u32, value: &[u8]) -> Result<(), Refusal> {
