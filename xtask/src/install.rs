@@ -14,6 +14,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/sbin/smtp-source", "postfix"),
     ("/usr/bin/swaks", "swaks"),
     ("/usr/bin/openssl", "openssl"),
+    // Directories of the tests' own.
+    ("/usr/sbin/slapd", "slapd"),
+    ("/usr/bin/ldapmodify", "ldap-utils"),
     ("/usr/bin/rspamd", "rspamd"),
     ("/usr/bin/python3", "python3"),
     ("/usr/share/doc/python3-venv", "python3-venv"),
@@ -24,7 +27,7 @@ const NEEDED: &[(&str, &str)] = &[
 ];
 
 /// Installs without a question, and without starting or enabling a mail server on a developer's machine: while `policy-rc.d`
-/// says 101, package scripts start nothing, and PostgreSQL makes no cluster. Postfix gets no configuration; the tests write their own.
+/// says 101, package scripts start nothing, and PostgreSQL makes no cluster. Postfix and slapd get no configuration; the tests write their own.
 const SCRIPT: &str = r#"
 set -e
 ours=
@@ -37,6 +40,9 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 case " $* " in *" postfix "*)
     echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections ;;
+esac
+case " $* " in *" slapd "*)
+    echo 'slapd slapd/no_configuration boolean true' | debconf-set-selections ;;
 esac
 case " $* " in *" postgresql "*)
     cluster=/etc/postgresql-common/createcluster.d/opes.conf
@@ -111,6 +117,8 @@ mod tests {
                 "postfix",
                 "swaks",
                 "openssl",
+                "slapd",
+                "ldap-utils",
                 "rspamd",
                 "python3",
                 "python3-venv",

@@ -9,6 +9,7 @@ pub mod embedded;
 pub mod hop;
 pub mod postfix;
 pub mod sink;
+pub mod slapd;
 pub mod smtp;
 pub mod tls;
 pub mod trace;
