@@ -192,7 +192,11 @@ impl DirectoryConfig {
         within("sizeMax", self.size_max as u64, 16 * 1024 * 1024)?;
         let day = 86_400;
         let longest = self.cache.found_seconds.max(self.cache.missing_seconds);
-        within("cache.foundSeconds, cache.missingSeconds", longest.max(1), day)?;
+        within(
+            "cache.foundSeconds, cache.missingSeconds",
+            longest.max(1),
+            day,
+        )?;
         within("cache.sizeMax", self.cache.size_max, 4 << 30)
     }
 }
@@ -206,12 +210,19 @@ impl LdapConfig {
             OneOrMany::Many(urls) => urls,
         };
         if urls.is_empty() || urls.len() > SERVERS_MAX {
-            return Err(wrong("ldap.url", format!("name 1 to {SERVERS_MAX} servers")));
+            return Err(wrong(
+                "ldap.url",
+                format!("name 1 to {SERVERS_MAX} servers"),
+            ));
         }
         let parse = |url: &String| {
-            let endpoint = Endpoint::parse(url, self.start_tls).map_err(|r| wrong("ldap.url", r))?;
+            let endpoint =
+                Endpoint::parse(url, self.start_tls).map_err(|r| wrong("ldap.url", r))?;
             if endpoint.is_in_the_clear() && !self.insecure_plaintext {
-                return Err(wrong("ldap.url", in_the_clear(url, "ldaps://, or startTls: true")));
+                return Err(wrong(
+                    "ldap.url",
+                    in_the_clear(url, "ldaps://, or startTls: true"),
+                ));
             }
             Ok(endpoint)
         };
@@ -239,7 +250,10 @@ impl LdapConfig {
             !name.is_empty() && name.bytes().all(good)
         };
         if names.len() > ATTRIBUTES_MAX {
-            return Err(wrong("ldap.attributes", format!("more than {ATTRIBUTES_MAX}")));
+            return Err(wrong(
+                "ldap.attributes",
+                format!("more than {ATTRIBUTES_MAX}"),
+            ));
         }
         match names.iter().find(|name| !is_name(name)) {
             Some(name) => Err(wrong(

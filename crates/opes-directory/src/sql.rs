@@ -81,7 +81,7 @@ impl Sql {
         values: &'a [String],
     ) -> BoxFuture<'a, Result<Answer, Failure>> {
         // Boxed: the compiler cannot see otherwise that the future may move between threads.
-        Box::pin(async {
+        Box::pin(async move {
             let pool = self.pool.get_or_init(|| self.settings.pool());
             let mut query = sqlx::query(AssertSqlSafe(self.statement.clone()));
             for value in values {
@@ -175,9 +175,9 @@ fn postgres(sql: &SqlConfig) -> Result<AnyConnectOptions, ConfigError> {
         pairs.next().map(|(_, value)| value.into_owned())
     };
     let host = find("host").or_else(|| url.host_str().map(str::to_owned));
-    let host = host.filter(|host| !host.is_empty()).ok_or_else(|| {
-        url_error("name the host; a Unix socket is ?host=/run/postgresql")
-    })?;
+    let host = host
+        .filter(|host| !host.is_empty())
+        .ok_or_else(|| url_error("name the host; a Unix socket is ?host=/run/postgresql"))?;
     let mode = find("sslmode");
     let is_here = host.starts_with('/') || is_this_machine(&host);
     match mode.as_deref() {

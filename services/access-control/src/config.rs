@@ -42,7 +42,10 @@ impl Source {
         metrics: &Metrics,
     ) -> anyhow::Result<(Self, Lookups)> {
         let mut json = json.clone();
-        let lookups = match json.as_object_mut().and_then(|fields| fields.remove("lookups")) {
+        let lookups = match json
+            .as_object_mut()
+            .and_then(|fields| fields.remove("lookups"))
+        {
             Some(lookups) => Lookups::from_config(lookups, metrics)?,
             None => Lookups::default(),
         };
@@ -80,13 +83,17 @@ impl Lookups {
     fn from_config(json: serde_json::Value, metrics: &Metrics) -> anyhow::Result<Self> {
         let configs: BTreeMap<String, DirectoryConfig> = serde_json::from_value(json)
             .context("lookups: write a mapping of names to `ldap:` or `sql:`")?;
-        anyhow::ensure!(configs.len() <= LOOKUPS_MAX, "lookups: more than {LOOKUPS_MAX}");
+        anyhow::ensure!(
+            configs.len() <= LOOKUPS_MAX,
+            "lookups: more than {LOOKUPS_MAX}"
+        );
         let open = |(name, config): (String, DirectoryConfig)| {
             let directory = Directory::new(&*name, &config, INPUTS, &[], metrics.clone());
             let directory = directory.with_context(|| format!("lookups.{name}"))?;
             anyhow::Ok((name, directory))
         };
-        let directories: BTreeMap<_, _> = configs.into_iter().map(open).collect::<Result<_, _>>()?;
+        let directories: BTreeMap<_, _> =
+            configs.into_iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self(Arc::new(directories)))
     }
 

@@ -13,9 +13,7 @@ mod service;
 mod verdict;
 
 pub use address::Address;
-pub use lookup::{
-    Answers, Directories, INPUTS, Key, Lookup, Question, Uses, Word, WordError,
-};
+pub use lookup::{Answers, Directories, INPUTS, Key, Lookup, Question, Uses, Word, WordError};
 pub use pattern::{AddressPatterns, HostPatterns, IdentityPatterns, Networks, PATTERNS_MAX};
 pub use policy::{
     ADDRESS_OCTETS_MAX_DEFAULT, Action, Auth, Decision, Denial, Facts, LOOKUP_RULES_MAX, Policy,

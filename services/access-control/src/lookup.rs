@@ -142,7 +142,9 @@ impl Lookup {
             ));
         };
         if let (Some(verdict), Some(attributes)) = (&self.verdict, &uses.attributes)
-            && !attributes.iter().any(|known| known.eq_ignore_ascii_case(verdict))
+            && !attributes
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(verdict))
         {
             return Err(format!(
                 "look-up `{name}` does not ask for the attribute `{verdict}`; add it to its `attributes`"
@@ -154,9 +156,14 @@ impl Lookup {
             })
         };
         self.uses = uses.inputs.iter().map(field).collect::<Result<_, _>>()?;
-        let key_is_used = self.uses.iter().any(|(input, _)| ["s", "u", "d"].contains(input));
+        let key_is_used = self
+            .uses
+            .iter()
+            .any(|(input, _)| ["s", "u", "d"].contains(input));
         if self.key.is_some() && !key_is_used {
-            return Err(format!("look-up `{name}` uses no %s, %u or %d, so `key` says nothing; remove it"));
+            return Err(format!(
+                "look-up `{name}` uses no %s, %u or %d, so `key` says nothing; remove it"
+            ));
         }
         Ok(())
     }
@@ -230,7 +237,11 @@ impl Field {
         };
         match self {
             Self::Sender => address(&facts.sender, |sender| {
-                if sender.is_null() { "<>" } else { sender.as_str() }
+                if sender.is_null() {
+                    "<>"
+                } else {
+                    sender.as_str()
+                }
             }),
             Self::SenderLocal => address(&facts.sender, Address::local_part),
             Self::SenderDomain => address(&facts.sender, Address::domain),

@@ -136,12 +136,22 @@ impl Recipients {
         options: DirectoryOptions,
         metrics: Metrics,
     ) -> anyhow::Result<Self> {
-        ensure!(options.answer.next_hop_port != 0, "answer.nextHopPort: 0 is no port");
-        let attributes = [options.answer.address.clone(), options.answer.next_hop.clone()];
+        ensure!(
+            options.answer.next_hop_port != 0,
+            "answer.nextHopPort: 0 is no port"
+        );
+        let attributes = [
+            options.answer.address.clone(),
+            options.answer.next_hop.clone(),
+        ];
         let directory = Directory::new("recipients", config, INPUTS, &attributes, metrics);
         Ok(Self {
             directory: directory.context("directory")?,
-            domains: options.domains.iter().map(|domain| domain.to_lowercase()).collect(),
+            domains: options
+                .domains
+                .iter()
+                .map(|domain| domain.to_lowercase())
+                .collect(),
             options,
         })
     }
@@ -161,7 +171,12 @@ impl Recipients {
                 several => bail!(
                     "the directory has {} entries for one recipient ({}, …); one or none is meant",
                     several.len(),
-                    several.iter().take(NAMES_MAX).map(|entry| entry.name.as_str()).collect::<Vec<_>>().join("; ")
+                    several
+                        .iter()
+                        .take(NAMES_MAX)
+                        .map(|entry| entry.name.as_str())
+                        .collect::<Vec<_>>()
+                        .join("; ")
                 ),
             }
         }
@@ -206,12 +221,10 @@ impl Recipients {
             next_hop,
             next_hop_port,
         } = &self.options.answer;
-        let target = Target::from_values(
-            one(entry, address)?,
-            one(entry, next_hop)?,
-            *next_hop_port,
-        );
-        let target = target.map_err(|reason| anyhow::anyhow!("directory entry `{}`: {reason}", entry.name))?;
+        let target =
+            Target::from_values(one(entry, address)?, one(entry, next_hop)?, *next_hop_port);
+        let target = target
+            .map_err(|reason| anyhow::anyhow!("directory entry `{}`: {reason}", entry.name))?;
         let new = match &target.address {
             None => None,
             Some(new) => Some(rewritten(recipient, new, detail).with_context(|| {

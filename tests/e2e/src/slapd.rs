@@ -71,7 +71,10 @@ impl Slapd {
             .context("slapd")?;
         self.server = Some(server);
         tokio::time::timeout(DEADLINE, async {
-            while TcpStream::connect(("127.0.0.1", self.tls_port)).await.is_err() {
+            while TcpStream::connect(("127.0.0.1", self.tls_port))
+                .await
+                .is_err()
+            {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         })

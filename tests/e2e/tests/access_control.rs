@@ -65,10 +65,19 @@ fn ldap(slapd: &Slapd, filter: &str, attributes: &[&str]) -> Value {
 async fn ldap_answers_the_command_it_is_asked_about() -> Result<()> {
     let entries = [
         person("ann", "mailLocalAddress: ann@example.org"),
-        person("boss", "mailLocalAddress: boss@example.com\nmailAccess: 550 5.7.2 Ask the secretary"),
-        person("busy", "mailLocalAddress: busy@example.com\nmailAccess: 450 4.2.1 Come again"),
+        person(
+            "boss",
+            "mailLocalAddress: boss@example.com\nmailAccess: 550 5.7.2 Ask the secretary",
+        ),
+        person(
+            "busy",
+            "mailLocalAddress: busy@example.com\nmailAccess: 450 4.2.1 Come again",
+        ),
         person("open", "mailLocalAddress: open@example.com\nmailAccess: OK"),
-        person("odd", "mailLocalAddress: odd@example.com\nmailAccess: perhaps"),
+        person(
+            "odd",
+            "mailLocalAddress: odd@example.com\nmailAccess: perhaps",
+        ),
         person("bad", "mailLocalAddress: @spam.example"),
     ];
     let mut slapd = Slapd::start(&entries.concat()).await?;
@@ -90,7 +99,14 @@ async fn ldap_answers_the_command_it_is_asked_about() -> Result<()> {
     });
     let strict = behind(&config, "tempfail").await?;
     // At MAIL, because no rule above can still allow it.
-    talk(&strict, &[("MAIL FROM:<x@Spam.example>", "550 5.7.1 Sender address not accepted here")]).await?;
+    talk(
+        &strict,
+        &[(
+            "MAIL FROM:<x@Spam.example>",
+            "550 5.7.1 Sender address not accepted here",
+        )],
+    )
+    .await?;
     talk(
         &strict,
         &[
@@ -106,21 +122,42 @@ async fn ldap_answers_the_command_it_is_asked_about() -> Result<()> {
     .await?;
     let stranger = [
         ("MAIL FROM:<x@example.net>", "250"),
-        ("RCPT TO:<list@example.com>", "550 5.7.1 Only members may write to this list"),
+        (
+            "RCPT TO:<list@example.com>",
+            "550 5.7.1 Only members may write to this list",
+        ),
         ("RCPT TO:<open@example.com>", "250"),
     ];
     talk(&strict, &stranger).await?;
-    talk(&strict, &[("MAIL FROM:<>", "250"), ("RCPT TO:<list@example.com>", "550")]).await?;
+    talk(
+        &strict,
+        &[
+            ("MAIL FROM:<>", "250"),
+            ("RCPT TO:<list@example.com>", "550"),
+        ],
+    )
+    .await?;
     let searches = slapd.searches();
     talk(&strict, &stranger).await?;
-    ensure!(slapd.searches() == searches, "{} more searches", slapd.searches() - searches);
+    ensure!(
+        slapd.searches() == searches,
+        "{} more searches",
+        slapd.searches() - searches
+    );
 
     // Gone in the middle: what is known goes on, what is not is the policy's matter.
     let lenient = behind(&config, "accept").await?;
     slapd.kill();
     talk(&strict, &stranger).await?;
     talk(&strict, &[("MAIL FROM:<new@new.example>", "451")]).await?;
-    talk(&lenient, &[("MAIL FROM:<x@spam.example>", "250"), ("RCPT TO:<boss@example.com>", "250")]).await?;
+    talk(
+        &lenient,
+        &[
+            ("MAIL FROM:<x@spam.example>", "250"),
+            ("RCPT TO:<boss@example.com>", "250"),
+        ],
+    )
+    .await?;
     slapd.run().await?;
     in_the_end(&strict, "MAIL FROM:<new@new.example>", "250").await?;
     in_the_end(&lenient, "MAIL FROM:<x@spam.example>", "550").await
@@ -132,7 +169,7 @@ async fn postgres_answers_the_command_it_is_asked_about() -> Result<()> {
         "CREATE TABLE access (what text, value text, verdict text);
          INSERT INTO access VALUES ('helo', 'bad.example.net', 'REJECT'), ('sender', 'x@spam.example', '554 5.7.1 Go away'),
            ('sender', '<>', 'DUNNO'), ('recipient', 'closed@example.com', 'REJECT This mailbox is closed');
-         CREATE TABLE networks (network inet); INSERT INTO networks VALUES ('192.0.2.0/24'), ('127.0.0.1');
+         CREATE SEQUENCE counter; CREATE TABLE networks (network inet); INSERT INTO networks VALUES ('192.0.2.0/24'), ('127.0.0.1');
          CREATE TABLE pairs (sender text, recipient text); INSERT INTO pairs VALUES ('ann@example.org', 'ceo@example.com');",
     )
     .await?;
@@ -154,12 +191,14 @@ async fn postgres_answers_the_command_it_is_asked_about() -> Result<()> {
             "helo": sql("SELECT verdict FROM access WHERE what = 'helo' AND value = :s"),
             "sender": sql("SELECT verdict FROM access WHERE what = 'sender' AND value = :s -- one row"),
             "recipient": sql("SELECT verdict FROM access WHERE what = 'recipient' AND value = :s"),
+            "writes": sql("SELECT nextval('counter')"),
             "pairs": sql("SELECT 1 FROM pairs WHERE sender = :sender AND recipient = :recipient"),
         },
         "rules": [
             { "name": "bad-helo", "action": "deny", "lookup": { "in": "helo", "key": "helo" } },
             { "name": "bad-sender", "action": "lookup", "lookup": { "in": "sender", "key": "sender", "verdict": "verdict" } },
             rule("recipient", "recipient"),
+            { "name": "writes", "action": "deny", "recipient": "writes@example.com", "lookup": { "in": "writes" } },
             { "name": "ceo", "action": "deny", "recipient": "ceo@example.com", "lookup": { "in": "pairs", "found": false } },
             { "name": "clear", "action": "deny", "sender": "bank@example.org", "lookup": { "in": "networks" },
               "reply": { "code": 530, "enhanced": "5.7.0", "text": "TLS is wanted from there" } },
@@ -168,7 +207,14 @@ async fn postgres_answers_the_command_it_is_asked_about() -> Result<()> {
     let strict = behind(&config, "tempfail").await?;
     let lenient = behind(&config, "accept").await?;
     let mail = |address| format!("MAIL FROM:<{address}>");
-    talk(&strict, &[("EHLO bad.example.net", "550 Your host name (HELO) is not accepted here")]).await?;
+    talk(
+        &strict,
+        &[(
+            "EHLO bad.example.net",
+            "550 Your host name (HELO) is not accepted here",
+        )],
+    )
+    .await?;
     // A rule that may still allow by the recipient holds nothing back that stands above it: `bad-sender` answers at MAIL.
     talk(&strict, &[(&mail("x@spam.example"), "554 5.7.1 Go away")]).await?;
     talk(
@@ -176,18 +222,33 @@ async fn postgres_answers_the_command_it_is_asked_about() -> Result<()> {
         &[
             (&mail("ann@example.org"), "250"),
             ("RCPT TO:<ceo@example.com>", "250"),
-            ("RCPT TO:<closed@example.com>", "550 5.7.1 This mailbox is closed"),
+            (
+                "RCPT TO:<closed@example.com>",
+                "550 5.7.1 This mailbox is closed",
+            ),
             ("RCPT TO:<\"' OR '1'='1\"@example.com>", "250"),
             ("RCPT TO:<bob@example.com>", "250"),
+            // The database is opened for reading.
+            ("RCPT TO:<writes@example.com>", "451"),
         ],
     )
     .await?;
-    talk(&strict, &[(&mail(""), "250"), ("RCPT TO:<ceo@example.com>", "550 5.7.1")]).await?;
+    talk(
+        &strict,
+        &[
+            (&mail(""), "250"),
+            ("RCPT TO:<ceo@example.com>", "550 5.7.1"),
+        ],
+    )
+    .await?;
     talk(
         &strict,
         &[
             (&mail("bank@example.org"), "250"),
-            ("RCPT TO:<bob@example.com>", "530 5.7.0 TLS is wanted from there"),
+            (
+                "RCPT TO:<bob@example.com>",
+                "530 5.7.0 TLS is wanted from there",
+            ),
         ],
     )
     .await?;
@@ -199,7 +260,10 @@ async fn postgres_answers_the_command_it_is_asked_about() -> Result<()> {
     ensure!(said.starts_with("250"), "{said}");
     let refused = opes_e2e::smtp::Dialog::open(strict.edge.address("mx")?, false).await;
     let refused = refused.err().map(|error| error.to_string());
-    ensure!(refused.is_some_and(|said| said.contains("EHLO refused")), "let in");
+    ensure!(
+        refused.is_some_and(|said| said.contains("EHLO refused")),
+        "let in"
+    );
     database.run().await?;
     let given_up = Instant::now() + opes_e2e::DEADLINE;
     while strict.dialog().await.is_err() {

@@ -62,7 +62,9 @@ impl Office {
     async fn send(&self, address: &str) -> Result<()> {
         let mut dialog = Dialog::open(self.edge.address("mx")?, false).await?;
         let content = b"Subject: hello\r\n\r\nbody\r\n";
-        let reply = dialog.message("steve@example.net", &[address], content).await?;
+        let reply = dialog
+            .message("steve@example.net", &[address], content)
+            .await?;
         ensure!(reply.starts_with("250"), "{reply}");
         Ok(())
     }
@@ -100,13 +102,28 @@ async fn the_directory_says_which_server_and_which_address() -> Result<()> {
     let other = Hop::start(Manners::default()).await?;
     // The two variants of RFC 4496 §4.7, and both at once.
     let entries = [
-        person("joe", &format!("mailLocalAddress: joe@example.org\nmailHost: {}", other.address)),
-        person("ann", "mailLocalAddress: ann@example.org\nmailRoutingAddress: ann@fr.example.org"),
+        person(
+            "joe",
+            &format!(
+                "mailLocalAddress: joe@example.org\nmailHost: {}",
+                other.address
+            ),
+        ),
+        person(
+            "ann",
+            "mailLocalAddress: ann@example.org\nmailRoutingAddress: ann@fr.example.org",
+        ),
         person("here", "mailLocalAddress: here@example.org"),
         person("a", "mailLocalAddress: twice@example.org"),
         person("b", "mailLocalAddress: twice@example.org"),
-        person("c", "mailLocalAddress: many@example.org\nmailHost: a.example.org\nmailHost: b.example.org"),
-        person("d", "mailLocalAddress: d@example.org\nmailRoutingAddress: no address"),
+        person(
+            "c",
+            "mailLocalAddress: many@example.org\nmailHost: a.example.org\nmailHost: b.example.org",
+        ),
+        person(
+            "d",
+            "mailLocalAddress: d@example.org\nmailRoutingAddress: no address",
+        ),
     ];
     let slapd = Slapd::start(&entries.concat()).await?;
     let office = Office::open(&config(&slapd, &slapd.url(), json!({})), "tempfail").await?;
@@ -124,7 +141,11 @@ async fn the_directory_says_which_server_and_which_address() -> Result<()> {
     office.send("ann+news@example.org").await?;
     eventually("delivered", || office.hop.arrivals().len() == 2).await;
     let arrivals = office.hop.arrivals();
-    ensure!(arrivals.iter().any(|arrival| arrival.to == ["ann+news@fr.example.org"]));
+    ensure!(
+        arrivals
+            .iter()
+            .any(|arrival| arrival.to == ["ann+news@fr.example.org"])
+    );
 
     for (address, reply) in [
         ("here@example.org", "250"),
@@ -155,12 +176,17 @@ async fn the_directory_says_which_server_and_which_address() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tls_only_to_whom_the_authority_vouches_for() -> Result<()> {
-    let entry = person("ann", "mailLocalAddress: ann@example.org\nmailRoutingAddress: ann@fr.example.org");
+    let entry = person(
+        "ann",
+        "mailLocalAddress: ann@example.org\nmailRoutingAddress: ann@fr.example.org",
+    );
     let slapd = Slapd::start(&entry).await?;
     let stranger = Slapd::start("").await?;
     let ldap = |url: String, more: Value| {
         let mut config = config(&slapd, &url, json!({ "onUnknown": "reject" }));
-        if let (Some(ldap), Value::Object(more)) = (config["directory"]["ldap"].as_object_mut(), more) {
+        if let (Some(ldap), Value::Object(more)) =
+            (config["directory"]["ldap"].as_object_mut(), more)
+        {
             ldap.extend(more);
         }
         config
@@ -168,14 +194,47 @@ async fn over_tls_only_to_whom_the_authority_vouches_for() -> Result<()> {
     let wrong_password = slapd.ca_file();
     for (config, reply) in [
         (ldap(slapd.socket_url(), json!({})), "250"),
-        (ldap(slapd.tls_url(), json!({ "caFile": slapd.ca_file() })), "250"),
-        (ldap(slapd.named_url(), json!({ "caFile": slapd.ca_file(), "startTls": true })), "250"),
-        (ldap(slapd.tls_url(), json!({ "caFile": stranger.ca_file() })), "451"),
-        (ldap(slapd.named_url(), json!({ "caFile": stranger.ca_file(), "startTls": true })), "451"),
+        (
+            ldap(slapd.tls_url(), json!({ "caFile": slapd.ca_file() })),
+            "250",
+        ),
+        (
+            ldap(
+                slapd.named_url(),
+                json!({ "caFile": slapd.ca_file(), "startTls": true }),
+            ),
+            "250",
+        ),
+        (
+            ldap(slapd.tls_url(), json!({ "caFile": stranger.ca_file() })),
+            "451",
+        ),
+        (
+            ldap(
+                slapd.named_url(),
+                json!({ "caFile": stranger.ca_file(), "startTls": true }),
+            ),
+            "451",
+        ),
         // The certificate is for another name.
-        (ldap(slapd.tls_url().replace("localhost", "127.0.0.1"), json!({ "caFile": slapd.ca_file() })), "451"),
-        (ldap(slapd.url(), json!({ "bindPasswordFile": wrong_password })), "451"),
-        (ldap(slapd.url(), json!({ "bindDn": null, "bindPasswordFile": null })), "451"),
+        (
+            ldap(
+                slapd.tls_url().replace("localhost", "127.0.0.1"),
+                json!({ "caFile": slapd.ca_file() }),
+            ),
+            "451",
+        ),
+        (
+            ldap(slapd.url(), json!({ "bindPasswordFile": wrong_password })),
+            "451",
+        ),
+        (
+            ldap(
+                slapd.url(),
+                json!({ "bindDn": null, "bindPasswordFile": null }),
+            ),
+            "451",
+        ),
     ] {
         let office = Office::open(&config, "tempfail").await?;
         let said = office.rcpt("ann@example.org").await?;
@@ -186,7 +245,10 @@ async fn over_tls_only_to_whom_the_authority_vouches_for() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_is_silent_or_gone_is_the_policys_matter_until_it_is_back() -> Result<()> {
-    let entry = person("ann", "mailLocalAddress: ann@example.org\nmailRoutingAddress: ann@fr.example.org");
+    let entry = person(
+        "ann",
+        "mailLocalAddress: ann@example.org\nmailRoutingAddress: ann@fr.example.org",
+    );
     let mut slapd = Slapd::start(&entry).await?;
     let uncached = |slapd: &Slapd| {
         let mut config = config(slapd, &slapd.url(), json!({}));
@@ -206,7 +268,11 @@ async fn a_directory_that_is_silent_or_gone_is_the_policys_matter_until_it_is_ba
         let asked = Instant::now();
         let said = strict.rcpt("ann@example.org").await?;
         ensure!(said.starts_with("451"), "{said}");
-        ensure!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+        ensure!(
+            asked.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            asked.elapsed()
+        );
     }
     slapd.go_on()?;
     answers(&strict).await?;
@@ -218,7 +284,13 @@ async fn a_directory_that_is_silent_or_gone_is_the_policys_matter_until_it_is_ba
     let before = lenient.hop.arrivals().len();
     lenient.send("ann@example.org").await?;
     eventually("delivered", || lenient.hop.arrivals().len() > before).await;
-    let unchanged = |office: &Office| office.hop.arrivals().iter().any(|arrival| arrival.to == ["ann@example.org"]);
+    let unchanged = |office: &Office| {
+        office
+            .hop
+            .arrivals()
+            .iter()
+            .any(|arrival| arrival.to == ["ann@example.org"])
+    };
     ensure!(unchanged(&lenient), "accept did not keep the address");
 
     slapd.run().await?;
@@ -233,12 +305,18 @@ async fn a_directory_that_is_silent_or_gone_is_the_policys_matter_until_it_is_ba
 async fn answers(office: &Office) -> Result<()> {
     let abroad = || {
         let arrivals = office.hop.arrivals();
-        arrivals.iter().filter(|arrival| arrival.to == ["ann@fr.example.org"]).count()
+        arrivals
+            .iter()
+            .filter(|arrival| arrival.to == ["ann@fr.example.org"])
+            .count()
     };
     let before = abroad();
     let given_up = Instant::now() + opes_e2e::DEADLINE;
     while abroad() == before {
-        ensure!(Instant::now() < given_up, "the directory is not asked again");
+        ensure!(
+            Instant::now() < given_up,
+            "the directory is not asked again"
+        );
         // Refused while it is left alone.
         let _maybe = office.send("ann@example.org").await;
         tokio::time::sleep(Duration::from_millis(100)).await;

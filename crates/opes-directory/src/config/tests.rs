@@ -19,10 +19,16 @@ fn where_addresses_may_go() {
         ("ldap://ldap.example.org:0", "is no server"),
         ("ldap://u@ldap.example.org", "is no server"),
         ("ldapi://", "is no server"),
-        ("ldap://ldap.example.org", "in the clear to ldap://ldap.example.org"),
+        (
+            "ldap://ldap.example.org",
+            "in the clear to ldap://ldap.example.org",
+        ),
     ] {
         let error = ldap(url, json!({})).endpoints().unwrap_err().to_string();
-        assert!(error.starts_with("ldap.url: ") && error.contains(said), "{error}");
+        assert!(
+            error.starts_with("ldap.url: ") && error.contains(said),
+            "{error}"
+        );
     }
     let error = ldap("ldaps://a.example", json!({ "startTls": true })).endpoints();
     assert!(error.unwrap_err().to_string().contains("ldap:// only"));
@@ -31,7 +37,10 @@ fn where_addresses_may_go() {
         ("ldap://[::1]", json!({})),
         ("ldap://localhost/", json!({})),
         ("ldap://ldap.example.org", json!({ "startTls": true })),
-        ("ldap://ldap.example.org", json!({ "insecurePlaintext": true })),
+        (
+            "ldap://ldap.example.org",
+            json!({ "insecurePlaintext": true }),
+        ),
         ("ldaps://ldap.example.org", json!({})),
     ] {
         ldap(url, more).endpoints().unwrap();
@@ -49,9 +58,18 @@ fn a_name_and_its_password_go_together() {
     std::fs::write(&file, "").unwrap();
     for (more, said) in [
         (json!({ "bindDn": "cn=mail" }), "write both"),
-        (json!({ "bindDn": "", "bindPasswordFile": file }), "write both"),
-        (json!({ "bindDn": "cn=mail", "bindPasswordFile": "/nowhere" }), "/nowhere: No such"),
-        (json!({ "bindDn": "cn=mail", "bindPasswordFile": file }), "it is empty"),
+        (
+            json!({ "bindDn": "", "bindPasswordFile": file }),
+            "write both",
+        ),
+        (
+            json!({ "bindDn": "cn=mail", "bindPasswordFile": "/nowhere" }),
+            "/nowhere: No such",
+        ),
+        (
+            json!({ "bindDn": "cn=mail", "bindPasswordFile": file }),
+            "it is empty",
+        ),
     ] {
         let config = ldap("ldaps://ldap.example.org", more);
         let error = config.credential().unwrap_err().to_string();

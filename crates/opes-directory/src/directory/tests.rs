@@ -106,7 +106,8 @@ fn it_is_one_kind_of_directory() {
         new(json!({ "ldap": ldap, "sql": sql })),
         "write either `ldap:` or `sql:`"
     );
-    let wrong = new(json!({ "ldap": { "url": "ldapi:///run/x", "base": "", "filter": "mail=%s" } }));
+    let wrong =
+        new(json!({ "ldap": { "url": "ldapi:///run/x", "base": "", "filter": "mail=%s" } }));
     assert!(wrong.starts_with("ldap.filter: expected `(`"), "{wrong}");
     let wrong = new(json!({ "sql": { "url": "sqlite:///x", "query": "SELECT :x" } }));
     assert!(wrong.starts_with("sql.query: there is no `:x`"), "{wrong}");

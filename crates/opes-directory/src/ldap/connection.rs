@@ -109,7 +109,12 @@ impl Connection {
         let begun = self
             .ldap
             .with_search_options(options)
-            .streaming_search(&search.base, search.scope, filter, search.attributes.clone())
+            .streaming_search(
+                &search.base,
+                search.scope,
+                filter,
+                search.attributes.clone(),
+            )
             .await;
         let mut answer = begun.map_err(|error| self.failure(&error))?;
         let mut entries = Vec::new();

@@ -115,7 +115,9 @@ impl Dialer {
 impl std::fmt::Debug for Dialer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = f.debug_struct("Dialer");
-        shown.field("endpoints", &self.endpoints).finish_non_exhaustive()
+        shown
+            .field("endpoints", &self.endpoints)
+            .finish_non_exhaustive()
     }
 }
 
@@ -182,9 +184,18 @@ mod tests {
     #[tokio::test]
     async fn only_success_starts_tls() {
         let answers: [(&[u8], bool); 4] = [
-            (b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00", true),
-            (b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x02\x04\x00\x04\x00", false),
-            (b"\x30\x0c\x02\x01\x01\x65\x07\x0a\x01\x00\x04\x00\x04\x00", false),
+            (
+                b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00",
+                true,
+            ),
+            (
+                b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x02\x04\x00\x04\x00",
+                false,
+            ),
+            (
+                b"\x30\x0c\x02\x01\x01\x65\x07\x0a\x01\x00\x04\x00\x04\x00",
+                false,
+            ),
             (b"\x30\x05\x02\x01\x01\x78\x00", false),
         ];
         for (answer, expected) in answers {

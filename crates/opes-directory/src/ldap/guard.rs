@@ -136,8 +136,7 @@ async fn read<R: AsyncRead + Unpin>(
 fn check(content: &[u8]) -> Result<(), Fault> {
     let (id, number, rest) = element(content).ok_or(Fault::Malformed)?;
     let (answer, _, rest) = element(rest).ok_or(Fault::Malformed)?;
-    let is_answer =
-        id == INTEGER && (1..=4).contains(&number.len()) && ANSWERS.contains(&answer);
+    let is_answer = id == INTEGER && (1..=4).contains(&number.len()) && ANSWERS.contains(&answer);
     let is_end = match rest {
         [] => true,
         [CONTROLS, ..] => matches!(element(rest), Some((_, _, []))),

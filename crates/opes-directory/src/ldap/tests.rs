@@ -68,7 +68,14 @@ impl Server {
         }
         let config: DirectoryConfig = serde_json::from_value(config).unwrap();
         let attributes = ["mailHost".to_owned()];
-        Directory::new("test", &config, &["s", "u", "d"], &attributes, Metrics::default()).unwrap()
+        Directory::new(
+            "test",
+            &config,
+            &["s", "u", "d"],
+            &attributes,
+            Metrics::default(),
+        )
+        .unwrap()
     }
 }
 
@@ -130,7 +137,9 @@ async fn an_entry_is_found_over_a_connection_that_is_used_again() {
     let directory = server.directory(json!({}));
     for address in ["joe@example.org", "ann@example.org", "bob@example.org"] {
         let answer = ask(&directory, address).await.unwrap();
-        let [entry] = &answer.entries[..] else { panic!("{answer:?}") };
+        let [entry] = &answer.entries[..] else {
+            panic!("{answer:?}")
+        };
         assert_eq!(entry.values("mailhost"), ["mx.example.org"]);
     }
     assert_eq!(server.searches(), 3);
@@ -155,18 +164,30 @@ async fn a_connection_that_was_closed_meanwhile_costs_nothing() {
 async fn too_much_is_an_error_that_names_the_bound() {
     let server = Server::start(Says::Entries(3)).await;
     for (more, said) in [
-        (json!({ "entriesMax": 2 }), "more than entriesMax (2) entries"),
+        (
+            json!({ "entriesMax": 2 }),
+            "more than entriesMax (2) entries",
+        ),
         (json!({ "sizeMax": 200 }), "more than sizeMax octets"),
     ] {
-        let error = ask(&server.directory(more), "a@example.org").await.unwrap_err();
-        assert!(matches!(error, LookupError::Excess { .. }) && error.to_string().contains(said), "{error}");
+        let error = ask(&server.directory(more), "a@example.org")
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, LookupError::Excess { .. }) && error.to_string().contains(said),
+            "{error}"
+        );
     }
     server.say(Says::Code(4));
-    let error = ask(&server.directory(json!({})), "a@example.org").await.unwrap_err();
+    let error = ask(&server.directory(json!({})), "a@example.org")
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("entriesMax"), "{error}");
     for (code, said) in [(32, "result code 32"), (10, "refers to another server")] {
         server.say(Says::Code(code));
-        let error = ask(&server.directory(json!({})), "a@example.org").await.unwrap_err();
+        let error = ask(&server.directory(json!({})), "a@example.org")
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains(said), "{error}");
     }
 }
@@ -184,7 +205,10 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
     let tag = proptest::sample::select(vec![0x61u8, 0x64, 0x65, 0x73, 0x78]);
     let octets = proptest::collection::vec(any::<u8>(), 0..100);
     let one = (tag, octets.clone()).prop_map(|(tag, octets)| message(tag, &octets));
-    prop_oneof![octets, proptest::collection::vec(one, 0..4).prop_map(|all| all.concat())]
+    prop_oneof![
+        octets,
+        proptest::collection::vec(one, 0..4).prop_map(|all| all.concat())
+    ]
 }
 
 proptest! {

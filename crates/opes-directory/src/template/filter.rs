@@ -56,10 +56,7 @@ impl FilterTemplate {
             match piece {
                 Piece::Text(text) => filter.push_str(text),
                 Piece::Value(index) => {
-                    escape(
-                        values.get(*index).map_or("", String::as_str),
-                        &mut filter,
-                    );
+                    escape(values.get(*index).map_or("", String::as_str), &mut filter);
                 }
             }
         }

@@ -118,10 +118,15 @@ mod tests {
             "SELECT verdict FROM access WHERE address = $1 OR domain=$2 OR local=$1"
         );
         assert_eq!(
-            sql("SELECT ':s', \":d\" /* :u */ - 1 -- :s\n FROM t WHERE net >> :client::inet AND a='it''s :s'"),
+            sql(
+                "SELECT ':s', \":d\" /* :u */ - 1 -- :s\n FROM t WHERE net >> :client::inet AND a='it''s :s'"
+            ),
             "SELECT ':s', \":d\" /* :u */ - 1 -- :s\n FROM t WHERE net >> $1::inet AND a='it''s :s'"
         );
-        assert_eq!(sql("with x as (select 1) select 2 -- end"), "with x as (select 1) select 2 -- end");
+        assert_eq!(
+            sql("with x as (select 1) select 2 -- end"),
+            "with x as (select 1) select 2 -- end"
+        );
     }
 
     #[test]
@@ -134,7 +139,10 @@ mod tests {
             ("SELECT * FROM t WHERE a = $1", "write :name"),
             ("SELECT 'a", "`'` is not closed"),
             ("SELECT /* a", "`/*` is not closed"),
-            ("SELECT :x", "there is no `:x`; there are :s, :u, :d, :client"),
+            (
+                "SELECT :x",
+                "there is no `:x`; there are :s, :u, :d, :client",
+            ),
         ] {
             let error = QueryTemplate::parse(text, KNOWN).unwrap_err();
             assert!(error.contains(said), "{text}: {error}");

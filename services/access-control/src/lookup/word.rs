@@ -17,7 +17,9 @@ pub enum Word {
 
 /// What is no such word.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{directory}: {entry}: {reason}; it must be OK, DUNNO, REJECT, or a reply such as 550 5.7.1 text")]
+#[error(
+    "{directory}: {entry}: {reason}; it must be OK, DUNNO, REJECT, or a reply such as 550 5.7.1 text"
+)]
 pub struct WordError {
     /// Name of the look-up.
     pub directory: String,
@@ -68,13 +70,16 @@ impl Word {
             return Err("no word that decides".to_owned());
         };
         let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-        let is_enhanced = first.contains('.') && first.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let is_enhanced =
+            first.contains('.') && first.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         let (enhanced, text) = if is_enhanced {
             (Some(first.to_owned()), rest.trim())
         } else {
             (None, text)
         };
-        ReplyText::new(Some(code), enhanced, text).map(Some).map(Self::Refuse)
+        ReplyText::new(Some(code), enhanced, text)
+            .map(Some)
+            .map(Self::Refuse)
     }
 }
 
@@ -92,7 +97,9 @@ mod tests {
 
     fn reply(code: u16, enhanced: Option<&str>, text: &str) -> Result<Word, String> {
         let enhanced = enhanced.map(str::to_owned);
-        Ok(Word::Refuse(Some(ReplyText::new(Some(code), enhanced, text).unwrap())))
+        Ok(Word::Refuse(Some(
+            ReplyText::new(Some(code), enhanced, text).unwrap(),
+        )))
     }
 
     #[test]
@@ -102,7 +109,10 @@ mod tests {
         assert_eq!(word("REJECT"), Ok(Word::Refuse(None)));
         assert_eq!(word("reject go away"), reply(550, None, "go away"));
         assert_eq!(word("450 come again"), reply(450, None, "come again"));
-        assert_eq!(word("554 5.7.13 disabled"), reply(554, Some("5.7.13"), "disabled"));
+        assert_eq!(
+            word("554 5.7.13 disabled"),
+            reply(554, Some("5.7.13"), "disabled")
+        );
         assert_eq!(word("550 5 is too many"), reply(550, None, "5 is too many"));
         let nobody = Word::read("access", "verdict", &Answer::default());
         assert_eq!(nobody, Ok(Word::Dunno));
@@ -111,8 +121,19 @@ mod tests {
     #[test]
     fn what_decides_nothing_is_an_error_that_does_not_repeat_it() {
         for value in [
-            "", "OK now", "PERMIT", "250 fine", "550", "550 5.7.1", "450 5.7.1 x", "99 x", "+50 x", "5500 x",
-            "550 zwei\nZeilen", "REJECT caf\u{e9}", "{SSHA}secret",
+            "",
+            "OK now",
+            "PERMIT",
+            "250 fine",
+            "550",
+            "550 5.7.1",
+            "450 5.7.1 x",
+            "99 x",
+            "+50 x",
+            "5500 x",
+            "550 zwei\nZeilen",
+            "REJECT caf\u{e9}",
+            "{SSHA}secret",
         ] {
             let error = word(value).unwrap_err();
             assert!(error.starts_with("access: row 1: `Verdict`: "), "{error}");
@@ -121,7 +142,9 @@ mod tests {
         let twice = vec![Entry::new("row 1"), Entry::new("row 2")];
         let error = Word::read("access", "verdict", &Answer { entries: twice });
         assert!(error.unwrap_err().to_string().contains("2 entries"));
-        let none = Answer { entries: vec![Entry::new("row 1")] };
+        let none = Answer {
+            entries: vec![Entry::new("row 1")],
+        };
         let error = Word::read("access", "verdict", &none).unwrap_err();
         assert!(error.to_string().contains("0 values of `verdict`"));
     }

@@ -1,8 +1,8 @@
 use std::path::Path;
 
 use super::{Action, Auth, Decision, Facts, Policy, PolicyError, Step};
-use crate::lookup::{Answers, Directories};
 use crate::address::Address;
+use crate::lookup::{Answers, Directories};
 use crate::verdict::Cause;
 
 const POLICY: &str = r#"
@@ -211,7 +211,9 @@ fn inline_errors_name_the_rule() {
         { "name": "a", "action": "deny" },
         { "name": "b", "action": "refuse" },
     ]});
-    let error = Policy::from_json(&json, &Directories::default()).unwrap_err().to_string();
+    let error = Policy::from_json(&json, &Directories::default())
+        .unwrap_err()
+        .to_string();
     assert!(
         error.starts_with("policy: rules[1]: ") && error.contains("refuse"),
         "{error}"

@@ -9,7 +9,9 @@ async fn recipients(folder: &Path, more: serde_json::Value) -> Recipients {
     let file = folder.join("recipients.db");
     let url = format!("sqlite://{}?mode=rwc", file.display());
     sqlx::any::install_default_drivers();
-    let mut connection = <sqlx::AnyConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    let mut connection = <sqlx::AnyConnection as sqlx::Connection>::connect(&url)
+        .await
+        .unwrap();
     for statement in [
         "CREATE TABLE IF NOT EXISTS routes (address TEXT, routing TEXT, host TEXT)",
         "DELETE FROM routes",
@@ -35,7 +37,9 @@ async fn recipients(folder: &Path, more: serde_json::Value) -> Recipients {
 }
 
 async fn located(recipients: &Recipients, address: &str) -> anyhow::Result<Located> {
-    recipients.locate(&ForwardPath::parse(address).unwrap()).await
+    recipients
+        .locate(&ForwardPath::parse(address).unwrap())
+        .await
 }
 
 /// `address|next hop`, `here`, `unknown`.
@@ -46,7 +50,11 @@ async fn said(recipients: &Recipients, address: &str) -> String {
         Located::At(route) => {
             let address = route.address.map(|address| address.to_string());
             let next_hop = route.next_hop.map(|next_hop| next_hop.to_string());
-            format!("{}|{}", address.unwrap_or_default(), next_hop.unwrap_or_default())
+            format!(
+                "{}|{}",
+                address.unwrap_or_default(),
+                next_hop.unwrap_or_default()
+            )
         }
     }
 }
@@ -86,8 +94,16 @@ async fn what_is_asked_for_is_configured() {
     ] {
         assert_eq!(said(&directory, address).await, expected, "{address}");
     }
-    for wrong in [json!([]), json!(["address", "address"]), json!(["address", "domain", "address"]), json!(["name"])] {
-        assert!(serde_json::from_value::<Questions>(wrong.clone()).is_err(), "{wrong}");
+    for wrong in [
+        json!([]),
+        json!(["address", "address"]),
+        json!(["address", "domain", "address"]),
+        json!(["name"]),
+    ] {
+        assert!(
+            serde_json::from_value::<Questions>(wrong.clone()).is_err(),
+            "{wrong}"
+        );
     }
 }
 
@@ -96,9 +112,15 @@ async fn an_answer_that_is_not_one_is_an_error_that_names_the_entry() {
     let folder = tempfile::tempdir().unwrap();
     let directory = recipients(folder.path(), json!({})).await;
     for (address, expected) in [
-        ("two@example.org", "2 entries for one recipient (row 1; row 2"),
+        (
+            "two@example.org",
+            "2 entries for one recipient (row 1; row 2",
+        ),
         ("bad@example.org", "entry `row 1`: `nobody` is no address"),
-        ("hop@example.org", "entry `row 1`: `mx.example.org:0` is no next hop"),
+        (
+            "hop@example.org",
+            "entry `row 1`: `mx.example.org:0` is no next hop",
+        ),
         ("utf@example.org", "is not US-ASCII"),
     ] {
         let error = located(&directory, address).await.unwrap_err().to_string();
@@ -106,5 +128,8 @@ async fn an_answer_that_is_not_one_is_an_error_that_names_the_entry() {
     }
     let entry = Entry::new("uid=joe").with("mailHost", ["a".to_owned(), "b".to_owned()]);
     let error = one(&entry, "mailHost").unwrap_err().to_string();
-    assert_eq!(error, "directory entry `uid=joe` has 2 values of mailHost; one or none is meant");
+    assert_eq!(
+        error,
+        "directory entry `uid=joe` has 2 values of mailHost; one or none is meant"
+    );
 }

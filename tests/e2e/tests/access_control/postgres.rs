@@ -30,7 +30,16 @@ impl Postgres {
             chown(postgres.folder.path(), Some(uid), Some(gid))?;
         }
         let mut init = postgres.command("initdb")?;
-        init.args(["--no-sync", "--auth=trust", "-U", USER, "-E", "UTF8", "--locale=C", "-D"]);
+        init.args([
+            "--no-sync",
+            "--auth=trust",
+            "-U",
+            USER,
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-D",
+        ]);
         let made = init.arg(postgres.folder.path().join("data")).output()?;
         ensure!(made.status.success(), "initdb: {made:?}");
         postgres.run().await?;
@@ -45,7 +54,10 @@ impl Postgres {
     pub(crate) async fn run(&mut self) -> Result<()> {
         let mut serve = self.command("postgres")?;
         serve.args(["-c", "listen_addresses=", "-c", "fsync=off", "-D"]);
-        serve.arg(self.folder.path().join("data")).arg("-k").arg(self.folder.path());
+        serve
+            .arg(self.folder.path().join("data"))
+            .arg("-k")
+            .arg(self.folder.path());
         serve.stdout(Stdio::null()).stderr(Stdio::null());
         self.server = Some(serve.spawn()?);
         let ready = || {
@@ -63,7 +75,10 @@ impl Postgres {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("postgres://{USER}@localhost/postgres?host={}", self.folder.path().display())
+        format!(
+            "postgres://{USER}@localhost/postgres?host={}",
+            self.folder.path().display()
+        )
     }
 
     /// SIGKILL. Its own children see that it is gone, and go too.
@@ -92,7 +107,10 @@ impl Drop for Postgres {
 }
 
 fn programs() -> Result<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut folders: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
     folders.sort();
     folders

@@ -50,7 +50,10 @@ fn what_is_no_filter_is_refused_with_the_place() {
         ("(&%s)", "expected `)`"),
         ("(mail=(%s))", "write \\28"),
         ("(mail=\\zz)", "two hexadecimal digits"),
-        ("(mail=%x)", "there is no `%x`; there are %s, %u, %d, %sender"),
+        (
+            "(mail=%x)",
+            "there is no `%x`; there are %s, %u, %d, %sender",
+        ),
         ("(mail=%{recipient})", "there is no `%recipient`"),
         ("(mail=%", "there is no `%`"),
     ] {
