@@ -47,6 +47,13 @@ struct Idle {
     since: Instant,
 }
 
+/// One search on one server. Dropped without an answer, as when the time is over, it leaves that server to others.
+struct Trial<'a> {
+    ldap: &'a Ldap,
+    server: usize,
+    has_answered: bool,
+}
+
 /// What is the same for all searches.
 #[derive(Debug, Clone)]
 struct Search {
@@ -111,15 +118,26 @@ impl Ldap {
         let gone = |_| Failure::Unreachable("closed".to_owned());
         let _place = self.places.acquire().await.map_err(gone)?;
         if let Some(mut connection) = self.healthy().await {
-            match connection.search(&self.search, &filter).await {
+            match self.ask(&mut connection, &filter).await {
                 // It broke while it was idle, or just now: once more, on a new one.
-                Err(Failure::Unreachable(_)) => self.forget(),
+                Err(Failure::Unreachable(_)) => {}
                 result => return self.done(connection, result),
             }
         }
         let mut connection = self.dialer.dial().await?;
-        let result = connection.search(&self.search, &filter).await;
+        let result = self.ask(&mut connection, &filter).await;
         self.done(connection, result)
+    }
+
+    async fn ask(&self, connection: &mut Connection, filter: &str) -> Result<Vec<Entry>, Failure> {
+        let mut trial = Trial {
+            ldap: self,
+            server: connection.server(),
+            has_answered: false,
+        };
+        let result = connection.search(&self.search, filter).await;
+        trial.has_answered = !matches!(result, Err(Failure::Unreachable(_)));
+        result
     }
 
     fn done(
@@ -156,9 +174,15 @@ impl Ldap {
             if let Ok(Ok(())) = tokio::time::timeout(self.timeout / 4, probe).await {
                 return Some(connection);
             }
-            self.forget();
+            self.suspect(connection.server());
             return None;
         }
+    }
+
+    /// Other connections are no better, and another server is asked first from now on, if there is one.
+    fn suspect(&self, server: usize) {
+        self.dialer.suspect(server);
+        self.forget();
     }
 
     /// Those that were idle for longer are no better than the one that broke.
@@ -168,6 +192,16 @@ impl Ldap {
 
     fn with_idle<R>(&self, work: impl FnOnce(&mut Vec<Idle>) -> R) -> R {
         work(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+// === impl Trial ===
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if !self.has_answered {
+            self.ldap.suspect(self.server);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the look-ups of a process have come to; docs/reference/metrics.md has a line for each.
+//! What the look-ups of a process have come to; docs/operate/directories.md has a line for each.
 
 use std::time::Duration;
 

@@ -126,6 +126,8 @@ fn facts<'a>(command: &'a Command, policy: &Policy) -> anyhow::Result<Facts<'a>>
         recipient: None,
     };
     match command.point {
+        // The context has the one before, if there was one.
+        Point::Helo => facts.helo = Some(helo_of(&command.line)?),
         Point::MailFrom => facts.sender = Some(path_of(&command.line)?),
         Point::RcptTo => {
             facts.sender = Some(sender_of(context)?);
@@ -157,6 +159,16 @@ fn sender_of(context: &Context) -> anyhow::Result<Address> {
         .as_ref()
         .context("RCPT came without the sender of MAIL")?;
     Ok(Address::new(&sender.address))
+}
+
+fn helo_of(line: &[u8]) -> anyhow::Result<&str> {
+    let parsed = parse_line(line).context("the processor sent a malformed command")?;
+    let Parsed::Hello { argument, .. } = parsed else {
+        bail!("the processor sent a command that does not fit its point");
+    };
+    let line = std::str::from_utf8(line).context("the processor sent a malformed command")?;
+    let from = line.rfind(&argument).unwrap_or_default();
+    Ok(line.get(from..from + argument.len()).unwrap_or_default())
 }
 
 fn path_of(line: &[u8]) -> anyhow::Result<Address> {

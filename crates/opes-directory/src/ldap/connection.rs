@@ -18,6 +18,9 @@ use crate::directory::Failure;
 const SMALL_OCTETS_MAX: usize = 16 * 1024;
 /// sizeLimitExceeded (RFC 4511 §A.1).
 const SIZE_LIMIT_EXCEEDED: u32 = 4;
+/// busy, unavailable (RFC 4511 §A.1): another server may be neither.
+const BUSY: u32 = 51;
+const UNAVAILABLE: u32 = 52;
 /// referral (RFC 4511 §A.1).
 const REFERRAL: u32 = 10;
 
@@ -25,6 +28,8 @@ const REFERRAL: u32 = 10;
 pub(super) struct Connection {
     ldap: ldap3::Ldap,
     guard: Arc<Guard>,
+    /// Which of the configured servers is at the other end.
+    server: usize,
     open: Gauge,
     tasks: [JoinHandle<()>; 2],
 }
@@ -33,7 +38,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Over a stream whose other end has been checked, if it had to be.
-    pub(super) async fn over<S>(stream: S, open: Gauge) -> Result<Self, Failure>
+    pub(super) async fn over<S>(stream: S, server: usize, open: Gauge) -> Result<Self, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -56,9 +61,14 @@ impl Connection {
         Ok(Self {
             ldap,
             guard,
+            server,
             open,
             tasks: [relay, driver],
         })
+    }
+
+    pub(super) fn server(&self) -> usize {
+        self.server
     }
 
     pub(super) fn is_closed(&mut self) -> bool {
@@ -133,6 +143,7 @@ impl Connection {
         match result.rc {
             0 => Ok(entries),
             SIZE_LIMIT_EXCEEDED => Err(too_many(entries_max)),
+            code @ (BUSY | UNAVAILABLE) => Err(Failure::Unreachable(format!("result code {code}"))),
             REFERRAL => Err(Failure::Refused(
                 "it refers to another server, which is not followed; name that one in ldap.url"
                     .to_owned(),

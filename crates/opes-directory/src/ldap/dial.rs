@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -24,6 +25,8 @@ const START_TLS_OCTETS_MAX: usize = 16 * 1024;
 
 pub(super) struct Dialer {
     endpoints: Vec<Endpoint>,
+    /// Which is tried first: the one that was reached last, until it does not answer.
+    first: AtomicUsize,
     tls: Option<TlsConnector>,
     /// DN, and the file of its password.
     credential: Option<(String, PathBuf)>,
@@ -56,6 +59,7 @@ impl Dialer {
             credential: ldap.credential()?,
             timeout: config.timeout() / servers.max(1),
             endpoints,
+            first: AtomicUsize::new(0),
             connections,
         })
     }
@@ -63,9 +67,14 @@ impl Dialer {
     /// The first server that can be reached.
     pub(super) async fn dial(&self) -> Result<Connection, Failure> {
         let mut last = Failure::Unreachable("there is no server".to_owned());
-        for endpoint in &self.endpoints {
-            match tokio::time::timeout(self.timeout, self.one(endpoint)).await {
-                Ok(Ok(connection)) => return Ok(connection),
+        let first = self.first.load(Ordering::Relaxed);
+        let servers = self.endpoints.iter().enumerate();
+        for (server, endpoint) in servers.clone().skip(first).chain(servers.take(first)) {
+            match tokio::time::timeout(self.timeout, self.one(server, endpoint)).await {
+                Ok(Ok(connection)) => {
+                    self.first.store(server, Ordering::Relaxed);
+                    return Ok(connection);
+                }
                 Ok(Err(failure)) => last = failure,
                 Err(_elapsed) => last = Failure::Unreachable("no connection in time".to_owned()),
             }
@@ -73,8 +82,16 @@ impl Dialer {
         Err(last)
     }
 
-    async fn one(&self, endpoint: &Endpoint) -> Result<Connection, Failure> {
-        let mut connection = self.open(endpoint).await?;
+    /// Another server is tried first, if this one was.
+    pub(super) fn suspect(&self, server: usize) {
+        let next = (server + 1) % self.endpoints.len().max(1);
+        let _moved_already =
+            self.first
+                .compare_exchange(server, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    async fn one(&self, server: usize, endpoint: &Endpoint) -> Result<Connection, Failure> {
+        let mut connection = self.open(server, endpoint).await?;
         if let Some((dn, file)) = &self.credential {
             // Read anew, because secrets are replaced while we run.
             let password = config::password(file).map_err(Failure::Refused)?;
@@ -83,12 +100,12 @@ impl Dialer {
         Ok(connection)
     }
 
-    async fn open(&self, endpoint: &Endpoint) -> Result<Connection, Failure> {
+    async fn open(&self, server: usize, endpoint: &Endpoint) -> Result<Connection, Failure> {
         let open = self.connections.clone();
         match endpoint {
             Endpoint::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(unreachable)?;
-                Connection::over(stream, open).await
+                Connection::over(stream, server, open).await
             }
             Endpoint::Tcp {
                 host,
@@ -99,14 +116,14 @@ impl Dialer {
                 let mut stream = stream.await.map_err(unreachable)?;
                 stream.set_nodelay(true).map_err(unreachable)?;
                 match security {
-                    Security::None => return Connection::over(stream, open).await,
+                    Security::None => return Connection::over(stream, server, open).await,
                     Security::StartTls => start_tls(&mut stream).await?,
                     Security::Tls => {}
                 }
                 let name = ServerName::try_from(host.clone()).map_err(unreachable)?;
                 let tls = self.tls.as_ref().ok_or_else(|| unreachable("no TLS"))?;
                 let stream = tls.connect(name, stream).await.map_err(unreachable)?;
-                Connection::over(stream, open).await
+                Connection::over(stream, server, open).await
             }
         }
     }
@@ -128,7 +145,7 @@ fn unreachable(error: impl std::fmt::Display) -> Failure {
 /// Reads not an octet beyond the answer: what follows in the clear could be anybody's, and fails the handshake.
 async fn start_tls<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), Failure> {
     stream.write_all(START_TLS).await.map_err(unreachable)?;
-    let answer = read_message(stream, START_TLS_OCTETS_MAX).await;
+    let answer = read_message(stream, || START_TLS_OCTETS_MAX).await;
     let answer = answer.map_err(|fault| unreachable(fault.text()))?;
     if is_success(&answer) == Some(true) {
         Ok(())

@@ -47,7 +47,7 @@ type Element<'a> = (u8, &'a [u8], &'a [u8]);
 impl Guard {
     /// So many octets may come now.
     pub(super) fn allow(&self, octets: usize) {
-        self.octets_left.store(octets, Ordering::Relaxed);
+        self.octets_left.store(octets, Ordering::Release);
     }
 
     /// Why the connection was ended, if this did it.
@@ -62,7 +62,8 @@ impl Guard {
         W: AsyncWrite + Unpin,
     {
         loop {
-            let left = self.octets_left.load(Ordering::Relaxed);
+            // Not before a message has begun: while nothing comes, another look-up begins, with octets of its own.
+            let left = || self.octets_left.load(Ordering::Acquire);
             let message = match read_message(network, left).await {
                 Ok(message) => message,
                 Err(fault) => {
@@ -70,8 +71,8 @@ impl Guard {
                     return;
                 }
             };
-            self.octets_left
-                .store(left.saturating_sub(message.len()), Ordering::Relaxed);
+            let left = left().saturating_sub(message.len());
+            self.octets_left.store(left, Ordering::Release);
             if library.write_all(&message).await.is_err() {
                 return;
             }
@@ -91,10 +92,10 @@ impl Fault {
     }
 }
 
-/// One LDAP message, not an octet more. `octets_max`: of the whole.
+/// One LDAP message, not an octet more. `octets_max`: of the whole; asked for when its length is known.
 pub(super) async fn read_message<R: AsyncRead + Unpin>(
     reader: &mut R,
-    octets_max: usize,
+    octets_max: impl Fn() -> usize,
 ) -> Result<Vec<u8>, Fault> {
     let mut message = vec![0; 2];
     read(reader, &mut message, 0).await?;
@@ -110,7 +111,7 @@ pub(super) async fn read_message<R: AsyncRead + Unpin>(
     read(reader, &mut message, 2).await?;
     let length = length(message.get(1..).unwrap_or_default()).ok_or(Fault::Malformed)?;
     let head = message.len();
-    if length > octets_max.saturating_sub(head) {
+    if length > octets_max().saturating_sub(head) {
         return Err(Fault::TooLarge);
     }
     message.resize(head + length, 0);

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::guard::element;
 use super::guard::tests::{message, wrap};
+use super::*;
 use crate::{Answer, Directory, DirectoryConfig, Inputs, LookupError, Metrics};
 
 /// What the server says to a search.
@@ -198,6 +199,65 @@ async fn silence_ends_with_the_time() {
     let directory = server.directory(json!({ "timeoutMs": 100 }));
     let error = ask(&directory, "a@example.org").await.unwrap_err();
     assert_eq!(error.to_string(), "test did not answer within 100 ms");
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_or_silent_leaves_the_next_one_to_answer() {
+    let gone = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let (silent, good) = (
+        Server::start(Says::Nothing).await,
+        Server::start(Says::Entries(1)).await,
+    );
+    let urls = [gone, silent.port, good.port].map(|port| format!("ldap://127.0.0.1:{port}"));
+    let ldap = json!({ "url": urls, "base": "o=example", "filter": "(mail=%s)" });
+    let directory = good.directory(json!({ "ldap": ldap, "timeoutMs": 500 }));
+    let error = ask(&directory, "a@example.org").await.unwrap_err();
+    assert!(matches!(error, LookupError::Timeout { .. }), "{error}");
+    for address in ["a@example.org", "b@example.org"] {
+        assert!(ask(&directory, address).await.unwrap().is_found());
+    }
+    assert_eq!((silent.searches(), good.searches()), (1, 2));
+}
+
+#[tokio::test]
+async fn what_was_idle_for_long_is_probed_and_for_longer_is_replaced() {
+    let server = Server::start(Says::Entries(1)).await;
+    let config: DirectoryConfig = serde_json::from_value(json!({ "ldap": {
+        "url": format!("ldap://127.0.0.1:{}", server.port), "base": "o=example", "filter": "(mail=%s)",
+    }}))
+    .unwrap();
+    let gauge = Gauge::default();
+    let ldap = config.ldap.as_ref().unwrap();
+    let ldap = Ldap::new(ldap, &config, &["s"], &[], gauge.clone()).unwrap();
+    let connections = || server.connections.load(Ordering::SeqCst);
+    for (idle, searches, connections_made) in [
+        (Duration::ZERO, 1, 1),
+        (Duration::ZERO, 2, 1),
+        (PROBE_AFTER, 4, 1),
+        (IDLE_MAX + PROBE_AFTER, 5, 2),
+    ] {
+        ldap.with_idle(|all| all.iter_mut().for_each(|one| one.since -= idle));
+        assert_eq!(
+            ldap.search(&["a".to_owned()]).await.unwrap().entries.len(),
+            1
+        );
+        assert_eq!(
+            (server.searches(), connections()),
+            (searches, connections_made),
+            "{idle:?}"
+        );
+    }
+    assert_eq!(gauge.get(), 1);
+    // One that does not answer the probe is not asked at all.
+    server.say(Says::Nothing);
+    ldap.with_idle(|all| all.iter_mut().for_each(|one| one.since -= PROBE_AFTER));
+    assert!(ldap.healthy().await.is_none());
+    assert_eq!(gauge.get(), 0);
 }
 
 /// As a hostile server would have it: whole messages of the kinds there are, with anything in them.

@@ -68,6 +68,24 @@ async fn what_would_harm_the_library_does_not_reach_it() {
 }
 
 #[tokio::test]
+async fn what_is_allowed_while_it_waits_counts() {
+    let done = message(0x65, &[10, 1, 0, 4, 0, 4, 0]);
+    let guard = Guard::default();
+    let (mut theirs, mut network) = tokio::io::duplex(100);
+    let mut library = Vec::new();
+    let pass = guard.pass(&mut network, &mut library);
+    let server = async {
+        // The guard waits already, with nothing allowed.
+        tokio::task::yield_now().await;
+        guard.allow(done.len());
+        theirs.write_all(&done).await.unwrap();
+        theirs.write_all(&done).await.unwrap();
+    };
+    tokio::join!(pass, server);
+    assert_eq!((library, guard.fault()), (done, Some(Fault::TooLarge)));
+}
+
+#[tokio::test]
 async fn many_small_messages_are_too_large_together() {
     let one = message(0x64, &nested(2));
     let (library, fault) = passed(&one.repeat(100), one.len() * 3 + 1).await;
