@@ -14,6 +14,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/sbin/smtp-source", "postfix"),
     ("/usr/bin/swaks", "swaks"),
     ("/usr/bin/openssl", "openssl"),
+    // Directories of the tests' own.
+    ("/usr/sbin/slapd", "slapd"),
+    ("/usr/bin/ldapmodify", "ldap-utils"),
     ("/usr/bin/rspamd", "rspamd"),
     ("/usr/sbin/opendkim", "opendkim"),
     // libmilter for a script of the tests, and a second opinion on signatures.
@@ -35,7 +38,7 @@ const NEEDED: &[(&str, &str)] = &[
 ];
 
 /// Installs without a question, and without starting or enabling a mail server on a developer's machine: while `policy-rc.d`
-/// says 101, package scripts start nothing, and PostgreSQL makes no cluster. Postfix gets no configuration; the tests write their own.
+/// says 101, package scripts start nothing, and PostgreSQL makes no cluster. Postfix and slapd get no configuration; the tests write their own.
 const SCRIPT: &str = r#"
 set -e
 ours=
@@ -48,6 +51,9 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 case " $* " in *" postfix "*)
     echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections ;;
+esac
+case " $* " in *" slapd "*)
+    echo 'slapd slapd/no_configuration boolean true' | debconf-set-selections ;;
 esac
 case " $* " in *" postgresql "*)
     cluster=/etc/postgresql-common/createcluster.d/opes.conf
@@ -125,6 +131,8 @@ mod tests {
                 "postfix",
                 "swaks",
                 "openssl",
+                "slapd",
+                "ldap-utils",
                 "rspamd",
                 "opendkim",
                 "python3-milter",

@@ -1,6 +1,6 @@
 //! TLS material from PEM files that are replaced live, and words for what is wrong with a peer's certificate.
 //!
-//! [`certified_key`] is a certificate with its key; [`Mutual`] is one end of mutual TLS: our certificate and the
+//! [`certified_key`] is a certificate with its key; [`authorities`] are those of a bundle; [`Mutual`] is one end of mutual TLS: our certificate and the
 //! authorities that the other end's must come from. Unreadable or ill-matched files are an error when they are opened, with
 //! their names; later they are logged and the last good ones stay (`opes-reload`). One provider: aws-lc-rs. It knows
 //! nothing of sockets, gRPC or SMTP.
@@ -12,4 +12,4 @@ mod pem;
 pub use complaint::{Complaint, complaint, refusal};
 pub use mutual::{ALPN_H2, ClientTls, Mutual, MutualFiles, ServerTls};
 pub use opes_reload::OpenError;
-pub use pem::{PemError, certified_key};
+pub use pem::{PemError, authorities, certified_key};

@@ -83,8 +83,8 @@ pub fn certified_key(
     })
 }
 
-/// The authorities of a bundle.
-pub(crate) fn authorities(path: &Path, text: &str) -> Result<RootCertStore, PemError> {
+/// The authorities of a bundle: a file as its path and its text.
+pub fn authorities(path: &Path, text: &str) -> Result<RootCertStore, PemError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path, text)? {
         roots

@@ -1,4 +1,4 @@
-//! `opes-access-control --policy FILE`: the access-control service as a process of its own.
+//! `opes-access-control --policy FILE` or `--config FILE`: the access-control service as a process of its own.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use opes_access_control::AccessControl;
 use opes_callout_server::{ListenOptions, run_on};
+use opes_directory::Metrics;
 use opes_telemetry::{Format, Health, Registry, init_logs, serve_admin};
 use tokio::net::TcpListener;
 
@@ -15,8 +16,11 @@ use tokio::net::TcpListener;
 #[command(version)]
 struct Arguments {
     /// Policy in YAML; read again when it changes.
-    #[arg(long, value_name = "FILE")]
-    policy: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    policy: Option<PathBuf>,
+    /// YAML file with `policyFile` or a policy, and `lookups`: docs/services/access-control.md.
+    #[arg(long, value_name = "FILE", conflicts_with = "policy")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     listen: ListenOptions,
     /// Serve /metrics, /healthz and /readyz here.
@@ -34,12 +38,24 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     init_logs(arguments.log_format, &arguments.log_level)?;
-    let service = AccessControl::from_policy_file(arguments.policy)?;
+    let registry = Registry::new();
+    let service = service(&arguments, &registry)?;
     if let Some(address) = arguments.admin {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address} for --admin"))?;
-        tokio::spawn(serve_admin(listener, Registry::new(), Health::new()));
+        tokio::spawn(serve_admin(listener, registry, Health::new()));
     }
     run_on(service, &arguments.listen).await
+}
+
+fn service(arguments: &Arguments, registry: &Registry) -> anyhow::Result<AccessControl> {
+    if let Some(policy) = &arguments.policy {
+        return AccessControl::from_policy_file(policy);
+    }
+    let path = arguments.config.as_ref().context("--config")?;
+    let place = || path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(place)?;
+    let config = serde_saphyr::from_str(&text).with_context(place)?;
+    AccessControl::with_metrics(&config, &registry.with(Metrics::register))
 }

@@ -3,6 +3,9 @@
 //! The dialog unfolds command by command, so a condition may be about something that has not been said yet. Such a rule is
 //! *pending*. A pending rule that allows holds back everything below it: it may still win. A pending rule that denies does
 //! not hold back another denial. So a command is refused as soon as the refusal is certain, and never too early.
+//!
+//! A rule may depend on what a directory knows. Then the policy says what is to be asked, and is evaluated again with the answer:
+//! it is a function of what is known, and never waits for anything.
 
 mod load;
 
@@ -11,6 +14,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use crate::address::Address;
+use crate::lookup::{Answers, Lookup, Question, State, Word, WordError};
 use crate::pattern::{AddressPatterns, HostPatterns, IdentityPatterns, Networks};
 use crate::verdict::{Cause, ReplyText};
 
@@ -18,6 +22,8 @@ pub use load::PolicyError;
 
 /// Most rules in one policy.
 pub const RULES_MAX: usize = 10_000;
+/// Most rules in one policy that ask a directory: each may cost the time of a look-up.
+pub const LOOKUP_RULES_MAX: usize = 32;
 /// A path has at most 256 octets, two of them the angle brackets (RFC 5321 §4.5.3.1.3).
 pub const ADDRESS_OCTETS_MAX_DEFAULT: usize = 254;
 
@@ -43,6 +49,8 @@ pub enum Action {
     Allow,
     /// The command is refused.
     Deny,
+    /// As the word says that a directory has for it.
+    Lookup,
 }
 
 /// One rule: matches if all its conditions do; without conditions it always matches.
@@ -62,6 +70,7 @@ pub struct Rule {
     auth: Option<IdentityPatterns>,
     sender: Option<AddressPatterns>,
     recipient: Option<AddressPatterns>,
+    lookup: Option<Lookup>,
 }
 
 /// What is known of the dialog so far; `None` = not yet.
@@ -93,6 +102,15 @@ pub enum Auth<'a> {
     Identity(&'a str),
 }
 
+/// How far the policy has come.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step<'p> {
+    /// It depends on this; to be evaluated again with the answer.
+    Ask(Question),
+    /// What it says.
+    Decided(Decision<'p>),
+}
+
 /// What the policy says to a command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision<'p> {
@@ -113,6 +131,8 @@ pub struct Denial<'p> {
     pub cause: Cause,
     /// The matching pattern, for the log.
     pub matched: String,
+    /// What a directory wants the client to hear, in place of the rule's own reply.
+    pub reply: Option<ReplyText>,
 }
 
 /// How a condition stands.
@@ -126,42 +146,44 @@ enum Match {
 // === impl Policy ===
 
 impl Policy {
-    /// What holds for the command after which `facts` are known.
-    pub fn decide(&self, facts: &Facts<'_>) -> Decision<'_> {
+    /// What holds for the command after which `facts` are known, as far as `answers` go.
+    pub fn decide(&self, facts: &Facts<'_>, answers: &Answers) -> Result<Step<'_>, WordError> {
         if let Some(denial) = self.overlong(facts) {
-            return Decision::Deny(denial);
+            return Ok(Step::Decided(Decision::Deny(denial)));
         }
         let mut pending = false;
         for rule in &self.rules {
-            match (rule.matches(facts), rule.action) {
-                (RuleMatch::No, _) => {}
-                (RuleMatch::Pending, Action::Allow) => return Decision::Undecided,
-                (RuleMatch::Pending, Action::Deny) => pending = true,
-                (RuleMatch::Yes { .. }, Action::Allow) if pending => return Decision::Undecided,
-                (RuleMatch::Yes { .. }, Action::Allow) => return Decision::Allow(Some(rule)),
-                (RuleMatch::Yes { cause, matched }, Action::Deny) => {
-                    return Decision::Deny(Denial {
-                        rule: Some(rule),
-                        cause,
-                        matched,
-                    });
+            match rule.says(facts, answers)? {
+                Says::Nothing => {}
+                Says::Ask(question) => return Ok(Step::Ask(question)),
+                Says::Pending if rule.action != Action::Deny => {
+                    return Ok(Step::Decided(Decision::Undecided));
                 }
+                Says::Pending => pending = true,
+                Says::Allow if pending => return Ok(Step::Decided(Decision::Undecided)),
+                Says::Allow => return Ok(Step::Decided(Decision::Allow(Some(rule)))),
+                Says::Deny(denial) => return Ok(Step::Decided(Decision::Deny(denial))),
             }
         }
-        match self.default {
+        Ok(Step::Decided(match self.default {
             Action::Allow if pending => Decision::Undecided,
             Action::Allow => Decision::Allow(None),
-            Action::Deny => Decision::Deny(Denial {
+            // `lookup` is no default: a policy with it is not read.
+            Action::Deny | Action::Lookup => Decision::Deny(Denial {
                 rule: None,
                 cause: Cause::Policy,
                 matched: String::new(),
+                reply: None,
             }),
-        }
+        }))
     }
 
     /// Does any rule depend on the client's address?
     pub fn looks_at_client(&self) -> bool {
-        self.rules.iter().any(|rule| rule.client.is_some())
+        self.rules.iter().any(|rule| {
+            let asks = rule.lookup.as_ref().is_some_and(Lookup::uses_client);
+            rule.client.is_some() || asks
+        })
     }
 
     fn overlong(&self, facts: &Facts<'_>) -> Option<Denial<'static>> {
@@ -175,6 +197,7 @@ impl Policy {
                 rule: None,
                 cause,
                 matched,
+                reply: None,
             })
         };
         overlong(&facts.recipient, Cause::RecipientTooLong)
@@ -195,6 +218,16 @@ enum RuleMatch {
     Yes { cause: Cause, matched: String },
 }
 
+/// What a rule says to a command.
+enum Says<'p> {
+    /// It does not match.
+    Nothing,
+    Pending,
+    Ask(Question),
+    Allow,
+    Deny(Denial<'p>),
+}
+
 impl PartialEq for Rule {
     /// Rules of one policy have different names.
     fn eq(&self, other: &Self) -> bool {
@@ -203,6 +236,57 @@ impl PartialEq for Rule {
 }
 
 impl Rule {
+    fn says(&self, facts: &Facts<'_>, answers: &Answers) -> Result<Says<'_>, WordError> {
+        let (cause, matched) = match self.matches(facts) {
+            RuleMatch::No => return Ok(Says::Nothing),
+            RuleMatch::Pending => return Ok(Says::Pending),
+            RuleMatch::Yes { cause, matched } => (cause, matched),
+        };
+        let deny = |cause, matched, reply| {
+            let rule = Some(self);
+            Says::Deny(Denial {
+                rule,
+                cause,
+                matched,
+                reply,
+            })
+        };
+        let Some(lookup) = &self.lookup else {
+            return Ok(match self.action {
+                Action::Allow => Says::Allow,
+                Action::Deny => deny(cause, matched, None),
+                // Such a policy is not read.
+                Action::Lookup => Says::Nothing,
+            });
+        };
+        // What the answers are asked for last decides, unless another condition says more.
+        let cause = match cause {
+            Cause::Policy => lookup.cause(),
+            cause => cause,
+        };
+        let answer = match lookup.state(facts, answers) {
+            State::Pending => return Ok(Says::Pending),
+            State::Ask(question) => return Ok(Says::Ask(question)),
+            State::Answered(answer) => answer,
+        };
+        let found = answer.is_found();
+        let matched = format!("look-up {}: found {found}", lookup.directory);
+        let holds = found == lookup.found.unwrap_or(true);
+        Ok(match (self.action, &lookup.verdict) {
+            (Action::Allow | Action::Deny, _) if !holds => Says::Nothing,
+            (Action::Allow, _) => Says::Allow,
+            (Action::Deny, _) => deny(cause, matched, None),
+            (Action::Lookup, verdict) => {
+                let name = verdict.as_deref().unwrap_or_default();
+                match Word::read(&lookup.directory, name, &answer)? {
+                    Word::Ok => Says::Allow,
+                    Word::Dunno => Says::Nothing,
+                    Word::Refuse(reply) => deny(cause, matched, reply),
+                }
+            }
+        })
+    }
+
     fn matches(&self, facts: &Facts<'_>) -> RuleMatch {
         let mut outcome = RuleMatch::Yes {
             cause: Cause::Policy,

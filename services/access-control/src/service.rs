@@ -1,19 +1,21 @@
 //! The callout service: from a command on its way to [`Facts`], from a [`Verdict`] to an answer.
 //!
-//! A command whose facts cannot be read is an error, so that the failure policy of the rule decides; nothing is let
-//! through because something was missing.
+//! A command whose facts cannot be read, or a directory that cannot be asked, is an error, so that the failure policy of the
+//! rule decides; nothing is let through because something was missing.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use opes_callout_server::{Command, CommandAnswer, Description, Service};
+use opes_directory::Metrics;
 use opes_proto::smtp::{Context, ContextField, Point};
 use opes_smtp::command::{Command as Parsed, parse_line};
 
 use crate::address::Address;
-use crate::config::Source;
-use crate::policy::{Auth, Facts, Policy};
+use crate::config::{Lookups, Source};
+use crate::lookup::Answers;
+use crate::policy::{Auth, Facts, Policy, Step};
 use crate::verdict::Verdict;
 
 /// Annotation with the name of the rule that allowed a command, for later rules to test.
@@ -23,30 +25,47 @@ pub const RULE_ANNOTATION: &str = "access-control.rule";
 #[derive(Debug, Clone)]
 pub struct AccessControl {
     source: Source,
+    lookups: Lookups,
 }
 
 // === impl AccessControl ===
 
 impl AccessControl {
-    /// From the `config` of a `CalloutService`: `policyFile: PATH`, or a policy inline.
+    /// From the `config` of a `CalloutService`: `policyFile: PATH`, or a policy inline; and `lookups`.
     pub fn from_config(json: &serde_json::Value) -> anyhow::Result<Self> {
-        let source = Source::from_config(json).context("access-control")?;
-        Ok(Self { source })
+        Self::with_metrics(json, &Metrics::default())
+    }
+
+    /// The same, with the metrics of look-ups where they are shown.
+    pub fn with_metrics(json: &serde_json::Value, metrics: &Metrics) -> anyhow::Result<Self> {
+        let (source, lookups) = Source::from_config(json, metrics).context("access-control")?;
+        Ok(Self { source, lookups })
     }
 
     /// With the policy of `path`, which is read again when it changes.
     pub fn from_policy_file(path: impl Into<PathBuf>) -> anyhow::Result<Self> {
-        let source = Source::from_file(path.into()).context("access-control")?;
-        Ok(Self { source })
+        let lookups = Lookups::default();
+        let source = Source::from_file(path.into(), &lookups).context("access-control")?;
+        Ok(Self { source, lookups })
     }
 
-    fn judge(&self, command: &Command) -> anyhow::Result<Verdict> {
+    async fn judge(&self, command: &Command) -> anyhow::Result<Verdict> {
         if !is_decided_here(command.point) {
             return Ok(Verdict::Proceed(None));
         }
         let policy = self.source.policy();
         let facts = facts(command, &policy)?;
-        Ok(Verdict::of(&policy.decide(&facts), command.point))
+        // Ends, because each question is asked once, and each rule has one.
+        let mut answers = Answers::new();
+        loop {
+            match policy.decide(&facts, &answers)? {
+                Step::Decided(decision) => return Ok(Verdict::of(&decision, command.point)),
+                Step::Ask(question) => {
+                    let answer = self.lookups.ask(&question).await?;
+                    answers.insert(question, answer);
+                }
+            }
+        }
     }
 }
 
@@ -63,7 +82,7 @@ impl Service for AccessControl {
     }
 
     async fn command(&self, command: Command) -> anyhow::Result<CommandAnswer> {
-        Ok(match self.judge(&command)? {
+        Ok(match self.judge(&command).await? {
             Verdict::Proceed(None) => CommandAnswer::proceed(),
             Verdict::Proceed(Some(rule)) => {
                 CommandAnswer::proceed().annotate(RULE_ANNOTATION, rule)
@@ -107,6 +126,8 @@ fn facts<'a>(command: &'a Command, policy: &Policy) -> anyhow::Result<Facts<'a>>
         recipient: None,
     };
     match command.point {
+        // The context has the one before, if there was one.
+        Point::Helo => facts.helo = Some(helo_of(&command.line)?),
         Point::MailFrom => facts.sender = Some(path_of(&command.line)?),
         Point::RcptTo => {
             facts.sender = Some(sender_of(context)?);
@@ -138,6 +159,16 @@ fn sender_of(context: &Context) -> anyhow::Result<Address> {
         .as_ref()
         .context("RCPT came without the sender of MAIL")?;
     Ok(Address::new(&sender.address))
+}
+
+fn helo_of(line: &[u8]) -> anyhow::Result<&str> {
+    let parsed = parse_line(line).context("the processor sent a malformed command")?;
+    let Parsed::Hello { argument, .. } = parsed else {
+        bail!("the processor sent a command that does not fit its point");
+    };
+    let line = std::str::from_utf8(line).context("the processor sent a malformed command")?;
+    let from = line.rfind(&argument).unwrap_or_default();
+    Ok(line.get(from..from + argument.len()).unwrap_or_default())
 }
 
 fn path_of(line: &[u8]) -> anyhow::Result<Address> {

@@ -84,7 +84,8 @@ impl Verdict {
     }
 
     fn refusal(denial: &Denial<'_>, point: Point) -> Self {
-        let own = denial.rule.and_then(|rule| rule.reply.clone());
+        let of_rule = || denial.rule.and_then(|rule| rule.reply.clone());
+        let own = denial.reply.clone().or_else(of_rule);
         let ReplyText {
             code,
             enhanced,
@@ -165,6 +166,28 @@ impl Cause {
 
 // === impl ReplyText ===
 
+impl ReplyText {
+    /// A refusal; the error says what is none. Without code 550, without enhanced code `X.7.1`.
+    pub fn new(code: Option<u16>, enhanced: Option<String>, text: &str) -> Result<Self, String> {
+        let text = text.to_owned();
+        Self::try_from(WrittenReply {
+            code,
+            enhanced,
+            text,
+        })
+    }
+
+    /// 4xx or 5xx.
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// One line.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
 impl TryFrom<WrittenReply> for ReplyText {
     type Error = String;
 
@@ -230,6 +253,7 @@ mod tests {
             rule: None,
             cause,
             matched: "x".to_owned(),
+            reply: None,
         };
         match Verdict::refusal(&denial, point) {
             Verdict::Reply { code, enhanced, .. } => (code, enhanced),

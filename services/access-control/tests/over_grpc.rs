@@ -150,6 +150,36 @@ async fn commands_are_answered_as_the_policy_says() {
 }
 
 #[tokio::test]
+async fn helo_is_judged_in_its_own_reply() {
+    let client = start(inline(&serde_json::json!({ "default": "allow", "rules": [
+        { "name": "bad-helo", "action": "deny", "helo": ".example.net" },
+    ]})))
+    .await;
+    // The context has what was said before.
+    for (line, before, expected) in [
+        (
+            "EHLO mx.example.net",
+            "",
+            "550  Your host name (HELO) is not accepted here",
+        ),
+        (
+            "EHLO mx.example.net",
+            "mx.example.org",
+            "550  Your host name (HELO) is not accepted here",
+        ),
+        ("HELO mx.example.org", "mx.example.net", "proceed"),
+        ("EHLO [192.0.2.7] ", "", "proceed"),
+    ] {
+        let context = Context {
+            helo: before.to_owned(),
+            ..context(None)
+        };
+        let answer = ask(&client, Point::Helo, line, context).await.unwrap();
+        assert_eq!(reply(&answer), expected, "{line}");
+    }
+}
+
+#[tokio::test]
 async fn identity_client_and_tls_count() {
     let client = start(inline(&serde_json::json!({ "default": "deny", "rules": [
         { "name": "bad-net", "action": "deny", "client": "198.51.100.0/24" },

@@ -1,4 +1,4 @@
-//! `opes-rerouting --map FILE`: the rerouting service as a process of its own.
+//! `opes-rerouting --map FILE` or `--config FILE`: the rerouting service as a process of its own.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,17 +6,21 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Parser;
 use opes_callout_server::{ListenOptions, run_on};
+use opes_directory::Metrics;
 use opes_rerouting::Rerouting;
 use opes_telemetry::{Format, Health, Registry, init_logs, serve_admin};
 use tokio::net::TcpListener;
 
-/// Rewrites recipients, or sends them to another server, by a map file (RFC 4496 §4.7), as an OPES callout service.
+/// Rewrites recipients, or sends them to another server, by a map or a directory (RFC 4496 §4.7), as an OPES callout service.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     /// Lines `address  new-address|host:port[/lmtp]`, or YAML if it ends in .yaml; read again when it changes.
-    #[arg(long, value_name = "FILE")]
-    map: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    map: Option<PathBuf>,
+    /// YAML file with the fields of docs/services/rerouting.md, in place of --map.
+    #[arg(long, value_name = "FILE", conflicts_with = "map")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     listen: ListenOptions,
     /// Serve /metrics, /healthz and /readyz here.
@@ -34,12 +38,24 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     init_logs(arguments.log_format, &arguments.log_level)?;
-    let service = Rerouting::from_map_file(arguments.map)?;
+    let registry = Registry::new();
+    let service = service(&arguments, &registry)?;
     if let Some(address) = arguments.admin {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address} for --admin"))?;
-        tokio::spawn(serve_admin(listener, Registry::new(), Health::new()));
+        tokio::spawn(serve_admin(listener, registry, Health::new()));
     }
     run_on(service, &arguments.listen).await
+}
+
+fn service(arguments: &Arguments, registry: &Registry) -> anyhow::Result<Rerouting> {
+    if let Some(map) = &arguments.map {
+        return Rerouting::from_map_file(map);
+    }
+    let path = arguments.config.as_ref().context("--config")?;
+    let place = || path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(place)?;
+    let config = serde_saphyr::from_str(&text).with_context(place)?;
+    Rerouting::with_metrics(&config, registry.with(Metrics::register))
 }

@@ -34,8 +34,19 @@ pub struct Route {
     pub address: Option<ForwardPath>,
     /// The server to hand it to; `None` = as the processor would.
     pub next_hop: Option<NextHop>,
-    /// The key of the map that matched.
+    /// Who says so.
+    pub origin: Origin,
+    /// The key of the map that matched, or the name of the entry.
     pub key: String,
+}
+
+/// Who says where a recipient lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A map.
+    Map,
+    /// A directory.
+    Directory,
 }
 
 /// The rewritten address would be longer than RFC 5321 §4.5.3.1 allows, or is malformed.
@@ -70,6 +81,7 @@ impl Map {
         Ok(Some(Route {
             address,
             next_hop: target.next_hop.clone(),
+            origin: Origin::Map,
             key,
         }))
     }
@@ -103,7 +115,7 @@ impl Map {
     }
 }
 
-fn rewritten(
+pub(crate) fn rewritten(
     recipient: &ForwardPath,
     new: &NewAddress,
     detail: Option<&str>,
@@ -121,14 +133,14 @@ fn rewritten(
 }
 
 /// Local part and domain as written; `postmaster` alone has no domain.
-fn parts(path: &ForwardPath) -> (&str, &str) {
+pub(crate) fn parts(path: &ForwardPath) -> (&str, &str) {
     match path {
         ForwardPath::Postmaster(local) => (local, ""),
         ForwardPath::Mailbox(mailbox) => (mailbox.local_part(), mailbox.domain()),
     }
 }
 
-fn join(local: &str, domain: &str) -> String {
+pub(crate) fn join(local: &str, domain: &str) -> String {
     if domain.is_empty() {
         local.to_owned()
     } else {
@@ -137,14 +149,14 @@ fn join(local: &str, domain: &str) -> String {
 }
 
 /// `joe+tag` → (`joe`, `tag`); none for `+tag`, which has no user.
-fn split_detail(local: &str) -> Option<(&str, &str)> {
+pub(crate) fn split_detail(local: &str) -> Option<(&str, &str)> {
     local
         .split_once(DETAIL_SEPARATOR)
         .filter(|(user, _)| !user.is_empty() && !local.starts_with('"'))
 }
 
 /// Lower case, and without the quoting that has no meaning of its own (RFC 5321 §4.1.2).
-fn plain(local: &str) -> String {
+pub(crate) fn plain(local: &str) -> String {
     let inner = local
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'));

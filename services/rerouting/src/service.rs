@@ -1,18 +1,24 @@
-//! The callout service: looks recipients up in the map, at RCPT one by one, at later points all of them.
+//! The callout service: looks recipients up in the map or directory, at RCPT one by one, at later points all of them.
 //!
-//! A recipient that the map does not know goes on as it is. A command that cannot be read, or an entry that would make an
-//! impossible address, is an error, so that the failure policy of the rule decides.
+//! A recipient that is not known goes on as it is, or is refused at RCPT. A command that cannot be read, an entry that would
+//! make an impossible address, or a directory that cannot be asked, is an error, so that the failure policy of the rule decides.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use opes_callout_server::{Answer, Command, CommandAnswer, Description, Message, Service};
+use opes_directory::Metrics;
 use opes_proto::smtp::{ContextField, Point};
 use opes_smtp::command::{Command as Parsed, parse_line};
 use opes_smtp::grammar::ForwardPath;
 
 use crate::config::Source;
+use crate::directory::{Located, OnUnknown};
 use crate::verdict;
+
+/// Recipients of one message that are asked for at once.
+const AT_ONCE_MAX: usize = 8;
 
 /// Rerouting as a callout service.
 #[derive(Debug, Clone)]
@@ -23,9 +29,14 @@ pub struct Rerouting {
 // === impl Rerouting ===
 
 impl Rerouting {
-    /// From the `config` of a `CalloutService`: `mapFile: PATH`, or `map:` with the entries.
+    /// From the `config` of a `CalloutService`: `mapFile: PATH`, `map:` with the entries, or `directory:`.
     pub fn from_config(json: &serde_json::Value) -> anyhow::Result<Self> {
-        let source = Source::from_config(json).context("rerouting")?;
+        Self::with_metrics(json, Metrics::default())
+    }
+
+    /// The same, with the metrics of a directory where they are shown.
+    pub fn with_metrics(json: &serde_json::Value, metrics: Metrics) -> anyhow::Result<Self> {
+        let source = Source::from_config(json, metrics).context("rerouting")?;
         Ok(Self { source })
     }
 
@@ -51,20 +62,29 @@ impl Service for Rerouting {
         let Parsed::Rcpt { path, parameters } = parsed else {
             bail!("the processor sent a command that does not fit its point");
         };
-        let route = self.source.map().look_up(&path)?;
-        Ok(route.map_or_else(CommandAnswer::proceed, |route| {
-            verdict::command_answer(&route, &parameters)
-        }))
+        Ok(match self.source.locate(&path).await? {
+            Located::At(route) => verdict::command_answer(&route, &parameters),
+            Located::Unknown if self.source.on_unknown() == OnUnknown::Reject => {
+                verdict::unknown_recipient()
+            }
+            Located::Here | Located::Unknown => CommandAnswer::proceed(),
+        })
     }
 
     async fn message(&self, message: &mut Message) -> anyhow::Result<Answer> {
-        let map = self.source.map();
+        let recipients = message.context().recipients.clone();
+        let mut located = futures_util::stream::iter(recipients)
+            .map(async |recipient| {
+                let path = ForwardPath::parse(&recipient.address)
+                    .context("the processor sent a malformed recipient")?;
+                let located = self.source.locate(&path).await?;
+                anyhow::Ok((recipient.address, located))
+            })
+            .buffered(AT_ONCE_MAX);
         let mut answer = Answer::accept();
-        for recipient in &message.context().recipients {
-            let path = ForwardPath::parse(&recipient.address)
-                .context("the processor sent a malformed recipient")?;
-            if let Some(route) = map.look_up(&path)? {
-                answer = answer.recipient(verdict::recipient_change(&recipient.address, &route));
+        while let Some((address, located)) = located.try_next().await? {
+            if let Located::At(route) = located {
+                answer = answer.recipient(verdict::recipient_change(&address, &route));
             }
         }
         Ok(answer)

@@ -4,7 +4,7 @@ use opes_callout_server::CommandAnswer;
 use opes_proto::smtp::{NextHop as ProtoNextHop, RecipientChange};
 use opes_smtp::grammar::Parameters;
 
-use crate::map::{NextHop, Route};
+use crate::map::{NextHop, Origin, Route};
 
 /// The answer to a RCPT command whose recipient lives at `route`.
 pub fn command_answer(route: &Route, parameters: &Parameters) -> CommandAnswer {
@@ -26,6 +26,12 @@ pub fn command_answer(route: &Route, parameters: &Parameters) -> CommandAnswer {
         }) => answer.next_hop(host, *port),
     };
     answer.reason(reason(route))
+}
+
+/// The answer to a RCPT command whose recipient nobody knows (RFC 3463 §3.2: bad destination mailbox address).
+pub fn unknown_recipient() -> CommandAnswer {
+    CommandAnswer::reply(550, "5.1.1", "Recipient address unknown here")
+        .reason("the directory does not know the recipient")
 }
 
 /// The same for a recipient that has been accepted already, at the points after RCPT.
@@ -60,8 +66,12 @@ fn rcpt_line(address: &str, parameters: &Parameters) -> String {
 }
 
 fn reason(route: &Route) -> String {
+    let origin = match route.origin {
+        Origin::Map => "map",
+        Origin::Directory => "directory",
+    };
     match &route.next_hop {
-        Some(next_hop) => format!("map entry `{}`: to {next_hop}", route.key),
-        None => format!("map entry `{}`: rewritten", route.key),
+        Some(next_hop) => format!("{origin} entry `{}`: to {next_hop}", route.key),
+        None => format!("{origin} entry `{}`: rewritten", route.key),
     }
 }

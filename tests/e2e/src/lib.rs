@@ -13,6 +13,7 @@ pub mod postfix;
 pub mod s3;
 pub mod postgres;
 pub mod sink;
+pub mod slapd;
 pub mod smtp;
 pub mod steady;
 pub mod tls;

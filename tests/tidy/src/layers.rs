@@ -47,6 +47,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes-tls", Layer::Shell),
     ("opes-host", Layer::Shell),
     ("opes-http", Layer::Shell),
+    ("opes-directory", Layer::Shell),
     ("opes-edge", Layer::Service),
     ("opes-access-control", Layer::Service),
     ("opes-attachment-links", Layer::Service),

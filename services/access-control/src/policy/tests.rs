@@ -1,7 +1,8 @@
 use std::path::Path;
 
-use super::{Action, Auth, Decision, Facts, Policy, PolicyError};
+use super::{Action, Auth, Decision, Facts, Policy, PolicyError, Step};
 use crate::address::Address;
+use crate::lookup::{Answers, Directories};
 use crate::verdict::Cause;
 
 const POLICY: &str = r#"
@@ -15,7 +16,14 @@ rules:
 "#;
 
 fn read(text: &str) -> Result<Policy, PolicyError> {
-    Policy::from_yaml(Path::new("access.yaml"), text)
+    Policy::from_yaml(Path::new("access.yaml"), text, &Directories::default())
+}
+
+fn decide<'p>(policy: &'p Policy, facts: &Facts<'_>) -> Decision<'p> {
+    match policy.decide(facts, &Answers::new()).unwrap() {
+        Step::Decided(decision) => decision,
+        Step::Ask(question) => panic!("{question:?}"),
+    }
 }
 
 fn refused(text: &str) -> String {
@@ -47,7 +55,7 @@ fn at_rcpt(sender: &str, recipient: &str) -> Facts<'static> {
 }
 
 fn denied_by(policy: &Policy, facts: &Facts<'_>) -> Option<String> {
-    match policy.decide(facts) {
+    match decide(policy, facts) {
         Decision::Deny(denial) => Some(
             denial
                 .rule
@@ -61,9 +69,9 @@ fn denied_by(policy: &Policy, facts: &Facts<'_>) -> Option<String> {
 fn first_match_wins_even_if_it_is_known_last() {
     let policy = read(POLICY).unwrap();
     // `postmaster` may still allow, so nothing below it is decided before RCPT.
-    assert_eq!(policy.decide(&at_connect()), Decision::Undecided);
+    assert_eq!(decide(&policy, &at_connect()), Decision::Undecided);
     assert_eq!(
-        policy.decide(&at_mail("x@spam.example")),
+        decide(&policy, &at_mail("x@spam.example")),
         Decision::Undecided
     );
     let to = |sender, recipient| denied_by(&policy, &at_rcpt(sender, recipient));
@@ -97,7 +105,7 @@ fn a_certain_denial_is_told_at_once() {
         Some("no-spam")
     );
     assert_eq!(
-        policy.decide(&at_mail("x@example.org")),
+        decide(&policy, &at_mail("x@example.org")),
         Decision::Undecided
     );
 }
@@ -107,7 +115,7 @@ fn an_identity_counts_only_once_it_is_known() {
     let policy =
         read("{default: deny, rules: [{name: users, action: allow, authenticated: true}]}")
             .unwrap();
-    assert_eq!(policy.decide(&at_connect()), Decision::Undecided);
+    assert_eq!(decide(&policy, &at_connect()), Decision::Undecided);
     assert_eq!(
         denied_by(&policy, &at_mail("a@example.org")).as_deref(),
         Some("default")
@@ -116,7 +124,7 @@ fn an_identity_counts_only_once_it_is_known() {
         auth: Auth::Identity("joe"),
         ..at_mail("a@example.org")
     };
-    assert!(matches!(policy.decide(&user), Decision::Allow(Some(rule)) if rule.name == "users"));
+    assert!(matches!(decide(&policy, &user), Decision::Allow(Some(rule)) if rule.name == "users"));
 }
 
 #[test]
@@ -126,7 +134,7 @@ fn the_client_hears_of_the_most_telling_condition() {
           {name: net, action: deny, client: 192.0.2.1, recipient: joe@}]}",
     )
     .unwrap();
-    let cause = |facts: &Facts<'_>| match policy.decide(facts) {
+    let cause = |facts: &Facts<'_>| match decide(&policy, facts) {
         Decision::Deny(denial) => Some(denial.cause),
         _ => None,
     };
@@ -143,7 +151,7 @@ fn the_client_hears_of_the_most_telling_condition() {
 #[test]
 fn overlong_addresses_are_refused_before_any_rule() {
     let policy = read("{default: allow, maxAddressOctets: 20}").unwrap();
-    let cause = |facts: &Facts<'_>| match policy.decide(facts) {
+    let cause = |facts: &Facts<'_>| match decide(&policy, facts) {
         Decision::Deny(denial) => Some(denial.cause),
         _ => None,
     };
@@ -203,9 +211,13 @@ fn inline_errors_name_the_rule() {
         { "name": "a", "action": "deny" },
         { "name": "b", "action": "refuse" },
     ]});
-    let error = Policy::from_json(&json).unwrap_err().to_string();
+    let error = Policy::from_json(&json, &Directories::default())
+        .unwrap_err()
+        .to_string();
     assert!(
         error.starts_with("policy: rules[1]: ") && error.contains("refuse"),
         "{error}"
     );
 }
+
+mod lookups;

@@ -8,13 +8,13 @@ use opes_smtp::grammar::ForwardPath;
 /// Where the recipients of one entry live. At least one of the two is there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Target {
-    pub(super) address: Option<NewAddress>,
-    pub(super) next_hop: Option<NextHop>,
+    pub(crate) address: Option<NewAddress>,
+    pub(crate) next_hop: Option<NextHop>,
 }
 
 /// How the address changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NewAddress {
+pub(crate) enum NewAddress {
     /// `joe@fr.example.org`.
     Whole(ForwardPath),
     /// `@fr.example.org`: the local part stays.
@@ -36,7 +36,7 @@ pub struct NextHop {
 
 impl Target {
     /// Reads one or two words: `joe@fr.example.org`, `@fr.example.org`, `mx.example.org:25`, `mx.example.org:24/lmtp`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut target = Self::default();
         for word in text.split_whitespace() {
             let repeated = if word.contains('@') {
@@ -54,6 +54,20 @@ impl Target {
             return Err("the new address or next hop is missing".to_owned());
         }
         Ok(target)
+    }
+
+    /// From one value each, as a directory has them. `port`: of a next hop that names none. Without any it is empty.
+    pub(crate) fn from_values(
+        address: Option<&str>,
+        next_hop: Option<&str>,
+        port: u16,
+    ) -> Result<Self, String> {
+        Ok(Self {
+            address: address.map(NewAddress::parse).transpose()?,
+            next_hop: next_hop
+                .map(|word| NextHop::parse_or(word, Some(port)))
+                .transpose()?,
+        })
     }
 }
 
@@ -85,6 +99,11 @@ impl NewAddress {
 
 impl NextHop {
     fn parse(word: &str) -> Result<Self, String> {
+        Self::parse_or(word, None)
+    }
+
+    /// `default`: the port, where the word has none.
+    fn parse_or(word: &str, default: Option<u16>) -> Result<Self, String> {
         let refuse = || {
             format!(
                 "`{word}` is no next hop; write mx.example.org:25, [2001:db8::1]:25 or mx.example.org:24/lmtp"
@@ -96,12 +115,11 @@ impl NextHop {
             Some((server, "smtp")) => (server, false),
             Some(_) => return Err(refuse()),
         };
-        let (host, port) = server.rsplit_once(':').ok_or_else(refuse)?;
-        let port = port
-            .parse()
-            .ok()
-            .filter(|&port| port != 0)
-            .ok_or_else(refuse)?;
+        let (host, port) = match (server.rsplit_once(':'), default) {
+            (Some((host, port)), _) if !port.ends_with(']') => (host, port.parse().ok()),
+            (_, default) => (server, default),
+        };
+        let port = port.filter(|&port| port != 0).ok_or_else(refuse)?;
         let host = host_name(host).ok_or_else(refuse)?;
         Ok(Self { host, port, lmtp })
     }
