@@ -200,11 +200,11 @@ fn what_cannot_be_seen_is_refused_unless_configured() {
         };
         assert_eq!((code, decision.label), (expected, "unscannable"));
     }
-    let too_large = unscannable(Unscannable::TooLarge, &settings(json!({})), ALL).unwrap();
+    let too_large = unscannable(&Unscannable::TooLarge, &settings(json!({})), ALL).unwrap();
     assert!(matches!(too_large.action, Action::Refuse(552, "5.3.4", _)));
     assert!(
         unscannable(
-            Unscannable::TooLarge,
+            &Unscannable::TooLarge,
             &settings(json!({})),
             Allowed::default()
         )

@@ -1,0 +1,67 @@
+//! Bombs cost neither memory nor time. Alone in its process, because it measures it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use opes_security_filter::archive::Unseen;
+use opes_security_filter::inspect::{Cause, inspect};
+use opes_security_filter::Config;
+use samples::{deflated, gzip, overlapping, packed, zeros, zip};
+use serde_json::json;
+
+#[allow(dead_code, reason = "shared")]
+#[path = "samples/archives.rs"]
+mod samples;
+
+const GROWTH_MAX: u64 = 64 * 1024 * 1024;
+const TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Octets that this process has in memory now, and most so far (proc(5)).
+fn resident(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kibibytes * 1024
+}
+
+fn message(content: &[u8]) -> Vec<u8> {
+    let encoded = base64::engine::general_purpose::STANDARD.encode(content);
+    let header = "Content-Disposition: attachment; filename=a.zip\r\nContent-Transfer-Encoding: base64\r\n\r\n";
+    [header.as_bytes(), encoded.as_bytes()].concat()
+}
+
+#[test]
+fn a_bomb_of_10_gb_stays_under_64_mib_and_2_s() {
+    let config = Config::from_json(&json!({})).unwrap();
+    let kernel = zeros(1024);
+    let ten_gib = zeros(10 * 1024);
+    // Five levels of sixteen archives, 4 GiB in each file at the bottom.
+    let nested = (0..5).fold(zip(&[packed("z", zeros(4 * 1024))]), |inner, _| {
+        zip(&(0..16).map(|n| deflated(&format!("{n}.zip"), &inner)).collect::<Vec<_>>())
+    });
+    let spread = zip(&(0..1300).map(|n| packed(&format!("{n}"), zeros(8))).collect::<Vec<_>>());
+    for (bomb, what) in [
+        (zip(&[packed("z", ten_gib)]), "one file of 10 GiB"),
+        (nested, "nested"),
+        (overlapping(1000, &kernel), "overlapping files"),
+        (spread, "many files, each small enough"),
+        (gzip(&gzip(&gzip(&vec![0; 200 << 20]))), "gzip in gzip in gzip"),
+    ] {
+        let message = message(&bomb);
+        drop(bomb);
+        // Forgets the peak of making it.
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        let (before, start) = (resident("VmRSS"), Instant::now());
+        let findings = inspect(&message, &config);
+        let (took, grown) = (start.elapsed(), resident("VmHWM").saturating_sub(before));
+        println!("{what}: {} octets of mail, {took:?}, {} KiB", message.len(), grown / 1024);
+        assert!(
+            matches!(findings.as_slice(), [finding] if matches!(finding.cause, Cause::Unseen(why) if why != Unseen::Corrupt)),
+            "{what}: {findings:?}"
+        );
+        assert!(took < TIME_MAX, "{what}: {took:?}");
+        assert!(grown < GROWTH_MAX, "{what}: {} KiB", grown / 1024);
+    }
+}
