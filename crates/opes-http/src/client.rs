@@ -282,7 +282,10 @@ mod tests {
             answers(octets).tell("text/plain", "x").await.unwrap();
         }
         for (octets, is_final) in [
-            (&b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n"[..], false),
+            (
+                &b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n"[..],
+                false,
+            ),
             (b"HTTP/1.1 429 Later\r\nContent-Length: 0\r\n\r\n", false),
             (b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", true),
             (b"HTTP/1.1 302 No\r\nContent-Length: 0\r\n\r\n", true),

@@ -121,8 +121,7 @@ pub async fn start(
             Arc::new(shared(&config, listener)?),
         ));
     }
-    let incidents =
-        Incidents::start(&config.incidents, hooks.host.clock.clone(), &metrics).await?;
+    let incidents = Incidents::start(&config.incidents, hooks.host.clock.clone(), &metrics).await?;
     let (spool, recovered) = Spool::open(&config.spool, hooks.spool).context("spool")?;
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");

@@ -132,11 +132,7 @@ impl Clamd {
         })
     }
 
-    async fn sessions(
-        &self,
-        message: &Bytes,
-        leaves: Vec<Leaf>,
-    ) -> Result<Vec<Finding>, Failure> {
+    async fn sessions(&self, message: &Bytes, leaves: Vec<Leaf>) -> Result<Vec<Finding>, Failure> {
         let fits = |leaf: &Leaf| leaf.body.len() as u64 <= self.encoded_max(leaf);
         let (small, large): (Vec<Leaf>, Vec<Leaf>) = leaves.into_iter().partition(fits);
         let mut findings: Vec<Finding> = large
@@ -186,11 +182,13 @@ impl Clamd {
             match &self.address {
                 Address::Unix(path) => {
                     let stream = UnixStream::connect(path).await?;
-                    self.ask(stream, message, first, todo, &mut findings).await?;
+                    self.ask(stream, message, first, todo, &mut findings)
+                        .await?;
                 }
                 Address::Tcp(address) => {
                     let stream = TcpStream::connect(address.as_str()).await?;
-                    self.ask(stream, message, first, todo, &mut findings).await?;
+                    self.ask(stream, message, first, todo, &mut findings)
+                        .await?;
                 }
             }
         }

@@ -15,7 +15,7 @@ pub use self::archives::ArchiveLimits;
 pub use self::clamd::{Address, ClamdConfig, WholeMessage};
 use self::defaults::{BLOCK_NAMES, BLOCK_TYPES};
 pub use self::policies::{POLICIES_MAX, Policy, PolicyAsWritten};
-use crate::formats::{self, Format};
+use crate::formats::Format;
 use crate::names::Pattern;
 
 /// Most entries in `blockTypes` and in `blockNames`.
@@ -134,7 +134,7 @@ pub enum ConfigError {
         problem: String,
     },
     /// A type that is neither known nor a media type.
-    #[error("blockTypes: {0:?} is neither a media type such as application/pdf nor one of: {known}", known = known_types())]
+    #[error("blockTypes: {0:?} is neither a media type such as application/pdf nor one of: {known}", known = check::known_types())]
     UnknownType(String),
     /// A field with a value that cannot work.
     #[error("{field}: {problem}")]

@@ -125,7 +125,12 @@ pub struct Looked {
 
 /// All that `config` forbids in `message`, one finding per entity, none inside another.
 pub fn inspect(message: &[u8], config: &Config) -> Vec<Finding> {
-    look(message, config, Some(&Budget::new(config.settings.archives))).findings
+    look(
+        message,
+        config,
+        Some(&Budget::new(config.settings.archives)),
+    )
+    .findings
 }
 
 /// The same, opening archives with this budget, or not at all.
@@ -141,7 +146,13 @@ pub fn look(message: &[u8], config: &Config, budget: Option<&Budget>) -> Looked 
     };
     inspector.message(message, &Place::default());
     Looked {
-        findings: outermost(inspector.findings.into_iter().chain(inspector.unseen).collect()),
+        findings: outermost(
+            inspector
+                .findings
+                .into_iter()
+                .chain(inspector.unseen)
+                .collect(),
+        ),
         leaves: inspector.leaves,
         is_odd: inspector.is_odd,
         has_archives: inspector.has_archives,
@@ -249,7 +260,16 @@ impl Inspector<'_> {
             return self.encoded_message(part, &decoded(body, part.encoding), &inner, place);
         }
         if is_leaf {
-            self.body(part, &part.path, body, part.encoding, &Place { nesting, ..place.clone() });
+            self.body(
+                part,
+                &part.path,
+                body,
+                part.encoding,
+                &Place {
+                    nesting,
+                    ..place.clone()
+                },
+            );
         }
     }
 
@@ -281,7 +301,10 @@ impl Inspector<'_> {
 
     fn encoded_message(&mut self, part: &Part, message: &[u8], inner: &Place, place: &Place) {
         if inner.decoded > DECODED_MESSAGES_MAX {
-            return self.doubt(Cause::Beyond(Limit::Depth), &place.inside(&part.path, &part.name));
+            return self.doubt(
+                Cause::Beyond(Limit::Depth),
+                &place.inside(&part.path, &part.name),
+            );
         }
         self.message(message, inner);
     }

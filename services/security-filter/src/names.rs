@@ -43,10 +43,7 @@ impl Glob {
 
     /// The whole text fits.
     pub fn matches(&self, text: &str) -> bool {
-        glob(
-            &self.0,
-            &text.to_lowercase().chars().collect::<Vec<char>>(),
-        )
+        glob(&self.0, &text.to_lowercase().chars().collect::<Vec<char>>())
     }
 }
 

@@ -101,7 +101,10 @@ mod tests {
             parted("bob@example.org", &to),
             [vec![], vec!["ann@example.com".to_owned()]]
         );
-        assert_eq!(parted("bob@PARTNER.example.net", &to), [Vec::<String>::new()]);
+        assert_eq!(
+            parted("bob@PARTNER.example.net", &to),
+            [Vec::<String>::new()]
+        );
         assert_eq!(parted("", &to[..1]), [Vec::<String>::new()]);
         let of_null = groups(&config(), &context("", &to[..1])).unwrap();
         assert!(of_null.iter().all(|group| group.config.settings.quarantine));
@@ -109,7 +112,9 @@ mod tests {
 
     #[test]
     fn without_addresses_nothing_is_decided() {
-        let error = groups(&config(), &Context::default()).unwrap_err().to_string();
+        let error = groups(&config(), &Context::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("no addresses"), "{error}");
         let plain = Arc::new(Config::from_json(&json!({})).unwrap());
         assert_eq!(groups(&plain, &Context::default()).unwrap().len(), 1);
@@ -121,7 +126,10 @@ mod tests {
             (json!([{ "set": { "clamd": null } }]), "sub-policy's"),
             (json!([{ "set": { "policies": [] } }]), "none of its own"),
             (json!([{ "set": { "blockTypes": ["exes"] } }]), "blockTypes"),
-            (json!([{ "set": { "onViolatoin": "reject" } }]), "onViolatoin"),
+            (
+                json!([{ "set": { "onViolatoin": "reject" } }]),
+                "onViolatoin",
+            ),
             (json!([{ "recipients": ["*"] }]), "missing field `set`"),
         ] {
             let error = Config::from_json(&json!({ "policies": policies })).unwrap_err();

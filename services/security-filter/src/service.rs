@@ -88,15 +88,18 @@ impl SecurityFilter {
     }
 
     /// One for each group.
-    async fn decide(&self, message: &mut Message, groups: &[Group]) -> anyhow::Result<Vec<Decided>> {
+    async fn decide(
+        &self,
+        message: &mut Message,
+        groups: &[Group],
+    ) -> anyhow::Result<Vec<Decided>> {
         let allowed = allowed(message.parameters());
         let (octets, place) = match self.read(message).await? {
             Content::Whole(octets, place) => (octets, place),
             Content::TooLarge => {
                 let too_large = groups.iter().map(|group| {
                     let settings = &group.config.settings;
-                    let decision =
-                        verdict::unscannable(&Unscannable::TooLarge, settings, allowed)?;
+                    let decision = verdict::unscannable(&Unscannable::TooLarge, settings, allowed)?;
                     let forged = None;
                     Ok(Decided { decision, forged })
                 });
@@ -109,7 +112,10 @@ impl SecurityFilter {
                 message.parameters().rule
             );
         }
-        let configs = groups.iter().map(|group| Arc::clone(&group.config)).collect();
+        let configs = groups
+            .iter()
+            .map(|group| Arc::clone(&group.config))
+            .collect();
         let findings = self.findings(&octets, place, configs).await?;
         let decided = groups.iter().zip(findings).map(|(group, findings)| {
             let settings = &group.config.settings;
@@ -145,7 +151,9 @@ impl Service for SecurityFilter {
                 "inspected"
             );
         }
-        let same = decided.windows(2).all(|pair| matches!(pair, [a, b] if a == b));
+        let same = decided
+            .windows(2)
+            .all(|pair| matches!(pair, [a, b] if a == b));
         if same {
             decided.truncate(1);
         } else if !message.takes_copies() {

@@ -107,9 +107,7 @@ pub fn decide(
     let may_replace = doubts.iter().all(|doubt| !doubt.path.is_empty());
     match settings.on_unscannable {
         // What was seen counts all the same.
-        OnUnscannable::Accept if !forbidden.is_empty() => {
-            violation(&forbidden, settings, allowed)
-        }
+        OnUnscannable::Accept if !forbidden.is_empty() => violation(&forbidden, settings, allowed),
         OnUnscannable::Replace if allowed.replace_part && may_replace => {
             violation(&[forbidden, doubts].concat(), settings, allowed)
         }

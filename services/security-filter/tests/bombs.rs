@@ -5,9 +5,9 @@
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
+use opes_security_filter::Config;
 use opes_security_filter::archive::Unseen;
 use opes_security_filter::inspect::{Cause, inspect};
-use opes_security_filter::Config;
 use samples::{deflated, gzip, overlapping, packed, zeros, zip};
 use serde_json::json;
 
@@ -39,15 +39,22 @@ fn a_bomb_of_10_gb_stays_under_64_mib_and_2_s() {
     let ten_gib = zeros(10 * 1024);
     // Five levels of sixteen archives, 4 GiB in each file at the bottom.
     let nested = (0..5).fold(zip(&[packed("z", zeros(4 * 1024))]), |inner, _| {
-        zip(&(0..16).map(|n| deflated(&format!("{n}.zip"), &inner)).collect::<Vec<_>>())
+        zip(&(0..16)
+            .map(|n| deflated(&format!("{n}.zip"), &inner))
+            .collect::<Vec<_>>())
     });
-    let spread = zip(&(0..1300).map(|n| packed(&format!("{n}"), zeros(8))).collect::<Vec<_>>());
+    let spread = zip(&(0..1300)
+        .map(|n| packed(&format!("{n}"), zeros(8)))
+        .collect::<Vec<_>>());
     for (bomb, what) in [
         (zip(&[packed("z", ten_gib)]), "one file of 10 GiB"),
         (nested, "nested"),
         (overlapping(1000, &kernel), "overlapping files"),
         (spread, "many files, each small enough"),
-        (gzip(&gzip(&gzip(&vec![0; 200 << 20]))), "gzip in gzip in gzip"),
+        (
+            gzip(&gzip(&gzip(&vec![0; 200 << 20]))),
+            "gzip in gzip in gzip",
+        ),
     ] {
         let message = message(&bomb);
         drop(bomb);
@@ -56,7 +63,11 @@ fn a_bomb_of_10_gb_stays_under_64_mib_and_2_s() {
         let (before, start) = (resident("VmRSS"), Instant::now());
         let findings = inspect(&message, &config);
         let (took, grown) = (start.elapsed(), resident("VmHWM").saturating_sub(before));
-        println!("{what}: {} octets of mail, {took:?}, {} KiB", message.len(), grown / 1024);
+        println!(
+            "{what}: {} octets of mail, {took:?}, {} KiB",
+            message.len(),
+            grown / 1024
+        );
         assert!(
             matches!(findings.as_slice(), [finding] if matches!(finding.cause, Cause::Unseen(why) if why != Unseen::Corrupt)),
             "{what}: {findings:?}"

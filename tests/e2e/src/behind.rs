@@ -77,10 +77,15 @@ impl Behind {
 
     /// With these objects.
     pub async fn rules(rules: &str) -> Result<Self> {
+        Self::configured(rules, |_| {}).await
+    }
+
+    /// With these objects, and the last word on the edge's configuration.
+    pub async fn configured(rules: &str, change: impl FnOnce(&mut EdgeConfig)) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let hop = Hop::start(Manners::default()).await?;
         let listener = ListenerConfig::new("mx", "127.0.0.1:0".parse()?, ListenerProtocol::Smtp);
-        let config = EdgeConfig {
+        let mut config = EdgeConfig {
             listeners: vec![listener],
             domains: vec!["example.com".into()],
             delivery: DeliveryConfig {
@@ -89,6 +94,7 @@ impl Behind {
             },
             ..EdgeConfig::new("mail.example.com", folder.path().join("spool"))
         };
+        change(&mut config);
         Ok(Self {
             edge: Embedded::start(config, rules).await?,
             hop,

@@ -144,7 +144,9 @@ mod tests {
     use super::*;
 
     /// Answers one request after the other with these, then no more. Gives the bodies.
-    async fn tool(answers: &'static [&'static str]) -> (Engine, tokio::task::JoinHandle<Vec<String>>) {
+    async fn tool(
+        answers: &'static [&'static str],
+    ) -> (Engine, tokio::task::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let settings = Settings {
             url: format!("http://{}/hook", listener.local_addr().unwrap()),
@@ -166,7 +168,8 @@ mod tests {
                     request.push_str(std::str::from_utf8(&part[..octets]).unwrap());
                 }
                 bodies.push(request.rsplit("\r\n").next().unwrap_or_default().to_owned());
-                let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let answer =
+                    format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
             bodies
@@ -175,8 +178,18 @@ mod tests {
     }
 
     async fn told(engine: Engine, incidents: &[&str]) -> Family<ByWebhook, Counter> {
-        let (count, tasks, closing) = (Family::default(), TaskTracker::new(), CancellationToken::new());
-        let webhook = Webhook::start_with(engine, count.clone(), &tasks, closing.clone(), Duration::from_millis(5));
+        let (count, tasks, closing) = (
+            Family::default(),
+            TaskTracker::new(),
+            CancellationToken::new(),
+        );
+        let webhook = Webhook::start_with(
+            engine,
+            count.clone(),
+            &tasks,
+            closing.clone(),
+            Duration::from_millis(5),
+        );
         for incident in incidents {
             webhook.tell((*incident).to_owned());
         }
@@ -193,10 +206,26 @@ mod tests {
 
     #[tokio::test]
     async fn what_fails_is_tried_again_and_what_is_refused_is_not() {
-        let (engine, tool) = tool(&["503 Later", "429 Slow down", "202 Accepted", "400 No", "204 Fine"]).await;
+        let (engine, tool) = tool(&[
+            "503 Later",
+            "429 Slow down",
+            "202 Accepted",
+            "400 No",
+            "204 Fine",
+        ])
+        .await;
         let count = told(engine, &["{\"n\":1}", "{\"n\":2}", "{\"n\":3}"]).await;
         let bodies = tool.await.unwrap();
-        assert_eq!(bodies, ["{\"n\":1}", "{\"n\":1}", "{\"n\":1}", "{\"n\":2}", "{\"n\":3}"]);
+        assert_eq!(
+            bodies,
+            [
+                "{\"n\":1}",
+                "{\"n\":1}",
+                "{\"n\":1}",
+                "{\"n\":2}",
+                "{\"n\":3}"
+            ]
+        );
         assert_eq!(counted(&count, WebhookLabel::Delivered), 2);
         assert_eq!(counted(&count, WebhookLabel::Refused), 1);
     }
@@ -206,7 +235,11 @@ mod tests {
         let (engine, tool) = tool(&[]).await;
         tool.await.unwrap();
         let many = vec!["{}"; WAITING_MAX + 3];
-        let (count, tasks, closing) = (Family::default(), TaskTracker::new(), CancellationToken::new());
+        let (count, tasks, closing) = (
+            Family::default(),
+            TaskTracker::new(),
+            CancellationToken::new(),
+        );
         let webhook = Webhook::start(engine, count.clone(), &tasks, closing.clone());
         for incident in many {
             webhook.tell(incident.to_owned());

@@ -53,7 +53,10 @@ impl fmt::Display for Unseen {
                 write!(f, "it is compressed in a way not known here ({number})")
             }
             Self::Scanner(max) => {
-                write!(f, "it is too much for the virus scanner (over {max} octets, or its own limits)")
+                write!(
+                    f,
+                    "it is too much for the virus scanner (over {max} octets, or its own limits)"
+                )
             }
         }
     }
@@ -93,7 +96,10 @@ impl Budget {
     /// The next part of the message: what stopped the last one need not stop this one, unless it is spent for all.
     pub(crate) fn next_part(&self) {
         let for_all = |why: &Unseen| {
-            matches!(why, Unseen::Expanded(_) | Unseen::Entries(_) | Unseen::Time(_))
+            matches!(
+                why,
+                Unseen::Expanded(_) | Unseen::Entries(_) | Unseen::Time(_)
+            )
         };
         self.stopped.set(self.stopped.get().filter(for_all));
     }
@@ -127,7 +133,8 @@ impl Budget {
     /// So many octets more came out of an archive.
     pub(crate) fn take_octets(&self, octets: u64) -> Result<(), Unseen> {
         let max = self.limits.expanded_max;
-        self.expanded.set(self.expanded.get().saturating_add(octets));
+        self.expanded
+            .set(self.expanded.get().saturating_add(octets));
         if self.expanded.get() > max {
             self.stop(Unseen::Expanded(max));
         }
@@ -238,7 +245,8 @@ impl<R: Read> Read for Metered<'_, R> {
         let octets = self.inner.read(into)?;
         self.given += octets as u64;
         if self.is_bomb() {
-            self.budget.stop(Unseen::Ratio(self.budget.limits.ratio_max));
+            self.budget
+                .stop(Unseen::Ratio(self.budget.limits.ratio_max));
         }
         let paid = self.budget.take_octets(octets as u64);
         paid.map_err(|_| io::Error::other("the budget is spent"))?;

@@ -30,13 +30,22 @@ fn message(name: &str, content: &[u8]) -> Vec<u8> {
 /// Name and cause of what is found in an attachment of this name; all of it is part 2.
 fn found_with(config: &Config, name: &str, content: &[u8]) -> Vec<(String, Cause)> {
     let findings = inspect(&message(name, content), config);
-    assert!(findings.iter().all(|finding| finding.path == "2"), "{findings:?}");
-    findings.into_iter().map(|finding| (finding.name, finding.cause)).collect()
+    assert!(
+        findings.iter().all(|finding| finding.path == "2"),
+        "{findings:?}"
+    );
+    findings
+        .into_iter()
+        .map(|finding| (finding.name, finding.cause))
+        .collect()
 }
 
 fn found(name: &str, content: &[u8]) -> Vec<(String, &'static str)> {
     let found = found_with(&config(json!({})), name, content);
-    found.into_iter().map(|(name, cause)| (name, cause.label())).collect()
+    found
+        .into_iter()
+        .map(|(name, cause)| (name, cause.label()))
+        .collect()
 }
 
 fn one(name: &str, label: &'static str) -> Vec<(String, &'static str)> {
@@ -57,28 +66,83 @@ fn what_is_forbidden_is_found_in_every_kind_of_archive() {
     let (evil, test) = (pe(), eicar().into_bytes());
     let inner = zip(&[stored("readme.pdf", PDF), deflated("evil.bin", &evil)]);
     for (name, content, place, label) in [
-        ("a.zip", zip(&[deflated("x/e.bin", &evil)]), "a.zip/x/e.bin", "pe"),
+        (
+            "a.zip",
+            zip(&[deflated("x/e.bin", &evil)]),
+            "a.zip/x/e.bin",
+            "pe",
+        ),
         ("a.zip", zip(&[stored("e.bin", &evil)]), "a.zip/e.bin", "pe"),
-        ("a.zip", zip(&[deflated("inner.zip", &inner)]), "a.zip/inner.zip/evil.bin", "pe"),
-        ("a.zip", zip(&[stored("inner.zip", &inner)]), "a.zip/inner.zip/evil.bin", "pe"),
-        ("a.tar", tar(&[("b.pdf", PDF), ("e.bin", &evil)]), "a.tar/e.bin", "pe"),
-        ("a.tar.gz", gzip(&tar(&[("e.bin", &evil)])), "a.tar.gz/a.tar/e.bin", "pe"),
-        ("a.tgz", gzip(&tar(&[("i.zip", &inner)])), "a.tgz/a.tar/i.zip/evil.bin", "pe"),
+        (
+            "a.zip",
+            zip(&[deflated("inner.zip", &inner)]),
+            "a.zip/inner.zip/evil.bin",
+            "pe",
+        ),
+        (
+            "a.zip",
+            zip(&[stored("inner.zip", &inner)]),
+            "a.zip/inner.zip/evil.bin",
+            "pe",
+        ),
+        (
+            "a.tar",
+            tar(&[("b.pdf", PDF), ("e.bin", &evil)]),
+            "a.tar/e.bin",
+            "pe",
+        ),
+        (
+            "a.tar.gz",
+            gzip(&tar(&[("e.bin", &evil)])),
+            "a.tar.gz/a.tar/e.bin",
+            "pe",
+        ),
+        (
+            "a.tgz",
+            gzip(&tar(&[("i.zip", &inner)])),
+            "a.tgz/a.tar/i.zip/evil.bin",
+            "pe",
+        ),
         ("t.gz", gzip(&test), "t.gz/t", "eicar"),
         ("t.gz", [gzip(PDF), gzip(&test)].concat(), "t.gz/t", "eicar"),
-        ("a.zip", zip(&[deflated("t.tar", &tar(&[("t", &test)]))]), "a.zip/t.tar/t", "eicar"),
+        (
+            "a.zip",
+            zip(&[deflated("t.tar", &tar(&[("t", &test)]))]),
+            "a.zip/t.tar/t",
+            "eicar",
+        ),
         // By name, without a look at the content.
         ("a.zip", zip(&[stored("x.exe", b"")]), "a.zip", "entry-name"),
         ("a.tar", tar(&[("x.exe", b"")]), "a.tar", "entry-name"),
         ("x.exe.gz", gzip(PDF), "x.exe.gz", "entry-name"),
         // As another kind of file.
-        ("holiday.png", zip(&[deflated("e", &evil)]), "holiday.png/e", "pe"),
-        ("a.bin", [b"\x89PNG\r\n".to_vec(), zip(&[deflated("e", &evil)])].concat(), "a.bin/e", "pe"),
-        ("a.gz", [gzip(PDF), zip(&[deflated("e", &evil)])].concat(), "a.gz/e", "pe"),
+        (
+            "holiday.png",
+            zip(&[deflated("e", &evil)]),
+            "holiday.png/e",
+            "pe",
+        ),
+        (
+            "a.bin",
+            [b"\x89PNG\r\n".to_vec(), zip(&[deflated("e", &evil)])].concat(),
+            "a.bin/e",
+            "pe",
+        ),
+        (
+            "a.gz",
+            [gzip(PDF), zip(&[deflated("e", &evil)])].concat(),
+            "a.gz/e",
+            "pe",
+        ),
     ] {
         assert_eq!(found(name, &content), one(place, label), "{name} {place}");
     }
-    for content in [zip(&[deflated("b.pdf", PDF)]), gzip(PDF), tar(&[("b.pdf", PDF)]), zip(&[])] {
+    for content in [
+        zip(&[deflated("b.pdf", PDF)]),
+        gzip(PDF),
+        tar(&[("b.pdf", PDF)]),
+        zip(&[]),
+    ] {
         assert_eq!(found("a.bin", &content), []);
     }
 }
@@ -87,9 +151,21 @@ fn what_is_forbidden_is_found_in_every_kind_of_archive() {
 fn messages_in_archives_and_archives_in_messages() {
     let forwarded = message("deep.zip", &zip(&[deflated("e.bin", &pe())]));
     for (name, content, place) in [
-        ("a.zip", zip(&[deflated("mail.eml", &forwarded)]), "a.zip/mail.eml/deep.zip/e.bin"),
-        ("a.zip", zip(&[deflated("mail", &forwarded)]), "a.zip/mail/deep.zip/e.bin"),
-        ("a.tgz", gzip(&tar(&[("mail.eml", &forwarded)])), "a.tgz/a.tar/mail.eml/deep.zip/e.bin"),
+        (
+            "a.zip",
+            zip(&[deflated("mail.eml", &forwarded)]),
+            "a.zip/mail.eml/deep.zip/e.bin",
+        ),
+        (
+            "a.zip",
+            zip(&[deflated("mail", &forwarded)]),
+            "a.zip/mail/deep.zip/e.bin",
+        ),
+        (
+            "a.tgz",
+            gzip(&tar(&[("mail.eml", &forwarded)])),
+            "a.tgz/a.tar/mail.eml/deep.zip/e.bin",
+        ),
         ("mail.eml", forwarded.clone(), "mail.eml/deep.zip/e.bin"),
     ] {
         assert_eq!(found(name, &content), one(place, "pe"));
@@ -110,17 +186,64 @@ fn tricks_with_two_headers() {
     let evil = deflated("e.bin", &pe());
     let file = |name: &str, local: &str| File2(name, local).of(&evil);
     for (content, label, why) in [
-        (zip(&[file("a.pdf", "a.exe")]), "entry-name", "name in front of the file"),
-        (zip(&[file("a.exe", "a.pdf")]), "entry-name", "name in the directory"),
-        (zip(&[stored("a.pdf", PDF), samples::File { is_stray: true, ..evil.clone() }]), "pe", "not in the directory"),
-        (zip(&[samples::File { method: 0, ..evil.clone() }]), "pe", "stored, says the directory"),
-        (zip(&[samples::File { local_method: 0, ..evil.clone() }]), "pe", "stored, says the header"),
-        ([zip(&[evil.clone()]), zip(&[stored("a.pdf", PDF)])].concat(), "pe", "two archives"),
-        ([zip(&[stored("a.pdf", PDF)]), zip(&[evil.clone()])].concat(), "pe", "the other way round"),
-        ([b"MM\0\x2a junk".to_vec(), zip(&[evil.clone()])].concat(), "pe", "something in front"),
+        (
+            zip(&[file("a.pdf", "a.exe")]),
+            "entry-name",
+            "name in front of the file",
+        ),
+        (
+            zip(&[file("a.exe", "a.pdf")]),
+            "entry-name",
+            "name in the directory",
+        ),
+        (
+            zip(&[
+                stored("a.pdf", PDF),
+                samples::File {
+                    is_stray: true,
+                    ..evil.clone()
+                },
+            ]),
+            "pe",
+            "not in the directory",
+        ),
+        (
+            zip(&[samples::File {
+                method: 0,
+                ..evil.clone()
+            }]),
+            "pe",
+            "stored, says the directory",
+        ),
+        (
+            zip(&[samples::File {
+                local_method: 0,
+                ..evil.clone()
+            }]),
+            "pe",
+            "stored, says the header",
+        ),
+        (
+            [zip(&[evil.clone()]), zip(&[stored("a.pdf", PDF)])].concat(),
+            "pe",
+            "two archives",
+        ),
+        (
+            [zip(&[stored("a.pdf", PDF)]), zip(&[evil.clone()])].concat(),
+            "pe",
+            "the other way round",
+        ),
+        (
+            [b"MM\0\x2a junk".to_vec(), zip(&[evil.clone()])].concat(),
+            "pe",
+            "something in front",
+        ),
         (zip(&[evil.clone()])[..100].to_vec(), "pe", "no directory"),
     ] {
-        let labels: Vec<_> = found("a.bin", &content).into_iter().map(|(_, label)| label).collect();
+        let labels: Vec<_> = found("a.bin", &content)
+            .into_iter()
+            .map(|(_, label)| label)
+            .collect();
         assert_eq!(labels, [label], "{why}");
     }
     // A name in UTF-8 that some show in place of the other one.
@@ -135,13 +258,20 @@ struct File2<'n>(&'n str, &'n str);
 
 impl File2<'_> {
     fn of(&self, file: &samples::File) -> samples::File {
-        samples::File { name: self.0.to_owned(), local_name: self.1.to_owned(), ..file.clone() }
+        samples::File {
+            name: self.0.to_owned(),
+            local_name: self.1.to_owned(),
+            ..file.clone()
+        }
     }
 }
 
 #[test]
 fn encrypted_archives_are_a_group() {
-    let encrypted = |name| samples::File { flags: 1, ..deflated(name, &pe()) };
+    let encrypted = |name| samples::File {
+        flags: 1,
+        ..deflated(name, &pe())
+    };
     let blocking = config(json!({ "blockTypes": ["encrypted-archive"] }));
     let outer = zip(&[stored("inner.zip", &zip(&[encrypted("x")]))]);
     let labels = |config: &Config| -> Vec<_> {
@@ -150,15 +280,24 @@ fn encrypted_archives_are_a_group() {
     };
     assert_eq!(labels(&blocking), one("a.zip/inner.zip", "zip-encrypted"));
     assert_eq!(labels(&config(json!({}))), [], "passes, as configured");
-    assert_eq!(found("a.zip", &zip(&[encrypted("x.exe")])), one("a.zip", "entry-name"));
+    assert_eq!(
+        found("a.zip", &zip(&[encrypted("x.exe")])),
+        one("a.zip", "entry-name")
+    );
 }
 
 #[test]
 fn what_cannot_be_opened_is_said() {
     let any = config(json!({}));
     let cut = |archive: Vec<u8>| archive[..archive.len() / 2].to_vec();
-    let noise: Vec<u8> = (0..20_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    let lzma = samples::File { method: 14, local_method: 14, ..stored("a", PDF) };
+    let noise: Vec<u8> = (0..20_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let lzma = samples::File {
+        method: 14,
+        local_method: 14,
+        ..stored("a", PDF)
+    };
     for (content, why) in [
         (zip(&[lzma]), Unseen::Method(14)),
         (zip(&[packed("a", vec![0xff; 50])]), Unseen::Corrupt),
@@ -169,8 +308,16 @@ fn what_cannot_be_opened_is_said() {
     ] {
         assert_eq!(unseen(&any, &content), Some(why));
     }
-    let found = found_with(&any, "a.zip", &zip(&[packed("x", vec![0xff; 50]), deflated("e", &pe())]));
-    assert_eq!(found.len(), 1, "what is damaged does not hide what is forbidden");
+    let found = found_with(
+        &any,
+        "a.zip",
+        &zip(&[packed("x", vec![0xff; 50]), deflated("e", &pe())]),
+    );
+    assert_eq!(
+        found.len(),
+        1,
+        "what is damaged does not hide what is forbidden"
+    );
     assert_eq!(found[0].1.label(), "pe");
 }
 
@@ -178,14 +325,40 @@ fn what_cannot_be_opened_is_said() {
 fn every_limit_is_kept() {
     let files: Vec<_> = (0..20).map(|n| deflated(&n.to_string(), PDF)).collect();
     let nested = (0..4).fold(PDF.to_vec(), |inner, _| zip(&[deflated("i", &inner)]));
-    let (large, mixed) = (vec![b'x'; 3 * MIB], zip(&[deflated("i", &vec![0_u8; 2 * MIB])]));
+    let (large, mixed) = (
+        vec![b'x'; 3 * MIB],
+        zip(&[deflated("i", &vec![0_u8; 2 * MIB])]),
+    );
     for (limits, content, why) in [
-        (json!({ "entriesMax": 19 }), zip(&files), Unseen::Entries(19)),
+        (
+            json!({ "entriesMax": 19 }),
+            zip(&files),
+            Unseen::Entries(19),
+        ),
         (json!({ "depthMax": 3 }), nested.clone(), Unseen::Depth(3)),
-        (json!({ "expandedMax": 2_000_000 }), gzip(&large), Unseen::Expanded(2_000_000)),
-        (json!({ "expandedMax": 2_000_000 }), zip(&[stored("x", &large)]), Unseen::Expanded(2_000_000)),
-        (json!({ "heldMax": 100_000 }), zip(&[stored("a", b""), deflated("i", &zip(&[stored("x", &large)]))]), Unseen::Held(100_000)),
-        (json!({ "ratioMax": 100 }), zip(&[packed("z", zeros(20))]), Unseen::Ratio(100)),
+        (
+            json!({ "expandedMax": 2_000_000 }),
+            gzip(&large),
+            Unseen::Expanded(2_000_000),
+        ),
+        (
+            json!({ "expandedMax": 2_000_000 }),
+            zip(&[stored("x", &large)]),
+            Unseen::Expanded(2_000_000),
+        ),
+        (
+            json!({ "heldMax": 100_000 }),
+            zip(&[
+                stored("a", b""),
+                deflated("i", &zip(&[stored("x", &large)])),
+            ]),
+            Unseen::Held(100_000),
+        ),
+        (
+            json!({ "ratioMax": 100 }),
+            zip(&[packed("z", zeros(20))]),
+            Unseen::Ratio(100),
+        ),
     ] {
         let config = config(json!({ "archives": limits }));
         assert_eq!(unseen(&config, &content), Some(why));
@@ -194,20 +367,37 @@ fn every_limit_is_kept() {
     let past = Budget::until(timeless.settings.archives, std::time::Instant::now());
     let looked = look(&message("a.zip", &mixed), &timeless, Some(&past));
     assert_eq!(looked.findings[0].cause, Cause::Unseen(Unseen::Time(1)));
-    assert_eq!(unseen(&config(json!({ "archives": { "depthMax": 4, "entriesMax": 20 } })), &nested), None);
+    assert_eq!(
+        unseen(
+            &config(json!({ "archives": { "depthMax": 4, "entriesMax": 20 } })),
+            &nested
+        ),
+        None
+    );
     // Not held, and not an archive: it only passes by.
     let small_room = config(json!({ "archives": { "heldMax": 100_000 } }));
     assert_eq!(unseen(&small_room, &gzip(&large)), None);
     let late = [large.clone(), eicar().into_bytes()].concat();
-    assert_eq!(found_with(&small_room, "a.gz", &gzip(&late))[0].1.label(), "eicar");
+    assert_eq!(
+        found_with(&small_room, "a.gz", &gzip(&late))[0].1.label(),
+        "eicar"
+    );
     let hidden = [large, zip(&[deflated("e", &pe())])].concat();
-    assert_eq!(unseen(&small_room, &gzip(&hidden)), Some(Unseen::Held(100_000)));
+    assert_eq!(
+        unseen(&small_room, &gzip(&hidden)),
+        Some(Unseen::Held(100_000))
+    );
 }
 
 #[test]
 fn opening_can_wait_or_be_off() {
     let closed = message("a.zip", &zip(&[deflated("e.bin", &pe())]));
-    let Looked { findings, has_archives, leaves, .. } = look(&closed, &config(json!({})), None);
+    let Looked {
+        findings,
+        has_archives,
+        leaves,
+        ..
+    } = look(&closed, &config(json!({})), None);
     assert!(findings.is_empty() && has_archives);
     assert_eq!(leaves.len(), 2);
     let off = config(json!({ "openArchives": false }));
@@ -220,7 +410,7 @@ proptest! {
 
     #[test]
     fn arbitrary_octets_never_panic(start in prop_oneof![
-        Just(&b"PK\x03\x04"[..]), Just(b"PK\x05\x06"), Just(b"\x1f\x8b\x08"), Just(b"")
+        Just(&b"PK\x03\x04"[..]), Just(&b"PK\x05\x06"[..]), Just(&b"\x1f\x8b\x08"[..]), Just(&b""[..])
     ], octets in proptest::collection::vec(any::<u8>(), 0..2000)) {
         let content = [start, &octets].concat();
         zip::list(&content, 100);

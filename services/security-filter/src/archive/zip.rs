@@ -76,9 +76,9 @@ pub(crate) fn is_zip(content: &[u8]) -> bool {
 /// Does a directory end here, at most a comment before the end?
 pub(crate) fn has_end(content: &[u8]) -> bool {
     let tail = content.len().saturating_sub(TAIL_OCTETS);
-    content
-        .get(tail..)
-        .is_some_and(|tail| memmem::rfind(tail, END).is_some_and(|at| tail.len() - at >= END_OCTETS))
+    content.get(tail..).is_some_and(|tail| {
+        memmem::rfind(tail, END).is_some_and(|at| tail.len() - at >= END_OCTETS)
+    })
 }
 
 /// The files of an archive, at most `max`.
@@ -90,7 +90,11 @@ pub(crate) fn list(content: &[u8], max: usize) -> Listing {
         ..Listing::default()
     };
     for central in directory.into_iter().take(max) {
-        let local = |at: u64| at.try_into().ok().and_then(|at| Some((at, local(content, at)?)));
+        let local = |at: u64| {
+            at.try_into()
+                .ok()
+                .and_then(|at| Some((at, local(content, at)?)))
+        };
         let found = local(central.offset.saturating_add(base)).or_else(|| local(central.offset));
         if let Some((at, found)) = found {
             let entry = joined(content, &found, Some(&central));
@@ -116,7 +120,9 @@ fn directory(content: &[u8], max: usize) -> (Vec<Header>, u64, Vec<Range<usize>>
     let (Some(size), Some(offset)) = (u32_at(content, end + 12), u32_at(content, end + 16)) else {
         return nothing;
     };
-    let before = usize::try_from(size).ok().and_then(|size| end.checked_sub(size));
+    let before = usize::try_from(size)
+        .ok()
+        .and_then(|size| end.checked_sub(size));
     let stated = usize::try_from(offset).ok();
     let is_start = |at: &usize| starts_with(content, *at, CENTRAL);
     let Some(start) = before.into_iter().chain(stated).find(is_start) else {

@@ -65,7 +65,11 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
             "not between 1 and 10000; memory is bounded by this times sizeMax",
         );
     }
-    if settings.policies.as_ref().is_some_and(|policies| policies.len() > POLICIES_MAX) {
+    if settings
+        .policies
+        .as_ref()
+        .is_some_and(|policies| policies.len() > POLICIES_MAX)
+    {
         return problem("policies", "more than 100; use * and ? in their patterns");
     }
     if let Some(clamd) = &settings.clamd {
@@ -74,7 +78,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     settings.archives.check()
 }
 
-fn known_types() -> String {
+/// What `blockTypes` may name.
+pub(super) fn known_types() -> String {
     let mut names: Vec<&str> = formats::FORMATS
         .iter()
         .flat_map(|format| [format.group, format.name])

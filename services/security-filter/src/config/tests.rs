@@ -1,4 +1,5 @@
 use super::*;
+use crate::formats;
 use serde_json::json;
 
 fn error(config: &serde_json::Value) -> String {

@@ -84,10 +84,12 @@ fn notify_to(to: NotifyTo) -> notification::To {
 
 /// The strictest of several decisions, for a processor that takes one for all recipients.
 pub(super) fn strictest(decided: Vec<Decided>) -> Option<Decided> {
-    decided.into_iter().max_by_key(|decided| match decided.decision.action {
-        Action::Accept => 0,
-        Action::Replace(_) => 1,
-        Action::Quarantine => 2,
-        Action::Refuse(..) => 3,
-    })
+    decided
+        .into_iter()
+        .max_by_key(|decided| match decided.decision.action {
+            Action::Accept => 0,
+            Action::Replace(_) => 1,
+            Action::Quarantine => 2,
+            Action::Refuse(..) => 3,
+        })
 }

@@ -131,7 +131,9 @@ pub fn zeros(mebibytes: usize) -> Vec<u8> {
     let mut compress = Compress::new(Compression::best(), false);
     let mut one = Vec::with_capacity(MIB);
     let zeros = vec![0; MIB];
-    compress.compress_vec(&zeros, &mut one, FlushCompress::Full).unwrap();
+    compress
+        .compress_vec(&zeros, &mut one, FlushCompress::Full)
+        .unwrap();
     let mut all = one.repeat(mebibytes);
     // An empty last block.
     all.extend_from_slice(&[3, 0]);
@@ -152,7 +154,8 @@ pub fn overlapping(files: usize, kernel: &[u8]) -> Vec<u8> {
         archive.extend(local(&file(index), size));
         if index + 1 < files {
             // A stored block that quotes the next header.
-            archive.extend_from_slice(&[&[0][..], &short(header), &short(!header & 0xffff)].concat());
+            archive
+                .extend_from_slice(&[&[0][..], &short(header), &short(!header & 0xffff)].concat());
         }
     }
     archive.extend_from_slice(kernel);
