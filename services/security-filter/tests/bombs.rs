@@ -35,26 +35,28 @@ fn message(content: &[u8]) -> Vec<u8> {
 #[test]
 fn a_bomb_of_10_gb_stays_under_64_mib_and_2_s() {
     let config = Config::from_json(&json!({})).unwrap();
-    let kernel = zeros(1024);
     let ten_gib = zeros(10 * 1024);
-    // Five levels of sixteen archives, 4 GiB in each file at the bottom.
-    let nested = (0..5).fold(zip(&[packed("z", zeros(4 * 1024))]), |inner, _| {
-        zip(&(0..16)
-            .map(|n| deflated(&format!("{n}.zip"), &inner))
+    let small = packed("z", zeros(8));
+    // Five levels of sixteen archives, 1 GiB in each file at the bottom.
+    let bottom = zip(&[packed("z", zeros(1024))]);
+    let nested = (0..5).fold(bottom, |inner, _| {
+        let inner = deflated("", &inner);
+        let names = (0..16).map(|n| format!("{n}.zip"));
+        zip(&names
+            .map(|name| packed(&name, inner.packed.clone()))
             .collect::<Vec<_>>())
     });
-    let spread = zip(&(0..1300)
-        .map(|n| packed(&format!("{n}"), zeros(8)))
-        .collect::<Vec<_>>());
+    let spread: Vec<_> = (0..1300)
+        .map(|n| packed(&n.to_string(), small.packed.clone()))
+        .collect();
+    // Its checksum is wrong, but nobody comes that far.
+    let gz = [&b"\x1f\x8b\x08\0\0\0\0\0\0\x03"[..], &zeros(1024), &[0; 8]].concat();
     for (bomb, what) in [
         (zip(&[packed("z", ten_gib)]), "one file of 10 GiB"),
         (nested, "nested"),
-        (overlapping(1000, &kernel), "overlapping files"),
-        (spread, "many files, each small enough"),
-        (
-            gzip(&gzip(&gzip(&vec![0; 200 << 20]))),
-            "gzip in gzip in gzip",
-        ),
+        (overlapping(1000, &zeros(10)), "overlapping files"),
+        (zip(&spread), "many files, each small enough"),
+        (gzip(&gzip(&gz)), "gzip in gzip in gzip"),
     ] {
         let message = message(&bomb);
         drop(bomb);

@@ -38,7 +38,7 @@ pub fn stored(name: &str, content: &[u8]) -> File {
 }
 
 pub fn deflated(name: &str, content: &[u8]) -> File {
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(content).unwrap();
     packed(name, encoder.finish().unwrap())
 }
@@ -110,7 +110,7 @@ fn central(file: &File, offset: usize, size: usize) -> Vec<u8> {
 }
 
 pub fn gzip(content: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(content).unwrap();
     encoder.finish().unwrap()
 }
