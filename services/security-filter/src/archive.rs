@@ -242,11 +242,12 @@ impl Inspector<'_> {
                 return self.unseen(why, place);
             }
             let mut whole = held.as_slice().chain(source);
-            return if is_tar(&held) {
-                self.tar(&mut whole, place, budget)
+            if is_tar(&held) {
+                self.tar(&mut whole, place, budget);
             } else {
-                self.gzip(&mut whole, place, budget)
-            };
+                self.gzip(&mut whole, place, budget);
+            }
+            return;
         }
         if !failed && held.len() == PROBE_OCTETS {
             return self.large(held, source, place, budget);

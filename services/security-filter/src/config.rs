@@ -29,6 +29,10 @@ const SERVICE_FIELDS: [&str; 4] = ["sizeMax", "largeMessages", "archives", "clam
 /// Settings as written, camelCase; every field has a default.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "one per switch of the configuration"
+)]
 pub struct Settings {
     /// Detected formats by name or group (docs/services/security-filter.md), or media types, detected and declared; `audio/*`.
     pub block_types: Vec<String>,

@@ -11,7 +11,6 @@ use opes_security_filter::inspect::{Cause, inspect};
 use samples::{deflated, gzip, overlapping, packed, zeros, zip};
 use serde_json::json;
 
-#[allow(dead_code, reason = "shared")]
 #[path = "samples/archives.rs"]
 mod samples;
 

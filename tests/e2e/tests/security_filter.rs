@@ -11,6 +11,7 @@ use opes_e2e::embedded::service;
 use opes_e2e::{eventually, need};
 use opes_edge::config::WebhookConfig;
 use opes_security_filter::SecurityFilter;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixStream};
@@ -52,7 +53,8 @@ impl Clamd {
             signatures.join("test.hdb"),
             format!("{EICAR_MD5}:68:Test.Eicar\n"),
         )?;
-        let hex: String = MARKER.bytes().map(|octet| format!("{octet:02x}")).collect();
+        let hex: Vec<_> = MARKER.bytes().map(|octet| format!("{octet:02x}")).collect();
+        let hex = hex.concat();
         std::fs::write(
             signatures.join("test.ndb"),
             format!("Test.Marker:0:*:{hex}\n"),
@@ -81,6 +83,19 @@ impl Clamd {
             .await
             .context("clamd does not listen")?;
         Ok(clamd)
+    }
+
+    /// Connections to its socket, beside the one that listens (proc(5)).
+    fn connections(&self) -> usize {
+        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        let path = self.folder.path().join("clamd").display().to_string();
+        let ours = sockets.lines().filter(|line| line.ends_with(&path));
+        ours.count().saturating_sub(1)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.main.id()).ok().and_then(Pid::from_raw);
+        Ok(kill_process(pid.context("a process id")?, signal)?)
     }
 
     fn config(&self) -> Value {
@@ -157,7 +172,7 @@ fn from_top<'c>(content: &'c str, field: &str) -> Result<&'c str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_forbidden_or_infected_is_replaced_wherever_it_is() -> Result<()> {
     let clamd = Clamd::start().await?;
-    let (test, marked) = (
+    let (test, marker) = (
         eicar().into_bytes(),
         format!("hello {MARKER} world").into_bytes(),
     );
@@ -209,11 +224,11 @@ async fn what_is_forbidden_or_infected_is_replaced_wherever_it_is() -> Result<()
             python("zipped('t.txt', data)", &test)?,
             "infected with Test.Eicar",
         ),
-        (&both, "m.txt", marked.clone(), "infected with Test.Marker"),
+        (&both, "m.txt", marker.clone(), "infected with Test.Marker"),
         (
             &both,
             "m.zip",
-            python("zipped('t.txt', data)", &marked)?,
+            python("zipped('t.txt', data)", &marker)?,
             "infected with Test.Marker",
         ),
     ] {
@@ -224,14 +239,20 @@ async fn what_is_forbidden_or_infected_is_replaced_wherever_it_is() -> Result<()
         let [arrival] = behind
             .delivered(["SUBJECT:  [attachment removed] s"])
             .await?;
-        let text = String::from_utf8(arrival.content)?;
-        ensure!(text.contains(place), "{name}: {text}");
+        let received = String::from_utf8(arrival.content)?;
+        ensure!(received.contains(place), "{name}: {received}");
         ensure!(
-            text.contains("X-Opes-Security: replaced; count=1; cause="),
-            "{name}: {text}"
+            received.contains("X-Opes-Security: replaced; count=1; cause="),
+            "{name}: {received}"
         );
     }
-    let clean = behind(&both, "tempfail").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clean_mail_passes_unchanged() -> Result<()> {
+    let clamd = Clamd::start().await?;
+    let clean = behind(&json!({ "clamd": clamd.config() }), "tempfail").await?;
     let sent = attached(
         "fine",
         "a.zip",
@@ -289,7 +310,16 @@ async fn without_clamd_the_failure_policy_decides() -> Result<()> {
         strict.send(&infected).await?.starts_with("250"),
         "with clamd"
     );
-    drop(clamd);
+    // It takes the question, and is gone before it has answered.
+    clamd.signal(Signal::STOP)?;
+    let asked = strict.send(&infected);
+    let killed = async {
+        eventually("clamd has a connection", || clamd.connections() > 0).await;
+        drop(clamd);
+    };
+    let (said, ()) = tokio::join!(asked, killed);
+    let said = said?;
+    ensure!(said.starts_with("451"), "{said}");
     let said = strict.send(&infected).await?;
     ensure!(said.starts_with("451"), "{said}");
     let said = lenient.send(&infected).await?;
@@ -364,17 +394,15 @@ async fn tool() -> Result<(String, Arc<Mutex<Vec<String>>>)> {
     Ok((url, seen))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn all_six_actions() -> Result<()> {
-    let clamd = Clamd::start().await?;
-    let (url, incidents) = tool().await?;
+/// A filter that does everything it can, and an edge with which it may.
+async fn acting(clamd: &Clamd, url: String) -> Result<Behind> {
     let config = json!({
         "clamd": clamd.config(), "bodyMark": "Something was removed.", "notify": ["sender", "recipients", "administrator"],
         "policies": [{ "recipients": ["held@*"], "set": { "quarantine": true, "notify": [], "report": false } }],
     });
     let target = service(SecurityFilter::from_config(&config)?).await?;
     let rules = rule("tempfail").objects("scan", &target);
-    let behind = Behind::configured(&rules, |edge| {
+    Behind::configured(&rules, |edge| {
         edge.relay_networks = vec!["127.0.0.1/32".parse().expect("a network")];
         edge.domains.push("example.org".into());
         edge.notifications.administrator = Some("admin@example.com".into());
@@ -386,7 +414,14 @@ async fn all_six_actions() -> Result<()> {
             timeout: Duration::from_secs(10),
         });
     })
-    .await?;
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_six_actions() -> Result<()> {
+    let clamd = Clamd::start().await?;
+    let (url, incidents) = tool().await?;
+    let behind = acting(&clamd, url).await?;
     let sent = attached("s", "m.txt", MARKER.as_bytes());
     let mut dialog = behind.dialog().await?;
     let said = dialog

@@ -83,7 +83,8 @@ pub(crate) fn has_end(content: &[u8]) -> bool {
 
 /// The files of an archive, at most `max`.
 pub(crate) fn list(content: &[u8], max: usize) -> Listing {
-    let (directory, base, mut covered) = directory(content, max);
+    let (directory, base, place) = directory(content, max);
+    let mut covered = Vec::from([place]);
     let mut entries: BTreeMap<usize, Entry> = BTreeMap::new();
     let mut listing = Listing {
         truncated: directory.len() > max,
@@ -112,8 +113,8 @@ pub(crate) fn list(content: &[u8], max: usize) -> Listing {
 }
 
 /// The directory that ends last, what to add to its offsets if something stands in front of the archive, and where it is.
-fn directory(content: &[u8], max: usize) -> (Vec<Header>, u64, Vec<Range<usize>>) {
-    let nothing = (Vec::new(), 0, Vec::new());
+fn directory(content: &[u8], max: usize) -> (Vec<Header>, u64, Range<usize>) {
+    let nothing = (Vec::new(), 0, 0..0);
     let Some(end) = memmem::rfind(content, END) else {
         return nothing;
     };
@@ -137,7 +138,7 @@ fn directory(content: &[u8], max: usize) -> (Vec<Header>, u64, Vec<Range<usize>>
         headers.push(header);
     }
     let base = (start as u64).saturating_sub(offset.into());
-    (headers, base, vec![start..at])
+    (headers, base, start..at)
 }
 
 /// Files that the directory does not know, between those that it does.

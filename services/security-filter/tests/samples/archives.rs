@@ -1,5 +1,13 @@
 //! Archives for tests, also such as no program writes.
 
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "shared by test programs, each of which takes what it needs"
+)]
+
 use std::io::Write as _;
 
 use flate2::write::{DeflateEncoder, GzEncoder};
