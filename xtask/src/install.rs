@@ -22,6 +22,8 @@ const NEEDED: &[(&str, &str)] = &[
     // libmilter for a script of the tests, and a second opinion on signatures.
     ("/usr/share/doc/python3-milter", "python3-milter"),
     ("/usr/share/doc/python3-dkim", "python3-dkim"),
+    // Without freshclam: tests write signatures of their own.
+    ("/usr/sbin/clamd", "clamav-daemon"),
     ("/usr/bin/python3", "python3"),
     // Downloads what attachment-links serves.
     ("/usr/bin/chromium", "chromium"),
@@ -137,6 +139,7 @@ mod tests {
                 "opendkim",
                 "python3-milter",
                 "python3-dkim",
+                "clamav-daemon",
                 "python3",
                 "chromium",
                 "curl",

@@ -1,9 +1,9 @@
-//! One POST to an engine.
+//! One POST to an engine: a question, or something that it is told.
 
 use std::path::Path;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Body, Certificate, Client, StatusCode, Url, redirect};
+use reqwest::{Body, Certificate, Client, Response, StatusCode, Url, redirect};
 use secrecy::ExposeSecret as _;
 
 use crate::Field;
@@ -53,6 +53,26 @@ pub enum AskError {
     },
 }
 
+// === impl AskError ===
+
+impl AskError {
+    /// Would the same request fail again? Not if the engine was not reached, or says that it has too much to do (RFC 9110 §15.5, §15.6).
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => false,
+            Self::Status { status, .. } => {
+                let later = [
+                    StatusCode::REQUEST_TIMEOUT,
+                    StatusCode::TOO_EARLY,
+                    StatusCode::TOO_MANY_REQUESTS,
+                ];
+                !status.is_server_error() && !later.contains(status)
+            }
+            Self::TooLarge { .. } | Self::Field { .. } => true,
+        }
+    }
+}
+
 // === impl Engine ===
 
 impl Engine {
@@ -84,29 +104,10 @@ impl Engine {
         fields: &[Field<'_>],
         body: impl Into<Body>,
     ) -> Result<Vec<u8>, AskError> {
-        let request = self
-            .client
-            .post(self.url.clone())
-            .header(CONTENT_TYPE, content_type)
-            .headers(headers(fields)?)
-            .body(body);
-        let request = match &self.credential {
-            Credential::None => request,
-            Credential::Basic { user, password } => {
-                request.basic_auth(user, Some(password.expose_secret()))
-            }
-            Credential::Bearer(token) => request.bearer_auth(token.expose_secret()),
-        };
-        let mut response = request
-            .send()
-            .await
-            .map_err(|error| self.unreachable(error))?;
+        let mut response = self.send(content_type, fields, body.into()).await?;
         let status = response.status();
         if status != StatusCode::OK {
-            return Err(AskError::Status {
-                engine: self.place(),
-                status,
-            });
+            return Err(self.status(status));
         }
         let mut body = Vec::new();
         while let Some(chunk) = response
@@ -121,6 +122,53 @@ impl Engine {
             body.extend_from_slice(&chunk);
         }
         Ok(body)
+    }
+
+    /// Tells it something: any 2xx will do, and what it says besides is not read.
+    pub async fn tell(
+        &self,
+        content_type: &'static str,
+        body: impl Into<Body>,
+    ) -> Result<(), AskError> {
+        let response = self.send(content_type, &[], body.into()).await?;
+        let status = response.status();
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(self.status(status))
+        }
+    }
+
+    async fn send(
+        &self,
+        content_type: &'static str,
+        fields: &[Field<'_>],
+        body: Body,
+    ) -> Result<Response, AskError> {
+        let request = self
+            .client
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, content_type)
+            .headers(headers(fields)?)
+            .body(body);
+        let request = match &self.credential {
+            Credential::None => request,
+            Credential::Basic { user, password } => {
+                request.basic_auth(user, Some(password.expose_secret()))
+            }
+            Credential::Bearer(token) => request.bearer_auth(token.expose_secret()),
+        };
+        request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(error))
+    }
+
+    fn status(&self, status: StatusCode) -> AskError {
+        AskError::Status {
+            engine: self.place(),
+            status,
+        }
     }
 
     /// The innermost cause says what happened.
@@ -222,6 +270,29 @@ mod tests {
             let text = said(octets).await;
             assert!(text.contains(expected), "{text}");
             assert!(!text.contains("secret") && !text.contains("key"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn telling_takes_any_success_and_knows_what_is_final() {
+        for octets in [
+            &b"HTTP/1.1 204 No Content\r\n\r\n"[..],
+            b"HTTP/1.1 202 Accepted\r\nContent-Length: 9\r\n\r\nand so on",
+        ] {
+            answers(octets).tell("text/plain", "x").await.unwrap();
+        }
+        for (octets, is_final) in [
+            (
+                &b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n"[..],
+                false,
+            ),
+            (b"HTTP/1.1 429 Later\r\nContent-Length: 0\r\n\r\n", false),
+            (b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", true),
+            (b"HTTP/1.1 302 No\r\nContent-Length: 0\r\n\r\n", true),
+            (b"", false),
+        ] {
+            let error = answers(octets).tell("text/plain", "x").await.unwrap_err();
+            assert_eq!(error.is_final(), is_final, "{error}");
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Unknown keys are refused. Durations are `30s`, `5m`; sizes `64Ki`, `30Mi` or plain octets.
 
+mod incidents;
 mod quarantine;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use opes_smtp::limits::{ERRORS_MAX_DEFAULT, IDLE_COMMANDS_MAX_DEFAULT};
 use opes_trace::AgentUri;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+pub use incidents::{IncidentsConfig, WebhookConfig};
 pub use quarantine::{ApiConfig, PostgresConfig, QuarantineConfig, S3Config};
 
 /// Everything an edge is started with.
@@ -265,14 +267,6 @@ pub struct NotificationsConfig {
     pub per_rule_per_hour: u32,
 }
 
-/// Reports of incidents.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct IncidentsConfig {
-    /// A file that gets a line of JSON for each. None: they are in the log only.
-    pub file: Option<PathBuf>,
-}
-
 impl Default for NotificationsConfig {
     fn default() -> Self {
         Self {
@@ -439,6 +433,9 @@ impl EdgeConfig {
             listener.check().map_err(|(key, message, remedy)| {
                 value(&format!("listeners[{index}].{key}"), message, remedy)
             })?;
+        }
+        if let Some(webhook) = &self.incidents.webhook {
+            webhook.check(path)?;
         }
         self.quarantine.check(path)
     }

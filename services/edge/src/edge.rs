@@ -121,8 +121,7 @@ pub async fn start(
             Arc::new(shared(&config, listener)?),
         ));
     }
-    let incidents =
-        Incidents::start(config.incidents.file.as_deref(), hooks.host.clock.clone()).await?;
+    let incidents = Incidents::start(&config.incidents, hooks.host.clock.clone(), &metrics).await?;
     let (spool, recovered) = Spool::open(&config.spool, hooks.spool).context("spool")?;
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len(), "recovered from the spool");
@@ -236,7 +235,7 @@ impl EdgeHandle {
             .is_err()
         {
             tracing::warn!(
-                "incidents still waiting for their file at the end of drainTimeout are in the log only"
+                "incidents still waiting for their file or webhook at the end of drainTimeout are in the log only"
             );
         }
     }

@@ -1,9 +1,13 @@
-//! Incidents that callout services report (permission `report`): one structured log event each, and a line in a file if one is configured.
+//! Incidents that callout services report (permission `report`): one structured log event each, and, as configured, a line in a file and a
+//! request to a [`webhook`].
 //!
 //! What a service says is checked to be a JSON object of bounded size, and written in one line. The file is opened anew for each batch, so
 //! that it can be rotated by renaming. Fails quietly: a line that cannot be written is counted, and the log has it all the same.
 
+mod webhook;
+
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
 use opes_host::Clock;
@@ -15,12 +19,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::webhook::Webhook;
+use crate::config::IncidentsConfig;
 use crate::metrics::{ByIncident, IncidentLabel, Metrics};
 
 /// Longest report, octets.
 const REPORT_OCTETS_MAX: usize = 64 * 1024;
 
-/// Lines that wait for the file; more are dropped. With the longest reports this is 16 MiB.
+/// Lines that wait for the file, and incidents for the webhook; more are dropped. With the longest reports this is 16 MiB.
 const WAITING_MAX: usize = 256;
 
 /// A report, and whose it is.
@@ -39,6 +45,9 @@ pub(crate) struct Incident<'a> {
 #[derive(Debug)]
 pub(crate) struct Incidents {
     file: Option<mpsc::Sender<String>>,
+    webhook: Option<Webhook>,
+    /// Incidents so far.
+    count: AtomicU64,
     /// No more will be recorded.
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -47,6 +56,8 @@ pub(crate) struct Incidents {
 
 #[derive(Serialize)]
 struct Line<'a> {
+    /// Unique, so that whoever is told twice can know.
+    id: String,
     /// Milliseconds since 1970.
     time: u64,
     rule: &'a str,
@@ -59,26 +70,26 @@ struct Line<'a> {
 
 impl Incidents {
     /// Opens the file, so that a wrong path is an error at the start. Must be called within a tokio runtime.
-    pub(crate) async fn start(file: Option<&Path>, clock: Clock) -> Result<Self> {
+    pub(crate) async fn start(
+        config: &IncidentsConfig,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Result<Self> {
         let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let Some(path) = file else {
-            return Ok(Self {
-                file: None,
-                closing,
-                tasks,
-                clock,
-            });
+        let webhook = config.webhook.as_ref().map(|webhook| {
+            let engine = webhook.engine().context("incidents.webhook")?;
+            let (count, closing) = (metrics.webhook.clone(), closing.clone());
+            anyhow::Ok(Webhook::start(engine, count, &tasks, closing))
+        });
+        let webhook = webhook.transpose()?;
+        let file = match &config.file {
+            Some(path) => Some(file(path, &tasks, closing.clone()).await?),
+            None => None,
         };
-        append(path, "").await.with_context(|| {
-            format!(
-                "incidents.file: cannot write {}\n  help: create the folder, or give it to the user that runs the edge",
-                path.display()
-            )
-        })?;
-        let (sender, lines) = mpsc::channel(WAITING_MAX);
-        tasks.spawn(write(path.to_owned(), lines, closing.clone()));
         Ok(Self {
-            file: Some(sender),
+            file,
+            webhook,
+            count: AtomicU64::new(0),
             closing,
             tasks,
             clock,
@@ -111,29 +122,53 @@ impl Incidents {
             report = json,
             "incident"
         );
-        let Some(file) = &self.file else {
+        if self.file.is_none() && self.webhook.is_none() {
             return IncidentLabel::Logged;
-        };
+        }
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
         let line = Line {
+            id: format!("{}-{number:x}", incident.session),
             time: self.clock.epoch_ms(),
             rule: incident.rule,
             service: incident.service,
             session: incident.session,
             incident: &object,
         };
-        let line = serde_json::to_string(&line).unwrap_or_default() + "\n";
-        match file.try_send(line) {
+        let line = serde_json::to_string(&line).unwrap_or_default();
+        if let Some(webhook) = &self.webhook {
+            webhook.tell(line.clone());
+        }
+        let Some(file) = &self.file else {
+            return IncidentLabel::Logged;
+        };
+        match file.try_send(line + "\n") {
             Ok(()) => IncidentLabel::Logged,
             Err(_) => IncidentLabel::Dropped,
         }
     }
 
-    /// Writes what waits. No more gets into the file afterwards.
+    /// Writes what waits, and tells it once more. No more gets anywhere afterwards.
     pub(crate) async fn finish(&self) {
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+async fn file(
+    path: &Path,
+    tasks: &TaskTracker,
+    closing: CancellationToken,
+) -> Result<mpsc::Sender<String>> {
+    append(path, "").await.with_context(|| {
+        format!(
+            "incidents.file: cannot write {}\n  help: create the folder, or give it to the user that runs the edge",
+            path.display()
+        )
+    })?;
+    let (sender, lines) = mpsc::channel(WAITING_MAX);
+    tasks.spawn(write(path.to_owned(), lines, closing));
+    Ok(sender)
 }
 
 fn object(json: &str) -> Option<Map<String, Value>> {
@@ -197,12 +232,21 @@ mod tests {
         }
     }
 
+    fn to_file(path: &Path) -> IncidentsConfig {
+        IncidentsConfig {
+            file: Some(path.to_owned()),
+            webhook: None,
+        }
+    }
+
     #[tokio::test]
     async fn a_report_is_one_line_in_the_file_whatever_its_form() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("incidents.jsonl");
         let metrics = Metrics::register(&mut Registry::default());
-        let incidents = Incidents::start(Some(&path), Clock::System).await.unwrap();
+        let config = to_file(&path);
+        let started = Incidents::start(&config, Clock::System, &metrics).await;
+        let incidents = started.unwrap();
         incidents.record(&incident("{\n  \"virus\": \"eicar\\n\"\n}"), &metrics);
         for wrong in [
             "",
@@ -241,6 +285,8 @@ mod tests {
         let (sender, _lines) = mpsc::channel(1);
         let incidents = Incidents {
             file: Some(sender),
+            webhook: None,
+            count: AtomicU64::new(0),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             clock: Clock::System,
@@ -253,9 +299,10 @@ mod tests {
     async fn a_file_that_cannot_be_written_is_named_at_the_start() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("missing/incidents.jsonl");
+        let metrics = Metrics::register(&mut Registry::default());
         let error = format!(
             "{:#}",
-            Incidents::start(Some(&path), Clock::System)
+            Incidents::start(&to_file(&path), Clock::System, &metrics)
                 .await
                 .unwrap_err()
         );

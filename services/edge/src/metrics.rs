@@ -116,6 +116,23 @@ pub(crate) struct ByIncident {
     pub(crate) result: IncidentLabel,
 }
 
+/// What became of an incident that `incidents.webhook` was to be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum WebhookLabel {
+    Delivered,
+    /// 4xx: not tried again.
+    Refused,
+    /// Tried again, and given up.
+    Failed,
+    /// Too many were waiting.
+    Dropped,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByWebhook {
+    pub(crate) result: WebhookLabel,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ByOutcome {
     pub(crate) outcome: OutcomeLabel,
@@ -180,6 +197,7 @@ pub struct Metrics {
     pub(crate) bounces: Family<ByBounce, Counter>,
     pub(crate) notifications: Family<ByNotification, Counter>,
     pub(crate) incidents: Family<ByIncident, Counter>,
+    pub(crate) webhook: Family<ByWebhook, Counter>,
     pub(crate) trace: TraceMetrics,
 }
 
@@ -207,6 +225,7 @@ impl Metrics {
             bounces: Family::default(),
             notifications: Family::default(),
             incidents: Family::default(),
+            webhook: Family::default(),
             trace: TraceMetrics::default(),
         };
         metrics.declare(registry);
@@ -308,6 +327,11 @@ impl Metrics {
             "opes_incidents",
             "Incidents that services reported, by what became of the report",
             self.incidents.clone(),
+        );
+        registry.register(
+            "opes_incidents_webhook",
+            "Incidents that the webhook was to be told of, by what became of that",
+            self.webhook.clone(),
         );
     }
 }

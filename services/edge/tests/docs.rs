@@ -31,6 +31,7 @@ fn first_cells(page: &str) -> BTreeSet<&str> {
 fn keys() -> BTreeSet<String> {
     let sources = [
         include_str!("../src/config.rs"),
+        include_str!("../src/config/incidents.rs"),
         include_str!("../src/config/quarantine.rs"),
     ];
     let fields = sources
@@ -217,6 +218,7 @@ fn every_value_of_a_label_is_named() {
         "BounceLabel",
         "NotificationLabel",
         "IncidentLabel",
+        "WebhookLabel",
     ] {
         let start = source.find(&format!("enum {label} {{")).unwrap();
         let body = source[start..].split('}').next().unwrap_or_default();

@@ -2,10 +2,20 @@
 //!
 //! Owns the defaults, which block executables out of the box. Fails with [`ConfigError`], which names field and remedy.
 
+mod archives;
+mod check;
+mod clamd;
+mod defaults;
+mod policies;
+
 use opes_mime::edit::LINE_OCTETS_MAX;
 use serde::Deserialize;
 
-use crate::formats::{self, Format};
+pub use self::archives::ArchiveLimits;
+pub use self::clamd::{Address, ClamdConfig, WholeMessage};
+use self::defaults::{BLOCK_NAMES, BLOCK_TYPES};
+pub use self::policies::{POLICIES_MAX, Policy, PolicyAsWritten};
+use crate::formats::Format;
 use crate::names::Pattern;
 
 /// Most entries in `blockTypes` and in `blockNames`.
@@ -14,80 +24,19 @@ pub const ENTRIES_MAX: usize = 1000;
 const SIZE_MAX_DEFAULT: u64 = 64 * 1024 * 1024;
 
 /// Fields that a rule cannot override.
-const SERVICE_FIELDS: [&str; 2] = ["sizeMax", "largeMessages"];
-
-/// Names of files that a double click runs.
-const BLOCK_NAMES: [&str; 52] = [
-    "*.exe",
-    "*.com",
-    "*.scr",
-    "*.pif",
-    "*.bat",
-    "*.cmd",
-    "*.cpl",
-    "*.dll",
-    "*.sys",
-    "*.ocx",
-    "*.msi",
-    "*.msp",
-    "*.mst",
-    "*.msix",
-    "*.appx",
-    "*.application",
-    "*.appref-ms",
-    "*.gadget",
-    "*.vbs",
-    "*.vbe",
-    "*.vb",
-    "*.js",
-    "*.jse",
-    "*.ws",
-    "*.wsf",
-    "*.wsc",
-    "*.wsh",
-    "*.sct",
-    "*.hta",
-    "*.ps1",
-    "*.psm1",
-    "*.ps1xml",
-    "*.msc",
-    "*.lnk",
-    "*.scf",
-    "*.url",
-    "*.inf",
-    "*.reg",
-    "*.chm",
-    "*.hlp",
-    "*.jar",
-    "*.xll",
-    "*.iso",
-    "*.img",
-    "*.vhd",
-    "*.vhdx",
-    "*.apk",
-    "*.xpi",
-    "*.settingcontent-ms",
-    "*.library-ms",
-    "*.search-ms",
-    "*.rdp",
-];
-/// Groups of detected formats that run.
-const BLOCK_TYPES: [&str; 6] = [
-    "executable",
-    "script",
-    "shortcut",
-    "office-macro",
-    "disk-image",
-    "test-virus",
-];
+const SERVICE_FIELDS: [&str; 4] = ["sizeMax", "largeMessages", "archives", "clamd"];
 
 /// Settings as written, camelCase; every field has a default.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "one per switch of the configuration"
+)]
 pub struct Settings {
     /// Detected formats by name or group (docs/services/security-filter.md), or media types, detected and declared; `audio/*`.
     pub block_types: Vec<String>,
-    /// File names, `*` and `?` allowed; also names inside ZIP files.
+    /// File names, `*` and `?` allowed; also names inside archives.
     pub block_names: Vec<String>,
     /// Deepest nesting of messages inside messages.
     pub max_nesting: u32,
@@ -115,6 +64,16 @@ pub struct Settings {
     pub size_max: u64,
     /// Messages over 1 MiB held at once: bounds memory to this times `sizeMax`.
     pub large_messages: u32,
+    /// Look into archives.
+    pub open_archives: bool,
+    /// How far.
+    pub archives: ArchiveLimits,
+    /// ClamAV's daemon; none: no search for viruses.
+    pub clamd: Option<ClamdConfig>,
+    /// Search for viruses, if there is a `clamd`.
+    pub virus_scan: bool,
+    /// Sub-policies by sender and recipient, the first that fits holds; none, not even an empty list: the service does not ask for addresses.
+    pub policies: Option<Vec<PolicyAsWritten>>,
 }
 
 /// What to do about a forbidden part.
@@ -135,6 +94,8 @@ pub enum OnUnscannable {
     Reject,
     /// 451.
     Tempfail,
+    /// A text in place of the part that cannot be looked at; 550 if it is the message itself.
+    Replace,
     /// Let it through, with the header field.
     Accept,
 }
@@ -160,6 +121,7 @@ pub struct Config {
     /// As written.
     pub settings: Settings,
     names: Vec<Pattern>,
+    policies: Vec<Policy>,
     /// The fields that were written, for rules to override.
     written: Fields,
 }
@@ -176,7 +138,7 @@ pub enum ConfigError {
         problem: String,
     },
     /// A type that is neither known nor a media type.
-    #[error("blockTypes: {0:?} is neither a media type such as application/pdf nor one of: {known}", known = known_types())]
+    #[error("blockTypes: {0:?} is neither a media type such as application/pdf nor one of: {known}", known = check::known_types())]
     UnknownType(String),
     /// A field with a value that cannot work.
     #[error("{field}: {problem}")]
@@ -206,6 +168,11 @@ impl Default for Settings {
             report: true,
             size_max: SIZE_MAX_DEFAULT,
             large_messages: 4,
+            open_archives: true,
+            archives: ArchiveLimits::default(),
+            clamd: None,
+            virus_scan: true,
+            policies: None,
         }
     }
 }
@@ -226,10 +193,17 @@ impl Config {
             .iter()
             .find(|field| overrides.contains_key(**field))
         {
-            let problem = "bounds the memory of the service, not of a rule; set it in builtin.config of the CalloutService";
+            let problem = "is the service's, not a rule's: it bounds memory or names an engine; set it in builtin.config of the CalloutService";
             return Err(ConfigError::Value { field, problem });
         }
         let mut fields = self.written.clone();
+        if overrides.contains_key("policies") && !fields.contains_key("policies") {
+            let (field, problem) = (
+                "policies",
+                "the service asks for no addresses; write `policies: []` in builtin.config of the CalloutService, then rules may have some of their own",
+            );
+            return Err(ConfigError::Value { field, problem });
+        }
         fields.extend(overrides);
         Self::parse(serde_json::Value::Object(fields), place)
     }
@@ -242,17 +216,25 @@ impl Config {
             Some(field) => schema(&format!("{place}: {field}"), &error),
             None => schema(place, &error),
         })?;
-        check(&settings)?;
+        check::check(&settings)?;
         let names = settings
             .block_names
             .iter()
             .map(|pattern| Pattern::new(pattern))
             .collect();
+        let policies = settings.policies.iter().flatten();
+        let policies = policies.map(|policy| Policy::new(policy, &written));
         Ok(Self {
+            policies: policies.collect::<Result<_, _>>()?,
             settings,
             names,
             written,
         })
+    }
+
+    /// Sub-policies, the first that fits holds.
+    pub fn policies(&self) -> &[Policy] {
+        &self.policies
     }
 
     /// The pattern that forbids this file name.
@@ -300,159 +282,5 @@ fn culprit(fields: &Fields) -> Option<&String> {
     fields.iter().find(is_bad).map(|(name, _)| name)
 }
 
-fn check(settings: &Settings) -> Result<(), ConfigError> {
-    let problem = |field, problem| Err(ConfigError::Value { field, problem });
-    let is_type = |entry: &&String| !entry.contains('/') && !formats::is_known(entry);
-    if let Some(unknown) = settings.block_types.iter().find(is_type) {
-        return Err(ConfigError::UnknownType(unknown.clone()));
-    }
-    if settings.block_types.len() > ENTRIES_MAX {
-        return problem("blockTypes", "more than 1000 entries; use groups or type/*");
-    }
-    if settings.block_names.len() > ENTRIES_MAX {
-        return problem("blockNames", "more than 1000 entries; use * and ?");
-    }
-    if settings
-        .block_names
-        .iter()
-        .any(|pattern| pattern.trim().is_empty())
-    {
-        return problem("blockNames", "an empty pattern; write a name such as *.exe");
-    }
-    if settings
-        .block_names
-        .iter()
-        .any(|pattern| pattern.len() > LINE_OCTETS_MAX)
-    {
-        return problem(
-            "blockNames",
-            "a pattern of more than 998 octets; use * and ?",
-        );
-    }
-    if !settings
-        .header
-        .bytes()
-        .all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
-        || settings.header.len() > 76
-    {
-        return problem(
-            "header",
-            "not a header field name; use letters, digits and hyphens, 76 at most, e.g. X-Opes-Security",
-        );
-    }
-    if settings.subject_mark.chars().any(char::is_control)
-        || settings.subject_mark.chars().count() > 200
-    {
-        return problem(
-            "subjectMark",
-            "more than one line or 200 characters; use a short text, or an empty one for no mark",
-        );
-    }
-    if settings.size_max == 0 || settings.size_max > 1 << 32 {
-        return problem(
-            "sizeMax",
-            "not between 1 and 4294967296 octets; 67108864 is 64 MiB",
-        );
-    }
-    if settings.large_messages == 0 || settings.large_messages > 10_000 {
-        return problem(
-            "largeMessages",
-            "not between 1 and 10000; memory is bounded by this times sizeMax",
-        );
-    }
-    Ok(())
-}
-
-fn known_types() -> String {
-    let mut names: Vec<&str> = formats::FORMATS
-        .iter()
-        .flat_map(|format| [format.group, format.name])
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names.join(", ")
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn error(config: &serde_json::Value) -> String {
-        Config::from_json(config).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn the_defaults_block_what_runs() {
-        for config in [json!(null), json!({})] {
-            let config = Config::from_json(&config).unwrap();
-            assert_eq!(config.blocks_name("Invoice.PDF.exe"), Some("*.exe"));
-            assert_eq!(config.blocks_name("report.pdf"), None);
-            assert!(config.blocks_format(formats::detect(b"\x7fELF").unwrap()));
-            assert!(!config.blocks_format(formats::detect(b"%PDF-1.7").unwrap()));
-        }
-    }
-
-    #[test]
-    fn types_by_name_group_and_media_type() {
-        let config = json!({ "blockTypes": ["archive", "pdf", "audio/*", "application/x-msdownload"], "blockNames": [] });
-        let config = Config::from_json(&config).unwrap();
-        for content in [&b"PK\x05\x06"[..], b"%PDF-1", b"MZ"] {
-            assert!(config.blocks_format(formats::detect(content).unwrap()));
-        }
-        assert!(config.blocks_media_type("audio/mpeg") && !config.blocks_media_type("video/mpeg"));
-        assert!(!config.blocks_format(formats::detect(b"\x7fELF").unwrap()));
-    }
-
-    #[test]
-    fn errors_name_field_and_remedy() {
-        for (config, parts) in [
-            (json!({ "blockType": [] }), ["blockType", "blockTypes"]),
-            (json!({ "onViolation": "drop" }), ["onViolation", "replace"]),
-            (
-                json!({ "blockTypes": ["executables"] }),
-                ["executables", "executable, "],
-            ),
-            (json!({ "blockNames": [" "] }), ["blockNames", "*.exe"]),
-            (json!({ "header": "X Opes" }), ["header", "X-Opes-Security"]),
-            (
-                json!({ "subjectMark": "a\nb" }),
-                ["subjectMark", "short text"],
-            ),
-            (json!({ "sizeMax": 0 }), ["sizeMax", "67108864"]),
-            (json!({ "largeMessages": 0 }), ["largeMessages", "10000"]),
-            (json!([]), ["config", "docs/"]),
-        ] {
-            let message = error(&config);
-            assert!(parts.iter().all(|part| message.contains(part)), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_rule_may_override() {
-        let config = Config::from_json(&json!({ "quarantine": true })).unwrap();
-        let rule = config
-            .with_parameters(r#"{"onViolation":"reject","notify":["administrator"]}"#)
-            .unwrap();
-        assert_eq!(rule.settings.on_violation, OnViolation::Reject);
-        assert_eq!(rule.settings.notify, [NotifyTo::Administrator]);
-        assert!(rule.settings.quarantine && rule.blocks_name("a.exe").is_some());
-        assert!(config.with_parameters("null").is_ok());
-        let message = config
-            .with_parameters(r#"{"sizeMax":1}"#)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.starts_with("sizeMax: ") && message.contains("builtin.config"),
-            "{message}"
-        );
-        let message = config
-            .with_parameters(r#"{"blockName":[]}"#)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.starts_with("parameters: blockName: unknown field `blockName`"),
-            "{message}"
-        );
-    }
-}
+mod tests;

@@ -42,14 +42,16 @@ const OOXML_MACRO: Format = format(
     "application/vnd.ms-office.macroenabled",
     "office-macro",
 );
-const OLE2_MACRO: Format = format("ole2-macro", "application/x-ole-storage", "office-macro");
-const OLE2: Format = format("ole2", "application/x-ole-storage", "document");
+pub(crate) const OLE2_MACRO: Format =
+    format("ole2-macro", "application/x-ole-storage", "office-macro");
+pub(crate) const OLE2: Format = format("ole2", "application/x-ole-storage", "document");
 const ONENOTE: Format = format("onenote", "application/onenote", "document");
 const PDF: Format = format("pdf", "application/pdf", "document");
 const RTF: Format = format("rtf", "application/rtf", "document");
 const HTML: Format = format("html", "text/html", "web");
 const CHM: Format = format("chm", "application/vnd.ms-htmlhelp", "help");
-const ZIP_ENCRYPTED: Format = format("zip-encrypted", "application/zip", "encrypted-archive");
+pub(crate) const ZIP_ENCRYPTED: Format =
+    format("zip-encrypted", "application/zip", "encrypted-archive");
 const ZIP: Format = format("zip", "application/zip", "archive");
 const RAR: Format = format("rar", "application/vnd.rar", "archive");
 const SEVEN_ZIP: Format = format("7z", "application/x-7z-compressed", "archive");
@@ -161,6 +163,11 @@ pub fn detect(content: &[u8]) -> Option<Format> {
         Some(format) => Some(format),
         None => detect_further_in(content),
     }
+}
+
+/// As [`detect`], but only what may stand anywhere in the content: for one window of many.
+pub(crate) fn detect_anywhere(window: &[u8]) -> Option<Format> {
+    EICAR_STRING.find(window).is_some().then_some(EICAR)
 }
 
 fn detect_further_in(content: &[u8]) -> Option<Format> {

@@ -31,6 +31,22 @@ impl Pattern {
     }
 }
 
+/// A pattern for addresses: `*` and `?`, case does not matter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glob(Vec<char>);
+
+impl Glob {
+    /// As written.
+    pub fn new(text: &str) -> Self {
+        Self(text.to_lowercase().chars().collect())
+    }
+
+    /// The whole text fits.
+    pub fn matches(&self, text: &str) -> bool {
+        glob(&self.0, &text.to_lowercase().chars().collect::<Vec<char>>())
+    }
+}
+
 /// A name as systems reduce it: last path component, lower case, without invisible and direction-changing characters (they can
 /// show `exe.pdf` for `fdp.exe`), without the dots and blanks at the end that Windows drops; with and without an NTFS stream.
 fn readings(name: &str) -> Vec<Vec<char>> {

@@ -3,11 +3,13 @@
 //! Owns the texts. Keeps to what the rule allows: if a part may not be replaced, the message is refused, and if that is not
 //! allowed either, quarantine is advised; if nothing of the kind is allowed, it fails, so that the rule's failure policy decides.
 
+use crate::archive::Unseen;
 use crate::config::{NotifyTo, OnUnscannable, OnViolation, Settings};
 use crate::inspect::{Cause, Finding};
 
-/// Longest name or reason that is shown in a reply or a header field, in characters.
+/// Longest name or reason that is shown in a reply or a header field, in characters; of a longer one the start and the end.
 const SHOWN_CHARS_MAX: usize = 80;
+const SHOWN_START_CHARS: usize = 30;
 
 /// What the rule allows the filter to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,12 +37,14 @@ pub struct Allowed {
 }
 
 /// Why a message could not be looked at completely.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unscannable {
     /// Larger than `sizeMax`.
     TooLarge,
     /// Its structure goes beyond a limit.
     Structure,
+    /// Something in it, for this reason.
+    Part(String, Unseen),
 }
 
 /// What is to be done.
@@ -92,12 +96,37 @@ pub fn decide(
     settings: &Settings,
     allowed: Allowed,
 ) -> Result<Decision, NothingAllowed> {
-    if findings
+    let (doubts, forbidden): (Vec<_>, Vec<_>) = findings
         .iter()
-        .any(|finding| matches!(finding.cause, Cause::Beyond(_)))
-    {
-        return unscannable(Unscannable::Structure, settings, allowed);
+        .cloned()
+        .partition(|finding| finding.cause.is_doubt());
+    let Some(doubt) = doubts.first() else {
+        return violation(&forbidden, settings, allowed);
+    };
+    // A text can take the place of a part, not of a message of which only the start was seen.
+    let may_replace = doubts.iter().all(|doubt| !doubt.path.is_empty());
+    match settings.on_unscannable {
+        // What was seen counts all the same.
+        OnUnscannable::Accept if !forbidden.is_empty() => violation(&forbidden, settings, allowed),
+        OnUnscannable::Replace if allowed.replace_part && may_replace => {
+            violation(&[forbidden, doubts].concat(), settings, allowed)
+        }
+        _ => unscannable(&why(doubt), settings, allowed),
     }
+}
+
+fn why(doubt: &Finding) -> Unscannable {
+    match doubt.cause {
+        Cause::Unseen(why) => Unscannable::Part(shown(&doubt.name), why),
+        _ => Unscannable::Structure,
+    }
+}
+
+fn violation(
+    findings: &[Finding],
+    settings: &Settings,
+    allowed: Allowed,
+) -> Result<Decision, NothingAllowed> {
     let Some(first) = findings.first() else {
         return Ok(clean(settings, allowed));
     };
@@ -138,7 +167,7 @@ pub fn decide(
 
 /// Decides about a message that was not looked at completely.
 pub fn unscannable(
-    why: Unscannable,
+    why: &Unscannable,
     settings: &Settings,
     allowed: Allowed,
 ) -> Result<Decision, NothingAllowed> {
@@ -146,36 +175,45 @@ pub fn unscannable(
         Unscannable::TooLarge => (
             552,
             "5.3.4",
-            "message is larger than the security filter looks at",
+            "message is larger than the security filter looks at".to_owned(),
         ),
         Unscannable::Structure => (
             550,
             "5.6.0",
-            "message structure goes beyond what the security filter looks at",
+            "message structure goes beyond what the security filter looks at".to_owned(),
         ),
+        Unscannable::Part(name, why) => {
+            let text = format!("{name} cannot be looked at completely: {why}");
+            match why {
+                // Another time this machine may be faster.
+                Unseen::Time(_) => (451, "4.3.1", text),
+                Unseen::Scanner(_) => (552, "5.3.4", text),
+                _ => (550, "5.6.0", text),
+            }
+        }
     };
     let action = match settings.on_unscannable {
         OnUnscannable::Accept => Some(Action::Accept),
-        OnUnscannable::Reject if allowed.reject => {
-            Some(Action::Refuse(code, enhanced, reason.to_owned()))
+        OnUnscannable::Reject | OnUnscannable::Replace if allowed.reject => {
+            Some(Action::Refuse(code, enhanced, ascii(&reason)))
         }
         OnUnscannable::Tempfail if allowed.reject => {
-            Some(Action::Refuse(451, "4.7.1", reason.to_owned()))
+            Some(Action::Refuse(451, "4.7.1", ascii(&reason)))
         }
         _ => allowed.quarantine.then_some(Action::Quarantine),
     };
-    let action = action.ok_or_else(|| NothingAllowed(reason.to_owned()))?;
+    let action = action.ok_or_else(|| NothingAllowed(reason.clone()))?;
     let quarantine = (settings.quarantine || action == Action::Quarantine) && allowed.quarantine;
     Ok(Decision {
         action,
         subject_mark: None,
         body_mark: None,
         header: header(settings, allowed, "unscannable".to_owned()),
-        quarantine: quarantine.then(|| reason.to_owned()),
+        quarantine: quarantine.then(|| reason.clone()),
         notify: Vec::new(),
         incident: None,
         label: "unscannable",
-        reason: reason.to_owned(),
+        reason,
     })
 }
 
@@ -259,7 +297,9 @@ fn incident(findings: &[Finding], done: &str) -> String {
     let parts: Vec<_> = findings
         .iter()
         .map(|finding| {
-            serde_json::json!({ "path": finding.path, "name": shown(&finding.name), "cause": finding.cause.label() })
+            serde_json::json!({
+                "path": finding.path, "name": shown(&finding.name), "cause": finding.cause.label(), "detail": finding.cause.to_string()
+            })
         })
         .collect();
     serde_json::json!({ "kind": "forbidden-content", "action": done, "parts": parts }).to_string()
@@ -277,13 +317,15 @@ fn shown(name: &str) -> String {
             character
         }
     };
-    format!(
-        "\"{}\"",
-        name.chars()
-            .take(SHOWN_CHARS_MAX)
-            .map(visible)
-            .collect::<String>()
-    )
+    let count = name.chars().count();
+    let characters = || name.chars().map(visible);
+    if count <= SHOWN_CHARS_MAX {
+        return format!("\"{}\"", characters().collect::<String>());
+    }
+    let start: String = characters().take(SHOWN_START_CHARS).collect();
+    let end = SHOWN_CHARS_MAX - SHOWN_START_CHARS;
+    let end: String = characters().skip(count - end).collect();
+    format!("\"{start}...{end}\"")
 }
 
 /// Characters that reverse what follows on a screen.

@@ -80,21 +80,26 @@ impl Behind {
 
     /// With these objects, and a listener that believes the PROXY protocol: for [`Self::send_from`].
     pub async fn proxied(rules: &str) -> Result<Self> {
-        Self::start(rules, vec!["127.0.0.0/8".parse()?]).await
+        let loopback: IpNet = "127.0.0.0/8".parse()?;
+        let believes = |config: &mut EdgeConfig| {
+            for listener in &mut config.listeners {
+                listener.proxy_from = vec![loopback];
+            }
+        };
+        Self::configured(rules, believes).await
     }
 
     /// With these objects.
     pub async fn rules(rules: &str) -> Result<Self> {
-        Self::start(rules, Vec::new()).await
+        Self::configured(rules, |_| {}).await
     }
 
-    async fn start(rules: &str, proxy_from: Vec<IpNet>) -> Result<Self> {
+    /// With these objects, and the last word on the edge's configuration.
+    pub async fn configured(rules: &str, change: impl FnOnce(&mut EdgeConfig)) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let hop = Hop::start(Manners::default()).await?;
-        let mut listener =
-            ListenerConfig::new("mx", "127.0.0.1:0".parse()?, ListenerProtocol::Smtp);
-        listener.proxy_from = proxy_from;
-        let config = EdgeConfig {
+        let listener = ListenerConfig::new("mx", "127.0.0.1:0".parse()?, ListenerProtocol::Smtp);
+        let mut config = EdgeConfig {
             listeners: vec![listener],
             domains: vec!["example.com".into()],
             delivery: DeliveryConfig {
@@ -103,6 +108,7 @@ impl Behind {
             },
             ..EdgeConfig::new("mail.example.com", folder.path().join("spool"))
         };
+        change(&mut config);
         Ok(Self {
             edge: Embedded::start(config, rules).await?,
             hop,

@@ -56,7 +56,7 @@ impl Inspector<'_> {
             .chain([octets.len()])
             .collect();
         if starts.len() > PARTS_MAX {
-            self.find("", "", Cause::Beyond(Limit::Parts), place);
+            self.doubt(Cause::Beyond(Limit::Parts), place);
         }
         for (start, end) in starts.into_iter().zip(ends).take(PARTS_MAX) {
             let section = octets.get(start..end).unwrap_or_default();
@@ -82,14 +82,11 @@ impl Inspector<'_> {
         let body = entity
             .get(usize::try_from(structure.header_end).unwrap_or(entity.len())..)
             .unwrap_or_default();
-        let cause = self.forbidden_header(&part);
-        let cause = cause.or_else(|| {
-            ENCODINGS
-                .iter()
-                .find_map(|encoding| self.forbidden_body(&part, body, *encoding))
-        });
-        if let Some(cause) = cause {
-            self.find("", &part.name, cause, place);
+        if let Some(cause) = self.forbidden_header(&part) {
+            return self.find("", &part.name, cause, place);
         }
+        ENCODINGS
+            .iter()
+            .any(|encoding| self.body(&part, "", body, *encoding, place));
     }
 }

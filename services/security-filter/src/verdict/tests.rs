@@ -200,11 +200,11 @@ fn what_cannot_be_seen_is_refused_unless_configured() {
         };
         assert_eq!((code, decision.label), (expected, "unscannable"));
     }
-    let too_large = unscannable(Unscannable::TooLarge, &settings(json!({})), ALL).unwrap();
+    let too_large = unscannable(&Unscannable::TooLarge, &settings(json!({})), ALL).unwrap();
     assert!(matches!(too_large.action, Action::Refuse(552, "5.3.4", _)));
     assert!(
         unscannable(
-            Unscannable::TooLarge,
+            &Unscannable::TooLarge,
             &settings(json!({})),
             Allowed::default()
         )
@@ -226,4 +226,76 @@ fn placeholders_in_names_stay_text() {
         parts[0].1,
         "\"{reason}{name}.exe\": its name is of the kind *.exe"
     );
+}
+
+fn doubt(path: &str) -> Finding {
+    Finding {
+        path: path.to_owned(),
+        name: "a.zip/b.zip".to_owned(),
+        cause: Cause::Unseen(Unseen::Corrupt),
+    }
+}
+
+/// What is forbidden beside something that was not looked at completely.
+#[test]
+fn a_doubt_hides_nothing_that_is_forbidden() {
+    let both = [finding("2", "a.exe"), doubt("3")];
+    let decided = |policy: &str, findings: &[Finding]| {
+        let settings = settings(json!({ "onUnscannable": policy }));
+        decide(findings, &settings, ALL).unwrap()
+    };
+    let replaced = |decision: &Decision| -> Vec<String> {
+        let Action::Replace(parts) = &decision.action else {
+            panic!("{:?}", decision.action)
+        };
+        parts.iter().map(|(path, _)| path.clone()).collect()
+    };
+    assert_eq!(replaced(&decided("accept", &both)), ["2"]);
+    assert_eq!(replaced(&decided("replace", &both)), ["2", "3"]);
+    assert_eq!(replaced(&decided("replace", &both[1..])), ["3"]);
+    assert!(matches!(
+        decided("replace", &[doubt("")]).action,
+        Action::Refuse(550, "5.6.0", _)
+    ));
+    for policy in ["reject", "tempfail"] {
+        let decision = decided(policy, &both);
+        let Action::Refuse(_, _, text) = decision.action else {
+            panic!("{:?}", decision.action)
+        };
+        assert_eq!(
+            text,
+            "\"a.zip/b.zip\" cannot be looked at completely: it is damaged"
+        );
+    }
+}
+
+#[test]
+fn what_only_took_too_long_is_not_refused_for_good() {
+    for (why, expected) in [
+        (Unseen::Time(1500), (451, "4.3.1")),
+        (Unseen::Scanner(1000), (552, "5.3.4")),
+        (Unseen::Ratio(250), (550, "5.6.0")),
+    ] {
+        let late = Finding {
+            cause: Cause::Unseen(why),
+            ..doubt("2")
+        };
+        let decision = decide(&[late], &settings(json!({})), ALL).unwrap();
+        let Action::Refuse(code, enhanced, _) = decision.action else {
+            panic!("{:?}", decision.action)
+        };
+        assert_eq!((code, enhanced), expected);
+    }
+}
+
+#[test]
+fn of_a_long_way_start_and_end_are_shown() {
+    let name = format!("{}/evil.exe", "deep.zip/".repeat(30));
+    let decision = decide(&[finding("2", &name)], &settings(json!({})), ALL).unwrap();
+    assert!(
+        decision.reason.contains("\"deep.zip/") && decision.reason.contains("/evil.exe\""),
+        "{}",
+        decision.reason
+    );
+    assert!(decision.reason.len() < 200);
 }

@@ -1,0 +1,301 @@
+//! Where the files of a ZIP archive are, by its directory and by what stands in front of each file.
+//!
+//! Programs disagree about whom to believe, and that is used to hide files: some read the central directory, some go from local
+//! header to local header. Here both are read, a file that only one of them knows is listed too, and where they differ both
+//! stand in the [`Entry`]. Owns no decompression. Never fails and never panics; what no program could open is not listed.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use memchr::memmem;
+
+/// In front of each file (APPNOTE.TXT 4.3.7).
+const LOCAL: &[u8] = b"PK\x03\x04";
+/// In the directory, for each file (4.3.12).
+const CENTRAL: &[u8] = b"PK\x01\x02";
+/// End of the directory (4.3.16).
+const END: &[u8] = b"PK\x05\x06";
+/// Fixed octets of these three.
+const LOCAL_OCTETS: usize = 30;
+const CENTRAL_OCTETS: usize = 46;
+const END_OCTETS: usize = 22;
+/// How far from the end of a file its directory may end: a comment of 65,535 octets follows it.
+pub(crate) const TAIL_OCTETS: usize = END_OCTETS + 65_535;
+/// Extra fields that count: ZIP64 sizes (4.5.3), and a name in UTF-8 that takes the place of the other one (4.6.9).
+const EXTRA_ZIP64: u16 = 0x0001;
+const EXTRA_NAME: u16 = 0x7075;
+/// A size that stands in the ZIP64 field instead.
+const IN_ZIP64: u32 = u32::MAX;
+
+/// A file in an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Entry {
+    /// Every name that somebody may show, the directory's first.
+    pub(crate) names: Vec<String>,
+    /// Every compression method that is stated.
+    pub(crate) methods: Vec<u16>,
+    /// Anybody says that it is encrypted.
+    pub(crate) encrypted: bool,
+    /// First octet of the compressed data.
+    pub(crate) start: usize,
+    /// End of the compressed data, the farther one if that is disputed; the end of the archive if nobody says.
+    pub(crate) end: usize,
+}
+
+/// What is in an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Listing {
+    /// In the order of their places, as many as wanted.
+    pub(crate) entries: Vec<Entry>,
+    /// There are more.
+    pub(crate) truncated: bool,
+    /// Files share octets: no program writes that, but a bomb needs little room so (D. Fifield, WOOT 2019).
+    pub(crate) overlap: bool,
+}
+
+/// What one of the two headers says.
+#[derive(Debug, Clone, Default)]
+struct Header {
+    names: Vec<String>,
+    method: u16,
+    encrypted: bool,
+    /// The size follows behind the data.
+    streamed: bool,
+    packed: u64,
+    /// Of the local header, in the directory only.
+    offset: u64,
+    /// After the header.
+    end: usize,
+}
+
+/// Would a program take this for a ZIP archive?
+pub(crate) fn is_zip(content: &[u8]) -> bool {
+    content.starts_with(LOCAL) || has_end(content)
+}
+
+/// Does a directory end here, at most a comment before the end?
+pub(crate) fn has_end(content: &[u8]) -> bool {
+    let tail = content.len().saturating_sub(TAIL_OCTETS);
+    content.get(tail..).is_some_and(|tail| {
+        memmem::rfind(tail, END).is_some_and(|at| tail.len() - at >= END_OCTETS)
+    })
+}
+
+/// The files of an archive, at most `max`.
+pub(crate) fn list(content: &[u8], max: usize) -> Listing {
+    let (directory, base, place) = directory(content, max);
+    let mut covered = Vec::from([place]);
+    let mut entries: BTreeMap<usize, Entry> = BTreeMap::new();
+    let mut listing = Listing {
+        truncated: directory.len() > max,
+        ..Listing::default()
+    };
+    for central in directory.into_iter().take(max) {
+        let local = |at: u64| {
+            at.try_into()
+                .ok()
+                .and_then(|at| Some((at, local(content, at)?)))
+        };
+        let found = local(central.offset.saturating_add(base)).or_else(|| local(central.offset));
+        if let Some((at, found)) = found {
+            let entry = joined(content, &found, Some(&central));
+            listing.overlap |= entries.insert(at, entry).is_some();
+            covered.push(at..found.end.max(packed_end(content, &found, &central)));
+        }
+    }
+    covered.sort_by_key(|range| range.start);
+    let behind = |pair: &[Range<usize>]| matches!(pair, [a, b] if b.start < a.end);
+    listing.overlap |= covered.windows(2).any(behind);
+    strays(content, &covered, max, &mut entries);
+    listing.truncated |= entries.len() > max;
+    listing.entries = entries.into_values().take(max).collect();
+    listing
+}
+
+/// The directory that ends last, what to add to its offsets if something stands in front of the archive, and where it is.
+fn directory(content: &[u8], max: usize) -> (Vec<Header>, u64, Range<usize>) {
+    let nothing = (Vec::new(), 0, 0..0);
+    let Some(end) = memmem::rfind(content, END) else {
+        return nothing;
+    };
+    let (Some(size), Some(offset)) = (u32_at(content, end + 12), u32_at(content, end + 16)) else {
+        return nothing;
+    };
+    let before = usize::try_from(size)
+        .ok()
+        .and_then(|size| end.checked_sub(size));
+    let stated = usize::try_from(offset).ok();
+    let is_start = |at: &usize| starts_with(content, *at, CENTRAL);
+    let Some(start) = before.into_iter().chain(stated).find(is_start) else {
+        return nothing;
+    };
+    let mut headers = Vec::new();
+    let mut at = start;
+    while headers.len() <= max
+        && let Some(header) = central(content, at)
+    {
+        at = header.end;
+        headers.push(header);
+    }
+    let base = (start as u64).saturating_sub(offset.into());
+    (headers, base, start..at)
+}
+
+/// Files that the directory does not know, between those that it does.
+fn strays(
+    content: &[u8],
+    covered: &[Range<usize>],
+    max: usize,
+    entries: &mut BTreeMap<usize, Entry>,
+) {
+    let mut at = 0;
+    let mut covered = covered.iter().peekable();
+    while let Some(found) = content.get(at..).and_then(|rest| memmem::find(rest, LOCAL)) {
+        let found = at + found;
+        while covered.next_if(|range| range.end <= found).is_some() {}
+        if let Some(range) = covered.peek().filter(|range| range.start <= found) {
+            at = range.end;
+            continue;
+        }
+        at = found + LOCAL.len();
+        let Some(header) = local(content, found) else {
+            continue;
+        };
+        let entry = joined(content, &header, None);
+        if !header.streamed {
+            at = at.max(entry.end);
+        }
+        entries.insert(found, entry);
+        if entries.len() > max {
+            return;
+        }
+    }
+}
+
+/// What both say.
+fn joined(content: &[u8], local: &Header, central: Option<&Header>) -> Entry {
+    let mut entry = Entry {
+        start: local.end,
+        end: content.len(),
+        ..Entry::default()
+    };
+    for header in central.into_iter().chain([local]) {
+        for name in &header.names {
+            if !entry.names.contains(name) {
+                entry.names.push(name.clone());
+            }
+        }
+        if !entry.methods.contains(&header.method) {
+            entry.methods.push(header.method);
+        }
+        entry.encrypted |= header.encrypted;
+    }
+    let stated = if local.streamed { 0 } else { local.packed };
+    let size = central.map_or(0, |central| central.packed).max(stated);
+    if size > 0 || !local.streamed {
+        entry.end = end_of(content, local.end, size);
+    }
+    entry
+}
+
+/// End of the data as the directory has it, for what overlaps.
+fn packed_end(content: &[u8], local: &Header, central: &Header) -> usize {
+    end_of(content, local.end, central.packed)
+}
+
+fn end_of(content: &[u8], start: usize, size: u64) -> usize {
+    let end = (start as u64).saturating_add(size);
+    usize::try_from(end).map_or(content.len(), |end| end.min(content.len()))
+}
+
+fn local(content: &[u8], at: usize) -> Option<Header> {
+    if !starts_with(content, at, LOCAL) {
+        return None;
+    }
+    let flags = u16_at(content, at + 6)?;
+    let name_end = at + LOCAL_OCTETS + usize::from(u16_at(content, at + 26)?);
+    let name = content.get(at + LOCAL_OCTETS..name_end)?;
+    let end = name_end + usize::from(u16_at(content, at + 28)?);
+    let extra = content.get(name_end..end)?;
+    let sizes = [u32_at(content, at + 22)?, u32_at(content, at + 18)?];
+    let [_, packed, _] = zip64(extra, [sizes[0], sizes[1], 0]);
+    Some(Header {
+        names: names(name, extra),
+        method: u16_at(content, at + 8)?,
+        encrypted: flags & 1 != 0,
+        streamed: flags & 8 != 0,
+        packed,
+        offset: 0,
+        end,
+    })
+}
+
+fn central(content: &[u8], at: usize) -> Option<Header> {
+    if !starts_with(content, at, CENTRAL) {
+        return None;
+    }
+    let name_end = at + CENTRAL_OCTETS + usize::from(u16_at(content, at + 28)?);
+    let name = content.get(at + CENTRAL_OCTETS..name_end)?;
+    let extra_end = name_end + usize::from(u16_at(content, at + 30)?);
+    let extra = content.get(name_end..extra_end)?;
+    let flags = u16_at(content, at + 8)?;
+    let (packed, plain) = (u32_at(content, at + 20)?, u32_at(content, at + 24)?);
+    let [_, packed, offset] = zip64(extra, [plain, packed, u32_at(content, at + 42)?]);
+    Some(Header {
+        names: names(name, extra),
+        method: u16_at(content, at + 10)?,
+        encrypted: flags & 1 != 0,
+        streamed: flags & 8 != 0,
+        packed,
+        offset,
+        end: extra_end + usize::from(u16_at(content, at + 32)?),
+    })
+}
+
+fn names(name: &[u8], extra: &[u8]) -> Vec<String> {
+    // One octet of version and four of a checksum in front of the name.
+    let other = fields(extra).find_map(|(id, value)| value.get(5..).filter(|_| id == EXTRA_NAME));
+    let all = [name].into_iter().chain(other);
+    all.map(|name| String::from_utf8_lossy(name).into_owned())
+        .collect()
+}
+
+/// Plain size, packed size and offset, in the order in which the ZIP64 field has those that do not fit.
+fn zip64(extra: &[u8], values: [u32; 3]) -> [u64; 3] {
+    let mut field = fields(extra)
+        .find_map(|(id, value)| (id == EXTRA_ZIP64).then_some(value))
+        .unwrap_or_default();
+    values.map(|value| match field.split_first_chunk::<8>() {
+        Some((first, rest)) if value == IN_ZIP64 => {
+            field = rest;
+            u64::from_le_bytes(*first)
+        }
+        _ => value.into(),
+    })
+}
+
+/// Extra fields: number and value (4.5.1).
+fn fields(mut extra: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (id, size) = (u16_at(extra, 0)?, usize::from(u16_at(extra, 2)?));
+        let value = extra.get(4..4 + size)?;
+        extra = extra.get(4 + size..)?;
+        Some((id, value))
+    })
+}
+
+fn starts_with(content: &[u8], at: usize, signature: &[u8]) -> bool {
+    content
+        .get(at..)
+        .is_some_and(|rest| rest.starts_with(signature))
+}
+
+fn u16_at(content: &[u8], at: usize) -> Option<u16> {
+    let octets = content.get(at..at.checked_add(2)?)?;
+    Some(u16::from_le_bytes(octets.try_into().ok()?))
+}
+
+fn u32_at(content: &[u8], at: usize) -> Option<u32> {
+    let octets = content.get(at..at.checked_add(4)?)?;
+    Some(u32::from_le_bytes(octets.try_into().ok()?))
+}
