@@ -16,6 +16,10 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/rspamd", "rspamd"),
     ("/usr/bin/python3", "python3"),
+    // The other side of secure-mail.
+    ("/usr/bin/gpg", "gnupg"),
+    ("/usr/lib/python3/dist-packages/dkim", "python3-dkim"),
+    ("/usr/lib/python3/dist-packages/nacl", "python3-nacl"),
     ("/usr/share/doc/python3-venv", "python3-venv"),
     // The quarantine's shared index; tests start one of their own.
     ("/usr/lib/postgresql", "postgresql"),
@@ -113,6 +117,9 @@ mod tests {
                 "openssl",
                 "rspamd",
                 "python3",
+                "gnupg",
+                "python3-dkim",
+                "python3-nacl",
                 "python3-venv",
                 "postgresql",
                 "libnet-ssleay-perl"

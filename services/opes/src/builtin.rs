@@ -13,6 +13,7 @@ use opes_mta_hooks::MtaHooks;
 use opes_normalizer::Normalizer;
 use opes_rerouting::Rerouting;
 use opes_rules::{RoutingTable, Target};
+use opes_secure_mail::SecureMail;
 use opes_security_filter::SecurityFilter;
 use opes_spam_filter::SpamFilter;
 use serde_json::Value;
@@ -42,6 +43,10 @@ macro_rules! with_service {
             }
             BuiltinName::Rerouting => {
                 let $service = Rerouting::from_config($config)?;
+                $body
+            }
+            BuiltinName::SecureMail => {
+                let $service = SecureMail::from_config($config)?;
                 $body
             }
             BuiltinName::SecurityFilter => {

@@ -13,7 +13,7 @@ use pgp::composed::{
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::crypto::sym::SymmetricKeyAlgorithm;
 use pgp::packet::{Signature, SignatureType};
-use pgp::types::{KeyDetails as _, Password, Seipdv1ReadMode, SigningKey};
+use pgp::types::{Password, Seipdv1ReadMode, SigningKey};
 use rand::rngs::OsRng;
 
 use crate::keys::pgp::{Certificate, EncryptTo, SecretKey, Signer};
@@ -270,4 +270,4 @@ fn crlf(armor: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,7 +9,7 @@ mod oids;
 mod sign;
 mod verify;
 
-pub(crate) use decrypt::{Content, DecryptError, decrypt};
+pub(crate) use decrypt::{DecryptError, decrypt};
 pub(crate) use encrypt::encrypt;
 pub(crate) use sign::sign;
 pub(crate) use verify::{Verified, verify};

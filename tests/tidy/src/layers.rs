@@ -51,6 +51,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes-mta-hooks", Layer::Service),
     ("opes-normalizer", Layer::Service),
     ("opes-rerouting", Layer::Service),
+    ("opes-secure-mail", Layer::Service),
     ("opes-security-filter", Layer::Service),
     ("opes-spam-filter", Layer::Service),
     ("opes", Layer::Bundle),

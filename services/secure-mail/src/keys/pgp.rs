@@ -5,7 +5,7 @@
 use std::io::Cursor;
 
 use pgp::composed::{
-    Deserializable as _, PublicOrSecret, SignedPublicKey, SignedPublicSubKey, SignedSecretKey,
+    PublicOrSecret, SignedPublicKey, SignedPublicSubKey, SignedSecretKey,
 };
 use pgp::crypto::public_key::PublicKeyAlgorithm;
 use pgp::packet::{Signature, SignatureType};
@@ -153,10 +153,10 @@ pub(crate) enum Signer<'k> {
 impl SecretKey {
     fn new(key: SignedSecretKey, certificate: &Certificate) -> Result<Self, String> {
         let fingerprint = format!("{:x}", key.primary_key.fingerprint());
-        let mut parts = vec![(key.primary_key.algorithm(), &key.primary_key.secret_params().is_encrypted()).0];
         let subkeys = key.secret_subkeys.iter();
-        parts.extend(subkeys.clone().map(|subkey| subkey.key.algorithm()));
-        if let Some(algorithm) = parts.into_iter().find(|algorithm| !may_be_secret(*algorithm)) {
+        let mut algorithms = std::iter::once(key.primary_key.algorithm())
+            .chain(subkeys.clone().map(|subkey| subkey.key.algorithm()));
+        if let Some(algorithm) = algorithms.find(|algorithm| !may_be_secret(*algorithm)) {
             return Err(format!(
                 "secret key {fingerprint} is {algorithm:?}; RSA, DSA and Elgamal keys are not used here (timing), only elliptic curves are; \
                  make one with `gpg --quick-generate-key ADDRESS ed25519` and `gpg --quick-add-key FINGERPRINT cv25519`"

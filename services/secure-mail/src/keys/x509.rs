@@ -6,7 +6,7 @@
 use std::fmt;
 
 use aws_lc_rs::rsa::{
-    KeyPair as RsaKeyPair, OaepPrivateDecryptingKey, OaepPublicEncryptingKey, Pkcs1PrivateDecryptingKey,
+    KeyPair as RsaKeyPair, OaepPrivateDecryptingKey, Pkcs1PrivateDecryptingKey,
     Pkcs1PublicEncryptingKey, PrivateDecryptingKey, PublicEncryptingKey,
 };
 use aws_lc_rs::signature::{
@@ -224,12 +224,6 @@ impl Recipient {
         let size = rsa.encrypt(key, &mut out).ok()?.len();
         out.truncate(size);
         Some(out)
-    }
-
-    /// Whether OAEP would do, for documentation in tests.
-    #[cfg(test)]
-    pub(crate) fn oaep(&self) -> bool {
-        OaepPublicEncryptingKey::new(self.key.clone()).is_ok()
     }
 }
 

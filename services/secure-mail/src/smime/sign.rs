@@ -20,7 +20,7 @@ pub(crate) fn sign(content: &[u8], identity: &Identity, now: u64) -> Result<Vec<
     ];
     // Signed as SET, sent as `[0]` (§5.4).
     let to_sign = set_of(SET, attributes.clone());
-    let (signature, algorithm) = match &identity.key {
+    let (signature, with) = match &identity.key {
         PrivateKey::Rsa { signing, .. } => {
             let mut signature = vec![0; signing.public_modulus_len()];
             signing
@@ -43,7 +43,7 @@ pub(crate) fn sign(content: &[u8], identity: &Identity, now: u64) -> Result<Vec<
             &container(SEQUENCE, &[&certificate.issuer, &certificate.serial]),
             &sha256,
             &set_of(CONTEXT_0, attributes),
-            &algorithm,
+            &with,
             &tlv(OCTET_STRING, &signature),
         ],
     );
