@@ -126,9 +126,14 @@ fn linked(tree: &str) -> BTreeMap<String, Package> {
 impl Rules {
     /// The `deny` list of `[bans]` and the `allow` list of `[licenses]`: all that we need of TOML.
     fn parse(text: &str) -> Result<Self> {
-        let banned = lines(text, "bans", "deny").filter_map(banned).collect::<BTreeMap<_, _>>();
+        let banned = lines(text, "bans", "deny")
+            .filter_map(banned)
+            .collect::<BTreeMap<_, _>>();
         let licences = lines(text, "licenses", "allow");
-        let licences = licences.filter_map(first).map(str::to_owned).collect::<BTreeSet<_>>();
+        let licences = licences
+            .filter_map(first)
+            .map(str::to_owned)
+            .collect::<BTreeSet<_>>();
         ensure!(
             !banned.is_empty() && !licences.is_empty(),
             "deny.toml bans or allows nothing"
@@ -139,7 +144,9 @@ impl Rules {
 
 /// An entry of `deny`: its name, and its `wrappers`, as cargo-deny has them: those that may depend on it directly.
 fn banned(line: &str) -> Option<(String, BTreeSet<String>)> {
-    let wrappers = line.split_once("wrappers = [").and_then(|(_, list)| list.split_once(']'));
+    let wrappers = line
+        .split_once("wrappers = [")
+        .and_then(|(_, list)| list.split_once(']'));
     let wrappers = wrappers.map_or("", |(list, _)| list).split('"');
     Some((
         first(line)?.to_owned(),

@@ -127,8 +127,14 @@ fn head(octets: &[u8]) -> Result<(u8, Option<usize>, usize), Malformed> {
 pub(crate) fn definite(ber: &[u8]) -> Result<Vec<u8>, Malformed> {
     let (value, rest) = value(ber, 0)?;
     // Some programs send line ends behind it.
-    let padding = rest.iter().all(|octet| octet.is_ascii_whitespace() || *octet == 0);
-    if padding { Ok(value.der) } else { Err(Malformed) }
+    let padding = rest
+        .iter()
+        .all(|octet| octet.is_ascii_whitespace() || *octet == 0);
+    if padding {
+        Ok(value.der)
+    } else {
+        Err(Malformed)
+    }
 }
 
 struct Value {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 /// Most entries in `identities` and in `dkim`.
-pub const ENTRIES_MAX: usize = 1000;
+pub(crate) const ENTRIES_MAX: usize = 1000;
 
 /// What `config` may hold. `keys` has no default.
 #[derive(Debug, Clone, Deserialize)]
@@ -55,7 +55,7 @@ pub enum ConfigError {
     /// A limit of nothing.
     #[error("{0}: 0 would let nothing be worked on; leave it out for the default")]
     Zero(&'static str),
-    /// Beyond [`ENTRIES_MAX`].
+    /// Too many.
     #[error("{0}: more than {ENTRIES_MAX} entries; run a second service for the others")]
     TooMany(&'static str),
     /// Not a field name.
@@ -178,8 +178,7 @@ mod tests {
 
     #[test]
     fn addresses_are_compared_in_lower_case() {
-        let json =
-            json!({ "keys": "/k", "identities": { "@Example.COM": "Gateway@example.com" } });
+        let json = json!({ "keys": "/k", "identities": { "@Example.COM": "Gateway@example.com" } });
         let config = Config::from_json(&json).unwrap();
         assert_eq!(
             config.identities.get("@example.com").map(String::as_str),

@@ -239,7 +239,8 @@ pub(crate) fn flatten(pieces: &[Piece], original: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const MAIL: &[u8] = b"From: Ann <Ann@example.org>\r\nContent-Type: text/html\r\nTo: bob@example.com\r\n\
+    const MAIL: &[u8] =
+        b"From: Ann <Ann@example.org>\r\nContent-Type: text/html\r\nTo: bob@example.com\r\n\
         cc: \"x\" <carol@example.net>\r\ncontent-transfer-encoding: 7bit\r\n\r\n<p>\r\n";
 
     #[test]

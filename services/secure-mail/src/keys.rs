@@ -21,9 +21,9 @@ use crate::keys::pgp::{Certificate, SecretKey};
 use crate::keys::x509::{Anchors, Identity, Recipient};
 
 /// Most files in the folder.
-pub const FILES_MAX: usize = 10_000;
+pub(crate) const FILES_MAX: usize = 10_000;
 /// Largest file, octets.
-pub const FILE_OCTETS_MAX: u64 = 4 * 1024 * 1024;
+pub(crate) const FILE_OCTETS_MAX: u64 = 4 * 1024 * 1024;
 /// Most keys of one kind for one address.
 const KEYS_PER_ADDRESS_MAX: usize = 16;
 
@@ -56,7 +56,7 @@ pub enum KeysError {
         /// From the operating system, or ours.
         reason: String,
     },
-    /// More than [`FILES_MAX`].
+    /// More files than are read.
     #[error("{}: more than {FILES_MAX} files", .0.display())]
     TooMany(PathBuf),
     /// What is in it is no key, or one that may not be used.

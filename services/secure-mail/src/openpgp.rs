@@ -166,27 +166,33 @@ pub(crate) fn decrypt(
     let Message::Encrypted { esk, edata, .. } = &message else {
         return Err(DecryptError::Damaged);
     };
-    // The one without integrity protection is refused by the library too; this does not depend on its defaults.
-    if esk.len() > SESSION_KEYS_MAX || !matches!(edata, Edata::SymEncryptedProtectedData { .. }) {
+    // The one without integrity protection is refused by the library too; this does not depend on its defaults. GnuPG 2.4 uses a format
+    // of its own, with AES-OCB, for keys that it made.
+    let protected = match edata {
+        Edata::SymEncryptedProtectedData { .. } | Edata::GnupgAeadData { .. } => true,
+        Edata::SymEncryptedData { .. } => false,
+    };
+    if esk.len() > SESSION_KEYS_MAX || !protected {
         return Err(DecryptError::Damaged);
     }
     let password = Password::empty();
     let ring = TheRing {
         secret_keys: keys.iter().map(|key| &key.key).collect(),
         key_passwords: vec![&password],
-        decrypt_options: DecryptionOptions::new().set_seipdv1_read_mode(
-            Seipdv1ReadMode::CheckFirst {
+        decrypt_options: DecryptionOptions::new()
+            .enable_gnupg_aead()
+            .set_seipdv1_read_mode(Seipdv1ReadMode::CheckFirst {
                 max_message_size: size_max,
-            },
-        ),
+            }),
         ..TheRing::default()
     };
-    let (mut message, _used) = message
-        .decrypt_the_ring(ring, true)
-        .map_err(|error| match error {
-            pgp::errors::Error::MissingKey { .. } => DecryptError::NotForUs,
-            other => damaged(&other),
-        })?;
+    let (mut message, _used) =
+        message
+            .decrypt_the_ring(ring, true)
+            .map_err(|error| match error {
+                pgp::errors::Error::MissingKey { .. } => DecryptError::NotForUs,
+                other => damaged(&other),
+            })?;
     for _ in 0..COMPRESSIONS_MAX {
         if message.is_compressed() {
             message = message.decompress().map_err(|error| damaged(&error))?;

@@ -76,8 +76,7 @@ pub(crate) struct Done {
 pub(crate) fn operate(job: &Job) -> anyhow::Result<Done> {
     let entity = Entity::read(&job.octets)?;
     let looks = matches!(job.policy.operation, Operation::Verify | Operation::Decrypt);
-    let forged =
-        looks && !job.header.is_empty() && entity.values(&job.header).next().is_some();
+    let forged = looks && !job.header.is_empty() && entity.values(&job.header).next().is_some();
     let steps = match job.policy.operation {
         Operation::Sign => vec![protect::sign(job, &entity)?],
         Operation::Encrypt => protect::encrypt(job, &entity)?,
@@ -93,7 +92,10 @@ fn dkim_sign(job: &Job, entity: &Entity<'_>) -> anyhow::Result<Step> {
     let author = || Some(entity.author()?.rsplit_once('@')?.1.to_owned());
     let Some(domain) = job.policy.domain.clone().or_else(author) else {
         let reason = "no single author in From".to_owned();
-        return Ok(Step::unchanged(Finding::failed(Failure::MissingKey, reason)));
+        return Ok(Step::unchanged(Finding::failed(
+            Failure::MissingKey,
+            reason,
+        )));
     };
     let mut fields = Vec::new();
     for (key, signer) in job.keys.dkim(&domain) {
@@ -103,7 +105,10 @@ fn dkim_sign(job: &Job, entity: &Entity<'_>) -> anyhow::Result<Step> {
     }
     if fields.is_empty() {
         let reason = format!("no DKIM key for the domain {domain}");
-        return Ok(Step::unchanged(Finding::failed(Failure::MissingKey, reason)));
+        return Ok(Step::unchanged(Finding::failed(
+            Failure::MissingKey,
+            reason,
+        )));
     }
     Ok(Step {
         fields,

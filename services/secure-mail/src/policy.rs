@@ -283,10 +283,7 @@ mod tests {
     fn what_makes_no_sense_is_refused_by_name() {
         for (json, said) in [
             ("", "missing field `operation`"),
-            (
-                r#"{"operation":"seal"}"#,
-                "unknown variant `seal`",
-            ),
+            (r#"{"operation":"seal"}"#, "unknown variant `seal`"),
             (r#"{"operation":"sign"}"#, "format is missing"),
             (
                 r#"{"operation":"verify","onUnsigned":"shrug"}"#,

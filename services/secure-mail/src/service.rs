@@ -122,8 +122,7 @@ impl Service for SecureMail {
         let (octets, _place) = self.read(message).await?;
         let job = self.job(message, octets, Arc::clone(&policy))?;
         // Keys are slow, and nobody else should wait for them.
-        let Done { steps, forged } =
-            tokio::task::spawn_blocking(move || operate(&job)).await??;
+        let Done { steps, forged } = tokio::task::spawn_blocking(move || operate(&job)).await??;
         let header = &self.config.header;
         let mut decided = Vec::with_capacity(steps.len());
         for step in steps {
@@ -181,10 +180,7 @@ async fn send(message: &Message, mut decided: Vec<Decided>) -> anyhow::Result<An
     }))
 }
 
-async fn put(
-    flow: &mut opes_callout_server::Adapted,
-    pieces: Vec<Piece>,
-) -> anyhow::Result<()> {
+async fn put(flow: &mut opes_callout_server::Adapted, pieces: Vec<Piece>) -> anyhow::Result<()> {
     for piece in pieces {
         match piece {
             Piece::Original { offset, len } => flow.use_yours(offset..offset + len).await?,

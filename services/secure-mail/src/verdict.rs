@@ -104,7 +104,11 @@ fn react(
             "{why}, but rule {} does not allow what {} wants; add {} to its callout.allow",
             rule.rule,
             failure.field(),
-            if needed == Permission::Reject { "reject" } else { "quarantine" },
+            if needed == Permission::Reject {
+                "reject"
+            } else {
+                "quarantine"
+            },
         );
     }
     let enhanced = enhanced(failure);

@@ -86,7 +86,8 @@ fn two_parts(message: &[u8]) -> Result<[String; 2]> {
     let boundary = parameter(&text, "boundary")?;
     let body = text.split_once("\r\n\r\n").context("no body")?.1;
     let body = format!("\r\n{body}");
-    let mut parts = body.split(&format!("\r\n--{boundary}"));
+    let delimiter = format!("\r\n--{boundary}");
+    let mut parts = body.split(&delimiter);
     let mut part = || {
         let part = parts.next().context("no part")?;
         Ok::<_, anyhow::Error>(part.strip_prefix("\r\n").unwrap_or(part).to_owned())

@@ -1,8 +1,8 @@
 //! Keys of domains: PEM, RSA or Ed25519. They never leave aws-lc-rs, which clears them when they are dropped.
 
 use aws_lc_rs::digest::Digest;
-use aws_lc_rs::signature::{Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::signature::{Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 
@@ -23,10 +23,14 @@ pub(crate) enum Signer {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DkimKeyError {
     /// No PEM block with a private key.
-    #[error("no private key in PEM; a key with a password must be stored without it: the folder is the secret")]
+    #[error(
+        "no private key in PEM; a key with a password must be stored without it: the folder is the secret"
+    )]
     NoKey,
     /// Neither RSA nor Ed25519.
-    #[error("neither an RSA nor an Ed25519 key; make one with `openssl genrsa 2048` or `openssl genpkey -algorithm ed25519`")]
+    #[error(
+        "neither an RSA nor an Ed25519 key; make one with `openssl genrsa 2048` or `openssl genpkey -algorithm ed25519`"
+    )]
     Kind,
     /// Outside what verifiers accept.
     #[error("an RSA key of {0} bits; 2048 to 4096 are what verifiers accept")]

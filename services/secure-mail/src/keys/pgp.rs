@@ -4,9 +4,7 @@
 
 use std::io::Cursor;
 
-use pgp::composed::{
-    PublicOrSecret, SignedPublicKey, SignedPublicSubKey, SignedSecretKey,
-};
+use pgp::composed::{PublicOrSecret, SignedPublicKey, SignedPublicSubKey, SignedSecretKey};
 use pgp::crypto::public_key::PublicKeyAlgorithm;
 use pgp::packet::{Signature, SignatureType};
 use pgp::types::{KeyDetails as _, Tag};
@@ -221,11 +219,7 @@ impl Component {
     }
 }
 
-fn newest(
-    all: &[Component],
-    now: u64,
-    fits: impl Fn(&Component) -> bool,
-) -> Option<Component> {
+fn newest(all: &[Component], now: u64, fits: impl Fn(&Component) -> bool) -> Option<Component> {
     let usable = all.iter().filter(|c| fits(c) && c.valid(now));
     // A subkey before the primary key: whoever made one meant it to be used.
     usable
@@ -278,7 +272,9 @@ fn primary_binding(key: &SignedPublicKey) -> Option<&Signature> {
     let direct = direct.filter(|signature| signature.verify_key(&key.primary_key).is_ok());
     let users = key.details.users.iter().take(NAMES_MAX);
     let named = users.filter_map(|user| certification(key, user));
-    direct.chain(named).max_by_key(|signature| created(signature))
+    direct
+        .chain(named)
+        .max_by_key(|signature| created(signature))
 }
 
 /// The newest self-certification of a name that is not revoked.
@@ -290,7 +286,11 @@ fn certification<'k>(
         let verified = signature.verify_certification(&key.primary_key, Tag::UserId, &user.id);
         verified.is_ok()
     };
-    let newest = user.signatures.iter().filter(own).max_by_key(|s| created(s))?;
+    let newest = user
+        .signatures
+        .iter()
+        .filter(own)
+        .max_by_key(|s| created(s))?;
     (newest.typ() != Some(SignatureType::CertRevocation)).then_some(newest)
 }
 
@@ -341,7 +341,9 @@ fn address(name: &[u8]) -> Option<String> {
 }
 
 fn created(signature: &Signature) -> u32 {
-    signature.created().map_or(0, pgp::types::Timestamp::as_secs)
+    signature
+        .created()
+        .map_or(0, pgp::types::Timestamp::as_secs)
 }
 
 fn expiry(binding: &Signature, created: u32) -> Option<u64> {

@@ -9,9 +9,7 @@ use aws_lc_rs::rsa::{
     KeyPair as RsaKeyPair, OaepPrivateDecryptingKey, Pkcs1PrivateDecryptingKey,
     Pkcs1PublicEncryptingKey, PrivateDecryptingKey, PublicEncryptingKey,
 };
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _,
-};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, TrustAnchor};
 use webpki::anchor_from_trusted_cert;
@@ -165,7 +163,8 @@ impl Certificate {
                 SUBJECT_ALT_NAME => {
                     let names = value.open(SEQUENCE)?.all(FIELDS_MAX)?;
                     let names = names.into_iter().filter(|name| name.tag == RFC822_NAME);
-                    self.addresses.extend(names.filter_map(|name| address(name.content)));
+                    self.addresses
+                        .extend(names.filter_map(|name| address(name.content)));
                 }
                 _ => {}
             }
@@ -300,9 +299,15 @@ impl Loose {
     /// Certificates of correspondents and of ours, keys with their certificates.
     pub(crate) fn matched(self) -> (Vec<Recipient>, Vec<Identity>) {
         let Self { certificates, keys } = self;
-        let named = || certificates.iter().filter(|found| !found.addresses.is_empty());
+        let named = || {
+            certificates
+                .iter()
+                .filter(|found| !found.addresses.is_empty())
+        };
         let recipients = named().filter_map(Recipient::new).collect();
-        let authorities = certificates.iter().filter(|found| found.addresses.is_empty());
+        let authorities = certificates
+            .iter()
+            .filter(|found| found.addresses.is_empty());
         let chain: Vec<Vec<u8>> = authorities.map(|found| found.der.clone()).collect();
         let identity = |key: PrivateKey| {
             let mut own = named().filter(|found| found.public_key == key.public_key());
@@ -330,7 +335,8 @@ impl Anchors {
         let mut anchors = Vec::new();
         for certificate in CertificateDer::pem_slice_iter(pem).take(BLOCKS_MAX) {
             let certificate = certificate.map_err(|error| error.to_string())?;
-            let anchor = anchor_from_trusted_cert(&certificate).map_err(|error| error.to_string())?;
+            let anchor =
+                anchor_from_trusted_cert(&certificate).map_err(|error| error.to_string())?;
             anchors.push(anchor.to_owned());
         }
         if anchors.is_empty() {
@@ -348,7 +354,8 @@ impl fmt::Debug for Recipient {
 
 fn address(octets: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(octets).ok()?;
-    let fits = text.len() <= 320 && text.contains('@') && text.bytes().all(|o| o.is_ascii_graphic());
+    let fits =
+        text.len() <= 320 && text.contains('@') && text.bytes().all(|o| o.is_ascii_graphic());
     fits.then(|| text.to_ascii_lowercase())
 }
 
@@ -361,7 +368,9 @@ fn time(validity: &mut Reader<'_>) -> Result<u64, Malformed> {
     }
     let number = |from: usize, to: usize| {
         let digits = digits.get(from..to).ok_or(Malformed)?;
-        Ok(digits.iter().fold(0_i64, |n, d| n * 10 + i64::from(d - b'0')))
+        Ok(digits
+            .iter()
+            .fold(0_i64, |n, d| n * 10 + i64::from(d - b'0')))
     };
     let (year, at) = match (node.tag, digits.len()) {
         (UTC_TIME, 12) => match number(0, 2)? {
@@ -424,7 +433,10 @@ mod tests {
             assert_eq!(&der[2..], text.as_bytes());
             assert_eq!(time(&mut Reader::new(&der)), Ok(now));
         }
-        assert_eq!(time(&mut Reader::new(&tlv(UTC_TIME, b"700101000000"))), Err(Malformed));
+        assert_eq!(
+            time(&mut Reader::new(&tlv(UTC_TIME, b"700101000000"))),
+            Err(Malformed)
+        );
     }
 
     proptest::proptest! {

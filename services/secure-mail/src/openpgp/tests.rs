@@ -51,7 +51,8 @@ fn signed_and_verified_and_a_changed_octet_is_seen() {
     let (secret, public) = ann();
     let armor = sign(b"text\r\n", &secret, now()).unwrap();
     assert!(armor.starts_with("-----BEGIN PGP SIGNATURE-----\r\n"));
-    let judged = |text: &[u8], keys: &[Arc<Certificate>], at| verify(text, armor.as_bytes(), keys, at);
+    let judged =
+        |text: &[u8], keys: &[Arc<Certificate>], at| verify(text, armor.as_bytes(), keys, at);
     let keys = [Arc::clone(&public)];
     assert_eq!(judged(b"text\r\n", &keys, now()), Judgement::Good);
     assert_eq!(judged(b"Text\r\n", &keys, now()), Judgement::Bad);

@@ -55,9 +55,7 @@ fn our_key(job: &Job) -> Option<OurKey> {
         }
         Format::Smime => {
             let mut keys = job.keys.smime_secret(&job.sender).into_iter();
-            let usable = |key: &Arc<Identity>| {
-                key.is_usable(job.now) && key.certificate.may_sign()
-            };
+            let usable = |key: &Arc<Identity>| key.is_usable(job.now) && key.certificate.may_sign();
             keys.find(usable).map(OurKey::Smime)
         }
     }
@@ -102,7 +100,9 @@ pub(super) fn encrypt(job: &Job, entity: &Entity<'_>) -> anyhow::Result<Vec<Step
     let mut steps = Vec::new();
     let (groups, without) = groups(job, entity);
     if groups.len() > HIDDEN_MAX + 1 {
-        bail!("more than {HIDDEN_MAX} recipients that are not in To or Cc are not encrypted to at once");
+        bail!(
+            "more than {HIDDEN_MAX} recipients that are not in To or Cc are not encrypted to at once"
+        );
     }
     for group in groups {
         let wrapped = wrap_encrypted(job, entity, &group, key.as_ref())?;

@@ -81,7 +81,10 @@ fn encrypted_there_and_decrypted_back() {
     let (keys, _folder) = keys();
     let encrypted = message(&job(&keys, MAIL, ENCRYPT));
     let text = String::from_utf8(encrypted.clone()).unwrap();
-    assert!(!text.contains("hello") && text.contains("Subject: s\r\n"), "{text}");
+    assert!(
+        !text.contains("hello") && text.contains("Subject: s\r\n"),
+        "{text}"
+    );
     let back = job(&keys, &encrypted, DECRYPT);
     let step = done(&back).steps.remove(0);
     assert_eq!(
@@ -111,16 +114,15 @@ fn nobody_gets_a_message_opened_that_was_made_for_another() {
 fn who_is_not_named_gets_a_message_of_their_own() {
     let (keys, _folder) = keys();
     let mut to = job(&keys, MAIL, ENCRYPT);
-    to.recipients = [
-        "bob@example.com",
-        "ann@example.org",
-        "carol@example.net",
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    to.recipients = ["bob@example.com", "ann@example.org", "carol@example.net"]
+        .map(str::to_owned)
+        .to_vec();
     let steps = done(&to).steps;
     let of: Vec<_> = steps.iter().map(|step| step.recipients.join(",")).collect();
-    assert_eq!(of, ["bob@example.com", "ann@example.org", "carol@example.net"]);
+    assert_eq!(
+        of,
+        ["bob@example.com", "ann@example.org", "carol@example.net"]
+    );
     assert!(steps[2].pieces.is_none(), "Carol has no key");
     assert_eq!(steps[2].finding.label, "missing-key");
 }

@@ -203,10 +203,9 @@ impl KeySet {
 
 fn opened(job: &Job, entity: &Entity<'_>, keys: &KeySet) -> Step {
     let inside = match keys {
-        _ if keys.is_empty() => Inside::Closed(
-            Failure::MissingKey,
-            "no key of the recipient".to_owned(),
-        ),
+        _ if keys.is_empty() => {
+            Inside::Closed(Failure::MissingKey, "no key of the recipient".to_owned())
+        }
         KeySet::Pgp(keys) => open_pgp(job, entity, keys),
         KeySet::Smime(keys) => open_smime(job, entity, keys),
     };

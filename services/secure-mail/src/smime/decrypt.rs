@@ -77,7 +77,9 @@ pub(crate) fn decrypt(cms: &[u8], identities: &[Arc<Identity>]) -> Result<Conten
     let infos = recipients.iter().filter(|node| node.tag == SEQUENCE);
     let mut ours = infos.filter_map(|node| {
         let transport = Transport::read(node.content).ok()?;
-        let identity = identities.iter().find(|identity| transport.is_to(identity))?;
+        let identity = identities
+            .iter()
+            .find(|identity| transport.is_to(identity))?;
         Some((transport, identity))
     });
     let (transport, identity) = ours.next().ok_or(DecryptError::NotForUs)?;
@@ -140,12 +142,8 @@ impl<'a> Transport<'a> {
     fn is_to(&self, identity: &Identity) -> bool {
         let certificate = &identity.certificate;
         match self.id {
-            (SEQUENCE, id) => {
-                id == [certificate.issuer.as_slice(), &certificate.serial].concat()
-            }
-            (CONTEXT_0_PRIMITIVE, id) => {
-                certificate.subject_key_identifier.as_deref() == Some(id)
-            }
+            (SEQUENCE, id) => id == [certificate.issuer.as_slice(), &certificate.serial].concat(),
+            (CONTEXT_0_PRIMITIVE, id) => certificate.subject_key_identifier.as_deref() == Some(id),
             _ => false,
         }
     }
@@ -242,7 +240,11 @@ fn gcm(
     let key = UnboundKey::new(algorithm, key).map_err(damaged)?;
     octets.extend_from_slice(tag);
     let size = LessSafeKey::new(key)
-        .open_in_place(nonce, Aad::from(attributes.unwrap_or_default()), &mut octets)
+        .open_in_place(
+            nonce,
+            Aad::from(attributes.unwrap_or_default()),
+            &mut octets,
+        )
         .map_err(damaged)?
         .len();
     octets.truncate(size);

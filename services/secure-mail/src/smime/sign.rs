@@ -24,14 +24,22 @@ pub(crate) fn sign(content: &[u8], identity: &Identity, now: u64) -> Result<Vec<
         PrivateKey::Rsa { signing, .. } => {
             let mut signature = vec![0; signing.public_modulus_len()];
             signing
-                .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), &to_sign, &mut signature)
+                .sign(
+                    &RSA_PKCS1_SHA256,
+                    &SystemRandom::new(),
+                    &to_sign,
+                    &mut signature,
+                )
                 .map_err(|_| MakeError)?;
             (signature, algorithm(oids::RSA, &tlv(NULL, b"")))
         }
         PrivateKey::Ec(key) => {
             let signature = key.sign(&SystemRandom::new(), &to_sign);
             let signature = signature.map_err(|_| MakeError)?;
-            (signature.as_ref().to_vec(), algorithm(oids::ECDSA_SHA256, b""))
+            (
+                signature.as_ref().to_vec(),
+                algorithm(oids::ECDSA_SHA256, b""),
+            )
         }
     };
     let sha256 = algorithm(oids::SHA256, b"");

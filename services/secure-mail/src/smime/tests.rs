@@ -37,9 +37,40 @@ fn made() -> Made {
          subjectAltName=email:Ann@example.org\nsubjectKeyIdentifier=hash\n",
     )
     .unwrap();
-    openssl(at, &["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=CA", "-days", "2"]);
-    openssl(at, &["req", "-newkey", "rsa:2048", "-nodes", "-keyout", "ann.key", "-out", "ann.csr", "-subj", "/CN=Ann"]);
-    openssl(at, &["x509", "-req", "-in", "ann.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-out", "ann.crt", "-days", "1", "-extfile", "ext"]);
+    openssl(
+        at,
+        &[
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt",
+            "-subj", "/CN=CA", "-days", "2",
+        ],
+    );
+    openssl(
+        at,
+        &[
+            "req", "-newkey", "rsa:2048", "-nodes", "-keyout", "ann.key", "-out", "ann.csr",
+            "-subj", "/CN=Ann",
+        ],
+    );
+    openssl(
+        at,
+        &[
+            "x509",
+            "-req",
+            "-in",
+            "ann.csr",
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-out",
+            "ann.crt",
+            "-days",
+            "1",
+            "-extfile",
+            "ext",
+        ],
+    );
     let read = |name: &str| std::fs::read(at.join(name)).unwrap();
     let mut loose = Loose::default();
     loose.add(&read("ann.crt")).unwrap();
@@ -92,8 +123,27 @@ fn what_openssl_makes_in_other_ways_is_read() {
     std::fs::write(at.join("text"), "text").unwrap();
     let read = |name: &str| std::fs::read(at.join(name)).unwrap();
     // Indefinite lengths and pieces, not detached, with PSS and a key identifier.
-    for extra in [&["-stream"][..], &["-keyid"], &["-keyopt", "rsa_padding_mode:pss"]] {
-        let mut arguments = vec!["cms", "-sign", "-binary", "-nodetach", "-in", "text", "-signer", "ann.crt", "-inkey", "ann.key", "-outform", "DER", "-out", "out"];
+    for extra in [
+        &["-stream"][..],
+        &["-keyid"],
+        &["-keyopt", "rsa_padding_mode:pss"],
+    ] {
+        let mut arguments = vec![
+            "cms",
+            "-sign",
+            "-binary",
+            "-nodetach",
+            "-in",
+            "text",
+            "-signer",
+            "ann.crt",
+            "-inkey",
+            "ann.key",
+            "-outform",
+            "DER",
+            "-out",
+            "out",
+        ];
         arguments.extend(extra);
         openssl(at, &arguments);
         let found = verify(&read("out"), None, &made.anchors, now());
@@ -102,9 +152,24 @@ fn what_openssl_makes_in_other_ways_is_read() {
         };
         assert_eq!(content.as_deref(), Some(&b"text"[..]));
     }
-    for extra in [&["-stream"][..], &["-keyid"], &["-aes-128-cbc"], &["-aes-256-gcm"], &["-keyopt", "rsa_padding_mode:oaep", "-keyopt", "rsa_oaep_md:sha256"], &["-keyopt", "rsa_padding_mode:oaep"]] {
-        let mut arguments = vec!["cms", "-encrypt", "-binary", "-in", "text", "-outform", "DER", "-out", "out"];
-        let (ciphers, options): (Vec<&str>, Vec<&str>) = extra.iter().partition(|option| option.starts_with("-aes"));
+    for extra in [
+        &["-stream"][..],
+        &["-keyid"],
+        &["-aes-128-cbc"],
+        &["-aes-256-gcm"],
+        &[
+            "-keyopt",
+            "rsa_padding_mode:oaep",
+            "-keyopt",
+            "rsa_oaep_md:sha256",
+        ],
+        &["-keyopt", "rsa_padding_mode:oaep"],
+    ] {
+        let mut arguments = vec![
+            "cms", "-encrypt", "-binary", "-in", "text", "-outform", "DER", "-out", "out",
+        ];
+        let (ciphers, options): (Vec<&str>, Vec<&str>) =
+            extra.iter().partition(|option| option.starts_with("-aes"));
         arguments.extend(ciphers);
         arguments.extend(["-recip", "ann.crt"]);
         arguments.extend(options);
@@ -117,12 +182,20 @@ fn what_openssl_makes_in_other_ways_is_read() {
 #[test]
 fn no_octet_can_be_changed_unseen() {
     let made = made();
-    let (cms, _) = encrypt(b"inside".to_vec(), &[Arc::clone(&made.recipient)], Cipher::Aes256Gcm).unwrap();
+    let (cms, _) = encrypt(
+        b"inside".to_vec(),
+        &[Arc::clone(&made.recipient)],
+        Cipher::Aes256Gcm,
+    )
+    .unwrap();
     let signed = sign(b"text", &made.identity, now()).unwrap();
     for at in (0..cms.len()).rev().take(60) {
         let mut changed = cms.clone();
         changed[at] ^= 1;
-        assert!(decrypt(&changed, &[Arc::clone(&made.identity)]).is_err(), "octet {at}");
+        assert!(
+            decrypt(&changed, &[Arc::clone(&made.identity)]).is_err(),
+            "octet {at}"
+        );
     }
     let mut seen = 0;
     for at in (0..signed.len()).step_by(7) {

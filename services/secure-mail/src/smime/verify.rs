@@ -38,12 +38,7 @@ pub(crate) enum Verified {
 }
 
 /// Looks at `cms`; `content` is what a detached signature is about.
-pub(crate) fn verify(
-    cms: &[u8],
-    content: Option<&[u8]>,
-    anchors: &Anchors,
-    now: u64,
-) -> Verified {
+pub(crate) fn verify(cms: &[u8], content: Option<&[u8]>, anchors: &Anchors, now: u64) -> Verified {
     let Ok(der) = definite(cms) else {
         return Verified::Bad("it cannot be read");
     };
@@ -157,10 +152,10 @@ impl<'a> Signed<'a> {
         };
         let der = CertificateDer::from(certificate.der.as_slice());
         let leaf = EndEntityCert::try_from(&der).map_err(|_| "its certificate")?;
-        let fits = signer
-            .algorithms()
-            .into_iter()
-            .any(|algorithm| leaf.verify_signature(algorithm, &signed, signer.signature).is_ok());
+        let fits = signer.algorithms().into_iter().any(|algorithm| {
+            leaf.verify_signature(algorithm, &signed, signer.signature)
+                .is_ok()
+        });
         if !fits {
             return Err("the signature was changed");
         }

@@ -77,8 +77,14 @@ fn what_leaves_says_nothing_and_what_arrives_does() {
     let verify = policy(r#"{"operation":"verify"}"#);
     let said = answer(&good, &verify, "X-S", &rule(&ALL)).unwrap();
     assert_eq!(said.outcome().edits.len(), 1);
-    assert_eq!(said.outcome().annotations["secure.signer"], "ann@example.org");
-    assert_eq!(field(&good), "verified; signature=good; signer=ann@example.org");
+    assert_eq!(
+        said.outcome().annotations["secure.signer"],
+        "ann@example.org"
+    );
+    assert_eq!(
+        field(&good),
+        "verified; signature=good; signer=ann@example.org"
+    );
     let sign = policy(r#"{"operation":"sign","format":"openpgp"}"#);
     let silent = answer(&good, &sign, "X-S", &rule(&ALL)).unwrap();
     assert!(silent.outcome().edits.is_empty());

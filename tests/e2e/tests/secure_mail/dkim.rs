@@ -75,7 +75,11 @@ async fn dkimpy_verifies_both_signatures_until_something_changes() -> Result<()>
     let found = judged(&signed.content)?;
     ensure!(found == "[True, True]", "{found}");
     let text = String::from_utf8(signed.content)?;
-    for (from, to) in [("world", "wOrld"), ("Subject: a", "Subject: b"), ("To: bob", "Cc: eve@example.org\r\nTo: bob")] {
+    for (from, to) in [
+        ("world", "wOrld"),
+        ("Subject: a", "Subject: b"),
+        ("To: bob", "Cc: eve@example.org\r\nTo: bob"),
+    ] {
         let found = judged(text.replacen(from, to, 1).as_bytes())?;
         ensure!(found == "[False, False]", "{from}: {found}");
     }

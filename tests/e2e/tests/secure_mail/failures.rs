@@ -9,12 +9,18 @@ use opes_secure_mail::SecureMail;
 use super::gnupg::GnuPg;
 use super::{ADAPT, SIGN, behind};
 
-const MAIL: &str = "From: ann@example.org\r\nTo: bob@example.com\r\nSubject: secret\r\n\r\nhello\r\n";
+const MAIL: &str =
+    "From: ann@example.org\r\nTo: bob@example.com\r\nSubject: secret\r\n\r\nhello\r\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_key_keeps_the_message_or_not() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let strict = behind(folder.path(), SIGN, "{ operation: encrypt, format: openpgp }").await?;
+    let strict = behind(
+        folder.path(),
+        SIGN,
+        "{ operation: encrypt, format: openpgp }",
+    )
+    .await?;
     let said = strict.send(MAIL.as_bytes()).await?;
     ensure!(said.starts_with("550 5.7.5"), "{said}");
     let later = "{ operation: encrypt, format: smime, onMissingKey: tempfail }";
@@ -58,7 +64,10 @@ async fn what_does_not_decrypt_stays_as_it_is_and_says_so() -> Result<()> {
     let (ring, folder) = (GnuPg::of(&[BOB])?, tempfile::tempdir()?);
     ring.hand_over(BOB, folder.path())?;
     let behind = behind(folder.path(), ADAPT, "{ operation: decrypt }").await?;
-    let armor = ring.gpg(&["--armor", "--encrypt", "--recipient", BOB], b"\r\nhello\r\n")?;
+    let armor = ring.gpg(
+        &["--armor", "--encrypt", "--recipient", BOB],
+        b"\r\nhello\r\n",
+    )?;
     let armor = String::from_utf8(armor.stdout)?.replace('\n', "\r\n");
     let lines: Vec<&str> = armor.lines().collect();
     let damaged = armor.replace(lines[4], &lines[4].chars().rev().collect::<String>());
@@ -77,7 +86,10 @@ async fn what_does_not_decrypt_stays_as_it_is_and_says_so() -> Result<()> {
 #[test]
 fn an_rsa_key_of_ours_is_refused_with_a_remedy() -> Result<()> {
     let (ring, folder) = (GnuPg::of(&[])?, tempfile::tempdir()?);
-    ring.gpg(&["--quick-generate-key", ANN, "rsa2048", "default", "never"], b"")?;
+    ring.gpg(
+        &["--quick-generate-key", ANN, "rsa2048", "default", "never"],
+        b"",
+    )?;
     ring.hand_over(ANN, folder.path())?;
     let config = serde_json::json!({ "keys": folder.path() });
     let error = SecureMail::from_config(&config).err();
@@ -94,7 +106,12 @@ fn process(folder: &std::path::Path) -> Result<Daemon> {
     std::fs::write(&file, format!("keys: {}\n", folder.display()))?;
     let file = file.display().to_string();
     opes([
-        "service", "secure-mail", "--config", &file, "--listen", "127.0.0.1:0",
+        "service",
+        "secure-mail",
+        "--config",
+        &file,
+        "--listen",
+        "127.0.0.1:0",
     ])
 }
 
@@ -118,7 +135,10 @@ async fn a_service_killed_in_the_middle_costs_the_failure_policy() -> Result<()>
 
         let mut dialog = behind.dialog().await?;
         dialog.envelope(ANN, &[BOB]).await?;
-        let long = format!("Subject: long\r\n\r\n{}", "0123456789abcde\r\n".repeat(20_000));
+        let long = format!(
+            "Subject: long\r\n\r\n{}",
+            "0123456789abcde\r\n".repeat(20_000)
+        );
         let (first, rest) = long.split_at(long.len() / 2);
         dialog.send(first.as_bytes()).await?;
         service.kill();
@@ -128,7 +148,9 @@ async fn a_service_killed_in_the_middle_costs_the_failure_policy() -> Result<()>
         if reply == "250" {
             opes_e2e::eventually("both", || behind.hop.arrivals().len() == 2).await;
             let arrivals = behind.hop.arrivals();
-            let whole = arrivals.iter().any(|arrival| arrival.content.ends_with(long.as_bytes()));
+            let whole = arrivals
+                .iter()
+                .any(|arrival| arrival.content.ends_with(long.as_bytes()));
             ensure!(whole, "octets differ");
         }
     }

@@ -31,7 +31,13 @@ impl GnuPg {
         for address in people {
             let name = format!("Somebody <{address}>");
             made.gpg(
-                &["--quick-generate-key", &name, "future-default", "default", "never"],
+                &[
+                    "--quick-generate-key",
+                    &name,
+                    "future-default",
+                    "default",
+                    "never",
+                ],
                 b"",
             )?;
         }

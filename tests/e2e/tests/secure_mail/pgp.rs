@@ -30,7 +30,9 @@ async fn gnupg_reads_and_verifies_what_we_sign() -> Result<()> {
         content.contains("Content-Transfer-Encoding: base64") && content.is_ascii(),
         "{content}"
     );
-    let armor = signature.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let armor = signature
+        .split_once("\r\n\r\n")
+        .map_or("", |(_, body)| body);
     let status = ring.verify(&content, armor)?;
     ensure!(status.contains("GOODSIG"), "{status}");
     Ok(())
@@ -52,7 +54,9 @@ async fn gnupg_reads_and_verifies_what_we_encrypt() -> Result<()> {
     );
     let [version, encrypted] = two_parts(without_trace(&sent.content))?;
     ensure!(version.ends_with("Version: 1\r\n"), "{version}");
-    let armor = encrypted.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let armor = encrypted
+        .split_once("\r\n\r\n")
+        .map_or("", |(_, body)| body);
     let (inside, status) = ring.decrypt(armor)?;
     ensure!(
         inside
@@ -89,7 +93,15 @@ async fn what_gnupg_encrypts_is_decrypted_and_verified() -> Result<()> {
     ring.hand_over(BOB, folder.path())?;
     let behind = behind(folder.path(), ADAPT, "{ operation: decrypt }").await?;
     let inside = "Content-Type: text/html\r\n\r\n<p>hello\r\n";
-    let arguments = ["--armor", "--sign", "--local-user", ANN, "--encrypt", "--recipient", BOB];
+    let arguments = [
+        "--armor",
+        "--sign",
+        "--local-user",
+        ANN,
+        "--encrypt",
+        "--recipient",
+        BOB,
+    ];
     let armor = ring.gpg(&arguments, inside.as_bytes())?.stdout;
     let said = behind.send(encrypted(&armor).as_bytes()).await?;
     ensure!(said.starts_with("250"), "{said}");
@@ -121,7 +133,9 @@ async fn what_gnupg_signs_is_verified_and_a_changed_octet_is_refused() -> Result
     let mail = multipart("signed", "application/pgp-signature", [content, &second]);
     let said = behind.send(mail.as_bytes()).await?;
     ensure!(said.starts_with("250"), "{said}");
-    let said = behind.send(mail.replace("hello", "hallo").as_bytes()).await?;
+    let said = behind
+        .send(mail.replace("hello", "hallo").as_bytes())
+        .await?;
     ensure!(said.starts_with("550 5.7.7"), "{said}");
     let unsigned = "From: ann@example.org\r\nSubject: plain\r\n\r\nhello\r\n";
     let said = behind.send(unsigned.as_bytes()).await?;
@@ -134,11 +148,18 @@ async fn what_gnupg_signs_is_verified_and_a_changed_octet_is_refused() -> Result
             == ["verified; signature=good; signer=ann@example.org"],
         "the forged field is still there"
     );
-    let body = |text: &[u8]| text.windows(4).position(|four| four == b"\r\n\r\n").map(|at| text[at..].to_vec());
+    let body = |text: &[u8]| {
+        text.windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .map(|at| text[at..].to_vec())
+    };
     ensure!(
         body(&verified.content) == body(mail.as_bytes()),
         "octets differ"
     );
-    ensure!(fields(&marked.content, "X-Secure-Mail") == ["unsigned"], "no field");
+    ensure!(
+        fields(&marked.content, "X-Secure-Mail") == ["unsigned"],
+        "no field"
+    );
     Ok(())
 }

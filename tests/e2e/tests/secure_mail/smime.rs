@@ -42,10 +42,7 @@ async fn openssl_decrypts_and_verifies_what_we_encrypt() -> Result<()> {
         let said = behind.send(MAIL.as_bytes()).await?;
         ensure!(said.starts_with("250"), "{said}");
         let [sent] = behind.delivered(["X-Last: kept"]).await?;
-        std::fs::write(
-            authority.path().join("mail"),
-            without_trace(&sent.content),
-        )?;
+        std::fs::write(authority.path().join("mail"), without_trace(&sent.content))?;
         let decrypt = format!("cms -decrypt -in mail -recip {BOB}.crt -inkey {BOB}.key");
         let signed = authority.openssl(&decrypt)?;
         std::fs::write(authority.path().join("mail"), signed)?;
@@ -79,14 +76,22 @@ async fn what_openssl_makes_is_decrypted_and_verified() -> Result<()> {
     let opaque = format!("{sign} -nodetach");
     let encrypt = format!("cms -encrypt -in text -aes-256-cbc -recip {BOB}.crt");
     let behind = behind(folder.path(), ADAPT, "{ operation: decrypt }").await?;
-    for commands in [&[sign.as_str(), &encrypt][..], &[&opaque, &encrypt], &[&sign]] {
-        let said = behind.send(from_ann(&authority, commands)?.as_bytes()).await?;
+    for commands in [
+        &[sign.as_str(), &encrypt][..],
+        &[&opaque, &encrypt],
+        &[&sign],
+    ] {
+        let said = behind
+            .send(from_ann(&authority, commands)?.as_bytes())
+            .await?;
         ensure!(said.starts_with("250"), "{said}");
     }
     let changed = from_ann(&authority, &[&sign])?.replace("hello", "hallo");
     behind.send(changed.as_bytes()).await?;
     // Without a signature anybody on the way could have changed what CBC encrypts: it stays as it is.
-    behind.send(from_ann(&authority, &[&encrypt])?.as_bytes()).await?;
+    behind
+        .send(from_ann(&authority, &[&encrypt])?.as_bytes())
+        .await?;
     opes_e2e::eventually("delivered", || behind.hop.arrivals().len() == 5).await;
     let mut said: Vec<_> = behind
         .hop
