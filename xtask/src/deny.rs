@@ -58,7 +58,8 @@ fn own_check(target: &Path) -> Result<()> {
 }
 
 struct Rules {
-    banned: BTreeSet<String>,
+    /// By name: who may depend on it all the same.
+    banned: BTreeMap<String, BTreeSet<String>>,
     licences: BTreeSet<String>,
 }
 
@@ -66,20 +67,21 @@ struct Rules {
 struct Package {
     /// SPDX expression; empty = none stated.
     licence: String,
-    /// One of those that pull it in.
-    parent: String,
+    /// Those that pull it in.
+    parents: BTreeSet<String>,
 }
 
 fn findings(rules: &Rules, linked: &BTreeMap<String, Package>) -> Vec<String> {
     let mut findings = Vec::new();
-    for (id, Package { licence, parent }) in linked {
+    for (id, Package { licence, parents }) in linked {
         let name = id.split(' ').next().unwrap_or(id);
-        if rules.banned.contains(name) {
-            findings.push(format!(
-                "{name} is banned by deny.toml, but {parent} depends on it"
-            ));
+        if let Some(wrappers) = rules.banned.get(name) {
+            findings.extend(parents.difference(wrappers).map(|parent| {
+                format!("{name} is banned by deny.toml, but {parent} depends on it")
+            }));
         }
         if !licence::is_allowed(licence, &rules.licences) {
+            let parent = parents.first().map_or("", String::as_str);
             findings.push(format!(
                 "{id} (from {parent}): licence `{licence}` is not allowed in deny.toml"
             ));
@@ -109,7 +111,12 @@ fn linked(tree: &str) -> BTreeMap<String, Package> {
         let licence = licence.trim_end_matches("(*)").trim().to_owned();
         linked
             .entry(format!("{name} {version}"))
-            .or_insert(Package { licence, parent });
+            .or_insert_with(|| Package {
+                licence,
+                parents: BTreeSet::new(),
+            })
+            .parents
+            .insert(parent);
     }
     linked
 }
@@ -119,8 +126,14 @@ fn linked(tree: &str) -> BTreeMap<String, Package> {
 impl Rules {
     /// The `deny` list of `[bans]` and the `allow` list of `[licenses]`: all that we need of TOML.
     fn parse(text: &str) -> Result<Self> {
-        let banned = list(text, "bans", "deny");
-        let licences = list(text, "licenses", "allow");
+        let banned = lines(text, "bans", "deny")
+            .filter_map(banned)
+            .collect::<BTreeMap<_, _>>();
+        let licences = lines(text, "licenses", "allow");
+        let licences = licences
+            .filter_map(first)
+            .map(str::to_owned)
+            .collect::<BTreeSet<_>>();
         ensure!(
             !banned.is_empty() && !licences.is_empty(),
             "deny.toml bans or allows nothing"
@@ -129,29 +142,43 @@ impl Rules {
     }
 }
 
-/// The first string of each line of `key = [ … ]` in `[section]`: its other strings are reasons.
-fn list(text: &str, section: &str, key: &str) -> BTreeSet<String> {
+/// An entry of `deny`: its name, and its `wrappers`, as cargo-deny has them: those that may depend on it directly.
+fn banned(line: &str) -> Option<(String, BTreeSet<String>)> {
+    let wrappers = line
+        .split_once("wrappers = [")
+        .and_then(|(_, list)| list.split_once(']'));
+    let wrappers = wrappers.map_or("", |(list, _)| list).split('"');
+    Some((
+        first(line)?.to_owned(),
+        wrappers.skip(1).step_by(2).map(str::to_owned).collect(),
+    ))
+}
+
+/// The first string of a line.
+fn first(line: &str) -> Option<&str> {
+    line.split('#').next()?.split('"').nth(1)
+}
+
+/// The lines of `key = [ … ]` in `[section]`.
+fn lines<'t>(text: &'t str, section: &str, key: &str) -> impl Iterator<Item = &'t str> {
     let header = format!("[{section}]");
-    let body = text
-        .lines()
-        .map(str::trim)
-        .skip_while(|line| *line != header)
-        .skip(1);
     let opening = format!("{key} = [");
-    body.take_while(|line| !(line.starts_with('[') && line.ends_with(']')))
-        .skip_while(|line| *line != opening)
+    text.lines()
+        .map(str::trim)
+        .skip_while(move |line| *line != header)
+        .skip(1)
+        .take_while(|line| !(line.starts_with('[') && line.ends_with(']')))
+        .skip_while(move |line| *line != opening)
         .skip(1)
         .take_while(|line| *line != "]")
-        .filter_map(|line| line.split('#').next()?.split('"').nth(1))
-        .map(str::to_owned)
-        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const RULES: &str = "# x\n[bans]\nmultiple-versions = \"warn\"\ndeny = [\n  { crate = \"ring\", reason = \"one\" },\n]\n\
+    const RULES: &str = "# x\n[bans]\nmultiple-versions = \"warn\"\ndeny = [\n  { crate = \"ring\", reason = \"one\" },\n  # why\n  \
+                         { crate = \"rsa\", wrappers = [\"pgp\", \"x\"], reason = \"two\" },\n]\n\
                          [licenses]\nallow = [\n  \"MIT\", # usual\n  \"ISC\",\n]\n";
 
     fn found(tree: &str) -> Vec<String> {
@@ -165,6 +192,17 @@ mod tests {
         assert_eq!(
             found(tree),
             ["ring is banned by deny.toml, but a depends on it"]
+        );
+    }
+
+    #[test]
+    fn a_wrapper_may_depend_on_what_nobody_else_may() {
+        let tree = "0 opes v0.1.0 | MIT\n1 pgp v1.0.0 | MIT\n2 rsa v0.9.0 | MIT\n";
+        assert!(found(tree).is_empty());
+        let tree = format!("{tree}1 jwt v1.0.0 | MIT\n2 rsa v0.9.0 | MIT (*)\n");
+        assert_eq!(
+            found(&tree),
+            ["rsa is banned by deny.toml, but jwt depends on it"]
         );
     }
 

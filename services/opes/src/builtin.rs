@@ -16,6 +16,7 @@ use opes_normalizer::Normalizer;
 use opes_reporting::Reporting;
 use opes_rerouting::Rerouting;
 use opes_rules::{RoutingTable, Target};
+use opes_secure_mail::SecureMail;
 use opes_security_filter::SecurityFilter;
 use opes_spam_filter::SpamFilter;
 use serde_json::Value;
@@ -60,6 +61,10 @@ macro_rules! with_service {
             }
             BuiltinName::Rerouting => {
                 let $service = Rerouting::from_config($config)?;
+                $body
+            }
+            BuiltinName::SecureMail => {
+                let $service = SecureMail::from_config($config)?;
                 $body
             }
             BuiltinName::SecurityFilter => {

@@ -161,6 +161,8 @@ pub(crate) enum BuiltinName {
     Reporting,
     /// RFC 4496 §4.7: another recipient or another next hop
     Rerouting,
+    /// RFC 4496 §4.5: OpenPGP, S/MIME and DKIM by envelope identity
+    SecureMail,
     /// RFC 4496 §4.1: attachment policy
     SecurityFilter,
     /// RFC 4496 §4.2: rspamd's score, and what is done about it

@@ -57,6 +57,7 @@ pub const LAYERS: &[(&str, Layer)] = &[
     ("opes-normalizer", Layer::Service),
     ("opes-reporting", Layer::Service),
     ("opes-rerouting", Layer::Service),
+    ("opes-secure-mail", Layer::Service),
     ("opes-security-filter", Layer::Service),
     ("opes-spam-filter", Layer::Service),
     ("opes", Layer::Bundle),

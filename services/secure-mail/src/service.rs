@@ -1,0 +1,191 @@
+//! The callout service: reads a message within bounds, has it worked on, sends back what became of it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use bytes::{Bytes, BytesMut};
+use opes_callout_server::{Answer, Description, GroupParameters, Message, Service};
+use opes_mime::Piece;
+use opes_proto::smtp::{ContextField, Permission};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::config::Config;
+use crate::keys::KeyStore;
+use crate::operate::{Done, Job, operate};
+use crate::policy::Policy;
+use crate::verdict;
+
+/// Messages up to this size are read at once, octets; larger ones need one of a few places.
+const SMALL_OCTETS_MAX: usize = 256 * 1024;
+/// Most sets of rule parameters kept.
+const PARAMETERS_MAX: usize = 1024;
+
+/// Secure mail (RFC 4496 §4.5).
+pub struct SecureMail {
+    config: Arc<Config>,
+    keys: KeyStore,
+    by_parameters: Mutex<HashMap<String, Arc<Policy>>>,
+    large: Semaphore,
+}
+
+// === impl SecureMail ===
+
+impl SecureMail {
+    /// From the `config` of a `CalloutService`. Reads the keys.
+    pub fn from_config(json: &serde_json::Value) -> anyhow::Result<Self> {
+        let config = Arc::new(Config::from_json(json).context("secure-mail")?);
+        let keys = KeyStore::open(&config).context("secure-mail: keys")?;
+        let places = usize::try_from(config.large_messages)?;
+        Ok(Self {
+            config,
+            keys,
+            by_parameters: Mutex::default(),
+            large: Semaphore::new(places),
+        })
+    }
+
+    fn policy(&self, rule: &GroupParameters) -> anyhow::Result<Arc<Policy>> {
+        let mut known = self
+            .by_parameters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(policy) = known.get(&rule.json) {
+            return Ok(Arc::clone(policy));
+        }
+        let policy = Policy::from_json(&rule.json);
+        let policy = Arc::new(policy.with_context(|| format!("rule {}", rule.rule))?);
+        if known.len() >= PARAMETERS_MAX {
+            known.clear();
+        }
+        known.insert(rule.json.clone(), Arc::clone(&policy));
+        Ok(policy)
+    }
+
+    /// The whole message, and the place that it takes if it is large.
+    async fn read(
+        &self,
+        message: &mut Message,
+    ) -> anyhow::Result<(Bytes, Option<SemaphorePermit<'_>>)> {
+        let mut place = None;
+        let mut octets = BytesMut::new();
+        let size_max = self.config.size_max;
+        while let Some(chunk) = message.chunk().await? {
+            let so_far = octets.len() + chunk.len();
+            let too_large = |octets: u64| octets > size_max;
+            if too_large(so_far as u64) || message.size().is_some_and(too_large) {
+                message.stop_receiving().await?;
+                bail!("the message is larger than sizeMax ({size_max} octets)");
+            }
+            if so_far > SMALL_OCTETS_MAX && place.is_none() {
+                place = Some(self.large.acquire().await?);
+            }
+            octets.extend_from_slice(&chunk);
+        }
+        if message.is_whole() != Some(true) {
+            bail!(
+                "rule {} shows a part of the message only: its callout needs wants.content: all",
+                message.parameters().rule
+            );
+        }
+        Ok((octets.freeze(), place))
+    }
+
+    fn job(&self, message: &Message, octets: Bytes, policy: Arc<Policy>) -> anyhow::Result<Job> {
+        let context = message.context();
+        let sender = context.mail_from.as_ref().map(|from| from.address.clone());
+        let recipients = context.recipients.iter();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        Ok(Job {
+            octets,
+            sender: sender.unwrap_or_default(),
+            recipients: recipients.map(|to| to.address.clone()).collect(),
+            policy,
+            keys: self.keys.current(),
+            size_max: usize::try_from(self.config.size_max)?,
+            now,
+            header: self.config.header.clone(),
+        })
+    }
+}
+
+impl Service for SecureMail {
+    fn describe(&self) -> Description {
+        Description::new(concat!("secure-mail/", env!("CARGO_PKG_VERSION")))
+            .message_context([ContextField::MailFrom, ContextField::Recipients])
+            .whole_content()
+    }
+
+    async fn message(&self, message: &mut Message) -> anyhow::Result<Answer> {
+        let policy = self.policy(message.parameters())?;
+        let (octets, _place) = self.read(message).await?;
+        let job = self.job(message, octets, Arc::clone(&policy))?;
+        // Keys are slow, and nobody else should wait for them.
+        let Done { steps, forged } = tokio::task::spawn_blocking(move || operate(&job)).await??;
+        let header = &self.config.header;
+        let mut decided = Vec::with_capacity(steps.len());
+        for step in steps {
+            let rule = message.parameters();
+            let mut answer = verdict::answer(&step.finding, &policy, header, rule)?;
+            if forged && rule.allows(Permission::Header) {
+                answer = answer.delete_headers(header);
+            }
+            for (name, value) in &step.fields {
+                answer = answer.add_header(name, value.clone());
+            }
+            tracing::debug!(result = step.finding.label, "done");
+            let pieces = step.pieces.filter(|_| !verdict::refuses(&answer));
+            decided.push((step.recipients, pieces, answer));
+        }
+        send(message, decided).await
+    }
+}
+
+/// What some recipients get: nobody for all others, the pieces of a message of their own, and what is said of it.
+type Decided = (Vec<String>, Option<Vec<Piece>>, Answer);
+
+async fn send(message: &Message, mut decided: Vec<Decided>) -> anyhow::Result<Answer> {
+    let several = decided.len() > 1;
+    if several && !message.takes_copies() {
+        bail!("the recipients need different messages, which this processor does not take");
+    }
+    if !several {
+        let (_, pieces, answer) = decided.pop().context("nothing was decided")?;
+        if let Some(pieces) = pieces {
+            let mut adapted = message.adapt();
+            put(&mut adapted, pieces).await?;
+            adapted.finish().await?;
+        }
+        return Ok(answer);
+    }
+    let mut adapted = None;
+    let mut answers = Vec::with_capacity(decided.len());
+    for (recipients, pieces, mut answer) in decided {
+        if let Some(pieces) = pieces {
+            let flow = adapted.get_or_insert_with(|| message.adapt());
+            put(flow, pieces).await?;
+            answer = answer.with_message(flow.end_message());
+        }
+        answers.push((recipients, answer));
+    }
+    if let Some(adapted) = adapted {
+        adapted.finish().await?;
+    }
+    let mut answers = answers.into_iter();
+    // The first one is for all that are in no other.
+    let (_, first) = answers.next().context("nothing was decided")?;
+    Ok(answers.fold(first, |all, (recipients, answer)| {
+        all.for_recipients(recipients, answer)
+    }))
+}
+
+async fn put(flow: &mut opes_callout_server::Adapted, pieces: Vec<Piece>) -> anyhow::Result<()> {
+    for piece in pieces {
+        match piece {
+            Piece::Original { offset, len } => flow.use_yours(offset..offset + len).await?,
+            Piece::Inserted(octets) => flow.use_mine(octets).await?,
+        }
+    }
+    Ok(())
+}
