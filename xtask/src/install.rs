@@ -67,8 +67,7 @@ apt-get install -q -y --no-install-recommends "$@" || {
     apt-get update -q
     apt-get install -q -y --no-install-recommends "$@"
 }
-for service in postfix nsd; do
-for service in postfix opendkim; do
+for service in postfix nsd opendkim slapd rspamd clamav-daemon; do
     case " $* " in *" $service "*)
         if [ -d /run/systemd/system ]; then systemctl disable --now $service.service || true; fi ;;
     esac
