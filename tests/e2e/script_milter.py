@@ -123,8 +123,8 @@ class Script(Milter.Base):
         elif self.subject == "hold":
             self.quarantine("the milter wants it held")
         elif self.subject == "work":
-            for _ in range(3):
-                time.sleep(0.7)
+            for _ in range(5):
+                time.sleep(0.8)
                 self.progress()
         elif self.subject == "sleep":
             time.sleep(600)

@@ -10,6 +10,8 @@ const NEGOTIATED: &[u8] = b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\0\0\0";
 const CONTINUE: &[u8] = b"\0\0\0\x01c";
 const PROGRESS: &[u8] = b"\0\0\0\x01p";
 
+const LIMIT: Duration = Duration::from_secs(10);
+
 /// A milter that takes a packet and says `replies`, one to each packet, and then closes.
 async fn milter(replies: Vec<Vec<u8>>) -> Settings {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -37,19 +39,18 @@ async fn packet(stream: &mut TcpStream) {
 async fn refusal(replies: &[&[u8]]) -> String {
     let replies = replies.iter().map(|reply| reply.to_vec()).collect();
     let settings = milter(replies).await;
-    match talk(&settings).await {
+    match talk(&settings, LIMIT).await {
         Ok(verdict) => format!("{verdict:?}"),
         Err(error) => error.to_string(),
     }
 }
 
-async fn talk(settings: &Settings) -> Result<Verdict, MilterError> {
+async fn talk(settings: &Settings, limit: Duration) -> Result<Verdict, MilterError> {
     let mut connection = Connection::open(settings).await?;
     let connect = Command::Connect {
         name: "[192.0.2.1]",
         address: opes_milter::ClientAddress::Unknown,
     };
-    let limit = Duration::from_millis(300);
     connection.say(&connect, &Macros::default(), limit).await
 }
 
@@ -79,7 +80,7 @@ async fn what_is_no_milter_is_told_from_one_that_goes() {
         endpoint: "unix:/nonexistent/socket".parse().unwrap(),
         ..settings
     };
-    let error = talk(&nobody).await.unwrap_err().to_string();
+    let error = talk(&nobody, LIMIT).await.unwrap_err().to_string();
     assert!(error.contains("unix:/nonexistent/socket"), "{error}");
 }
 
@@ -94,7 +95,7 @@ async fn progress_begins_time_anew_and_silence_ends_it() {
             stream.write_all(NEGOTIATED).await.unwrap();
             packet(&mut stream).await;
             for _ in 0..4 {
-                tokio::time::sleep(Duration::from_millis(150)).await;
+                tokio::time::sleep(Duration::from_millis(400)).await;
                 stream.write_all(PROGRESS).await.unwrap();
             }
             stream.write_all(verdict).await.unwrap();
@@ -104,8 +105,10 @@ async fn progress_begins_time_anew_and_silence_ends_it() {
     });
     let json = json!({ "endpoint": format!("inet:127.0.0.1:{port}") });
     let settings = Config::from_json(&json).unwrap().settings().unwrap();
-    assert_eq!(talk(&settings).await.unwrap(), Verdict::Continue);
-    let late = talk(&settings).await.unwrap_err();
+    // Less than the four reports take.
+    let limit = Duration::from_secs(1);
+    assert_eq!(talk(&settings, limit).await.unwrap(), Verdict::Continue);
+    let late = talk(&settings, limit).await.unwrap_err();
     assert!(matches!(late, MilterError::Timeout(_)), "{late}");
 }
 
@@ -117,7 +120,7 @@ proptest! {
         runtime.block_on(async {
             let first = if negotiated { NEGOTIATED.to_vec() } else { octets.clone() };
             let settings = milter(vec![first, octets]).await;
-            let _either = talk(&settings).await;
+            let _either = talk(&settings, LIMIT).await;
         });
     }
 }
