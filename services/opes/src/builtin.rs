@@ -64,7 +64,7 @@ macro_rules! with_service {
                 $body
             }
             BuiltinName::SecureMail => {
-                let $service = SecureMail::from_config($config)?;
+                let $service = SecureMail::from_config_in($folder, $config)?;
                 $body
             }
             BuiltinName::SecurityFilter => {

@@ -103,7 +103,14 @@ pub(crate) struct DevArgs {
     /// /metrics, /healthz, /readyz
     #[arg(long, default_value = "127.0.0.1:2580", value_name = "ADDR")]
     pub(crate) admin: SocketAddr,
+
+    /// Downloads of attachments that became links, with the built-in rules
+    #[arg(long, default_value = LINKS_DEFAULT, value_name = "ADDR")]
+    pub(crate) links: SocketAddr,
 }
+
+/// As it stands in the built-in rules.
+pub(crate) const LINKS_DEFAULT: &str = "127.0.0.1:2590";
 
 #[derive(Debug, Args)]
 pub(crate) struct ServiceArgs {

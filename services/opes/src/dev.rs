@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::builtin::Builtins;
-use crate::cli::DevArgs;
+use crate::cli::{DevArgs, LINKS_DEFAULT};
 use crate::live::{self, LiveRules};
 use crate::{demo, edge, line, quarantine, rulesets};
 
@@ -44,7 +44,7 @@ pub(crate) enum Event {
 /// Runs until Ctrl-C.
 pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
     let mut rules = args.rules.as_deref().map(LiveRules::new);
-    let table = first_table(rules.as_ref())?;
+    let table = first_table(&args, rules.as_ref())?;
     let (rule_count, revision) = (table.rules.len(), table.revision.clone());
     let gone = opes_callout_server::shutdown_on_signal()?;
     let mut builtins = Builtins::new(&args.state).for_table(&table).await?;
@@ -91,15 +91,39 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn first_table(rules: Option<&LiveRules>) -> Result<RoutingTable> {
+fn first_table(args: &DevArgs, rules: Option<&LiveRules>) -> Result<RoutingTable> {
     if let Some(rules) = rules {
         return rules.load();
     }
+    signing_key(&args.state)?;
     let source = rulesets::Source {
         name: "built-in rules".into(),
-        text: RULES.into(),
+        text: RULES.replace(LINKS_DEFAULT, &free(args.links)?.to_string()),
     };
     rulesets::compile(&[source]).map_err(|wrong| anyhow::anyhow!(rulesets::listed(&wrong)))
+}
+
+/// The address itself, or for port 0 one that nobody has: links are written before anybody listens.
+fn free(address: SocketAddr) -> Result<SocketAddr> {
+    if address.port() != 0 {
+        return Ok(address);
+    }
+    let listener = std::net::TcpListener::bind(address)
+        .with_context(|| format!("cannot listen on {address} for --links"))?;
+    Ok(listener.local_addr()?)
+}
+
+/// What the built-in rules sign with, made once per state folder.
+fn signing_key(state: &Path) -> Result<()> {
+    let folder = state.join("keys");
+    let path = folder.join("dkim.key");
+    if !path.exists() {
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
+        write_private(&path, &key.serialize_pem())?;
+    }
+    Ok(())
 }
 
 /// The edge of a developer's machine: loopback clients may send to anybody, as the mail ends in the local Maildir or goes where

@@ -1,7 +1,7 @@
 //! Where the keys are and how much is worked on: the `config` of a `CalloutService`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -118,6 +118,15 @@ impl Config {
             })
             .collect::<Result<_, _>>()?;
         Ok(config)
+    }
+
+    /// With relative paths below `folder`.
+    #[must_use]
+    pub fn below(mut self, folder: &Path) -> Self {
+        self.keys = folder.join(self.keys);
+        let anchors = self.trust_anchors;
+        self.trust_anchors = anchors.map(|path| folder.join(path));
+        self
     }
 }
 

@@ -1,6 +1,7 @@
 //! The callout service: reads a message within bounds, has it worked on, sends back what became of it.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -35,7 +36,13 @@ pub struct SecureMail {
 impl SecureMail {
     /// From the `config` of a `CalloutService`. Reads the keys.
     pub fn from_config(json: &serde_json::Value) -> anyhow::Result<Self> {
-        let config = Arc::new(Config::from_json(json).context("secure-mail")?);
+        Self::from_config_in(Path::new(""), json)
+    }
+
+    /// The same; relative paths are below `folder`.
+    pub fn from_config_in(folder: &Path, json: &serde_json::Value) -> anyhow::Result<Self> {
+        let config = Config::from_json(json).context("secure-mail")?;
+        let config = Arc::new(config.below(folder));
         let keys = KeyStore::open(&config).context("secure-mail: keys")?;
         let places = usize::try_from(config.large_messages)?;
         Ok(Self {

@@ -7,6 +7,7 @@ pub mod blackhole;
 pub mod counting;
 mod daemon;
 pub mod embedded;
+pub mod gnupg;
 pub mod hop;
 pub mod killable;
 pub mod postfix;
@@ -21,7 +22,11 @@ pub mod trace;
 
 pub use daemon::{Daemon, opes, opes_program};
 
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
 
 /// How long anything in these tests may take before it counts as hung.
 pub const DEADLINE: Duration = Duration::from_mins(2);
@@ -66,4 +71,29 @@ pub fn resident_octets(pid: u32) -> u64 {
         .and_then(|field| field.parse().ok())
         .unwrap_or(0);
     pages * rustix::param::page_size() as u64
+}
+
+/// Runs a program with `input`; its output if it ended well.
+pub fn run(command: &mut Command, input: &[u8]) -> Result<Output> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{command:?}"))?;
+    let mut stdin = child.stdin.take().context("no stdin")?;
+    let input = input.to_vec();
+    // Beside the reading, so that nobody waits for a full pipe; who does not read all of it has a reason.
+    let writing = std::thread::spawn(move || {
+        let _closed = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output()?;
+    let _ended = writing.join();
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(output)
 }

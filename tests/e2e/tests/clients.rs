@@ -22,6 +22,8 @@ fn dev(next_hop: &str, state: &std::path::Path) -> Result<Daemon> {
         "127.0.0.1:0",
         "--admin",
         "127.0.0.1:0",
+        "--links",
+        "127.0.0.1:0",
     ])
 }
 

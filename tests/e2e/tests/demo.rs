@@ -31,6 +31,8 @@ fn demo(state: &Path, arguments: &[&str]) -> Result<String> {
             free,
             "--admin",
             free,
+            "--links",
+            free,
             "--state",
         ])
         .arg(state)
@@ -80,7 +82,22 @@ fn a_dozen_samples_and_what_became_of_them() -> Result<()> {
         ),
         ("over-long address", vec!["501 5.1.3"]),
         ("smuggling attempt", vec!["reply            5"]),
-        ("8-bit text", vec!["250 2.6.0", "\"lunch\""]),
+        ("8-bit text", vec!["250 2.6.0", "\"lunch\"", "secure-mail", "signed"]),
+        (
+            "unwelcome words",
+            vec!["content-block", "reject 550", "550 5.7.1"],
+        ),
+        (
+            "likely spam",
+            vec!["spam-filter", "[SPAM] your account", "FROM_NAME_ADDRESS"],
+        ),
+        ("two From fields", vec!["normalizer", "edit", "250 2.6.0"]),
+        (
+            "large attachment",
+            vec!["attachment-links", "link: http://127.0.0.1"],
+        ),
+        ("What real engines add", vec!["milter-bridge", "rspamd", "clamd"]),
+        ("reporting has counted", vec!["opes report"]),
     ] {
         let section = section(&table, title)?;
         for word in expected {

@@ -4,8 +4,6 @@
 mod dkim;
 #[path = "secure_mail/failures.rs"]
 mod failures;
-#[path = "secure_mail/gnupg.rs"]
-mod gnupg;
 #[path = "secure_mail/openssl.rs"]
 mod openssl;
 #[path = "secure_mail/pgp.rs"]
@@ -13,9 +11,7 @@ mod pgp;
 #[path = "secure_mail/smime.rs"]
 mod smime;
 
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use opes_e2e::behind::{Behind, Rule};
@@ -46,31 +42,6 @@ async fn behind(folder: &Path, rule: Rule<'_>, parameters: &str) -> Result<Behin
     }
     let service = SecureMail::from_config(&config)?;
     Behind::one(service, Rule { parameters, ..rule }).await
-}
-
-/// Runs a program with `input`; its output if it ended well.
-fn run(command: &mut Command, input: &[u8]) -> Result<Output> {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("{command:?}"))?;
-    let mut stdin = child.stdin.take().context("no stdin")?;
-    let input = input.to_vec();
-    // Beside the reading, so that nobody waits for a full pipe; who does not read all of it has a reason.
-    let writing = std::thread::spawn(move || {
-        let _closed = stdin.write_all(&input);
-    });
-    let output = child.wait_with_output()?;
-    let _ended = writing.join();
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(output)
 }
 
 /// The value of a parameter in a header section, such as `boundary`.

@@ -56,9 +56,17 @@ fn describe(maildir: &Path, path: &Path) -> String {
     } else {
         format!(", attached: {}", names.join(", "))
     };
-    let marks = field("X-Opes-Security:")
-        .map(|mark| format!(", X-Opes-Security: {mark}"))
-        .unwrap_or_default();
+    let shown = ["X-Opes-Security:", "X-Spam-Status:"];
+    let mut marks: String = shown
+        .into_iter()
+        .filter_map(|name| field(name).map(|mark| format!(", {name} {mark}")))
+        .collect();
+    if field("DKIM-Signature:").is_some() {
+        marks.push_str(", signed");
+    }
+    if let Some(link) = text.lines().find(|line| line.contains("http://127.0.0.1")) {
+        marks.push_str(&format!(", link: {}…", link.trim().chars().take(40).collect::<String>()));
+    }
     format!(
         "{mailbox}: \"{}\", {} octets{attachments}{marks}",
         field("Subject:").unwrap_or_default(),

@@ -14,7 +14,7 @@ pub(crate) struct Sample {
     pub(crate) raw: bool,
 }
 
-/// The dozen.
+/// A dozen, and some.
 #[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn all() -> Vec<Sample> {
     vec![
@@ -98,6 +98,30 @@ pub(crate) fn all() -> Vec<Sample> {
             "paul@example.com",
             eight_bit(),
         ),
+        sample(
+            "unwelcome words",
+            "offers@example.org",
+            "paul@example.com",
+            text("for you", "Your casino\r\nbonus is here."),
+        ),
+        sample(
+            "likely spam, by what it shows",
+            "offers@example.net",
+            "paul@example.com",
+            pretender(),
+        ),
+        sample(
+            "two From fields, no Date",
+            "steve@example.org",
+            "paul@example.com",
+            "From: steve@example.org\r\nFrom: ceo@example.com\r\nTo: paul@example.com\r\nSubject: who am I\r\n\r\nBoth of us.\r\n".into(),
+        ),
+        sample(
+            "large attachment",
+            "steve@example.org",
+            "paul@example.com",
+            attachment("film", "video/mp4", "film.mp4", &vec![7; 6 << 20]),
+        ),
     ]
 }
 
@@ -165,6 +189,13 @@ fn forwarded() -> String {
             &executable()
         )
     )
+}
+
+/// The name beside the author's address is another address.
+fn pretender() -> String {
+    "From: \"service@bank.example\" <offers@example.net>\r\nReply-To: <collect@example.org>\r\nTo: undisclosed@example.net\r\nSubject: your account\r\n\r\n\
+     Please log in.\r\n"
+        .into()
 }
 
 fn eight_bit() -> String {

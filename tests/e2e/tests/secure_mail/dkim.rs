@@ -9,7 +9,9 @@ use opes_e2e::trace::fields;
 use opes_secure_mail::SecureMail;
 use serde_json::json;
 
-use super::{SIGN, run};
+use opes_e2e::run;
+
+use super::SIGN;
 
 /// Says for each signature whether it verifies with the keys of the command line.
 const VERIFY: &str = r#"

@@ -6,7 +6,7 @@ use opes_e2e::trace::fields;
 use opes_e2e::{Daemon, opes};
 use opes_secure_mail::SecureMail;
 
-use super::gnupg::GnuPg;
+use opes_e2e::gnupg::GnuPg;
 use super::{ADAPT, SIGN, behind};
 
 const MAIL: &str =

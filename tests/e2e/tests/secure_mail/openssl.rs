@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 use opes_e2e::need;
 
-use super::run;
+use opes_e2e::run;
 
 /// An authority in a folder of its own.
 pub(crate) struct Authority {

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use opes_e2e::behind::{ANN, BOB};
 use opes_e2e::trace::{fields, without_trace};
 
-use super::gnupg::GnuPg;
+use opes_e2e::gnupg::GnuPg;
 use super::{ADAPT, SIGN, behind, two_parts};
 
 const MAIL: &str = "From: Ann <ann@example.org>\r\nTo: bob@example.com\r\nSubject: secret\r\nMIME-Version: 1.0\r\n\

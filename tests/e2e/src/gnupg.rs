@@ -4,12 +4,11 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use anyhow::{Result, ensure};
-use opes_e2e::need;
 
-use super::run;
+use crate::{need, run};
 
 /// A key ring. Its agent ends with it.
-pub(crate) struct GnuPg {
+pub struct GnuPg {
     home: tempfile::TempDir,
 }
 
@@ -23,7 +22,7 @@ impl Drop for GnuPg {
 
 impl GnuPg {
     /// With new keys of these people: Ed25519 and Curve25519, as GnuPG makes them by default now.
-    pub(crate) fn of(people: &[&str]) -> Result<Self> {
+    pub fn of(people: &[&str]) -> Result<Self> {
         need("gpg");
         let made = Self {
             home: tempfile::Builder::new().prefix("gpg").tempdir()?,
@@ -45,7 +44,7 @@ impl GnuPg {
     }
 
     /// `gpg` in batch mode.
-    pub(crate) fn gpg(&self, arguments: &[&str], input: &[u8]) -> Result<Output> {
+    pub fn gpg(&self, arguments: &[&str], input: &[u8]) -> Result<Output> {
         let mut command = Command::new("gpg");
         command.arg("--homedir").arg(self.home.path()).args([
             "--batch",
@@ -61,21 +60,21 @@ impl GnuPg {
     }
 
     /// Puts the public key of `address` into `folder`.
-    pub(crate) fn publish(&self, address: &str, folder: &Path) -> Result<()> {
+    pub fn publish(&self, address: &str, folder: &Path) -> Result<()> {
         let key = self.gpg(&["--armor", "--export", address], b"")?.stdout;
         ensure!(!key.is_empty(), "no key of {address}");
         Ok(std::fs::write(folder.join(format!("{address}.asc")), key)?)
     }
 
     /// Puts the secret key of `address` into `folder`.
-    pub(crate) fn hand_over(&self, address: &str, folder: &Path) -> Result<()> {
+    pub fn hand_over(&self, address: &str, folder: &Path) -> Result<()> {
         let key = self.gpg(&["--armor", "--export-secret-keys", address], b"")?;
         let path = folder.join(format!("{address}.secret.asc"));
         Ok(std::fs::write(path, key.stdout)?)
     }
 
     /// What is in `armor`, and what GnuPG says of it on its status lines.
-    pub(crate) fn decrypt(&self, armor: &str) -> Result<(String, String)> {
+    pub fn decrypt(&self, armor: &str) -> Result<(String, String)> {
         let output = self.gpg(&["--status-fd", "2", "--decrypt"], armor.as_bytes())?;
         Ok((
             String::from_utf8(output.stdout)?,
@@ -84,7 +83,7 @@ impl GnuPg {
     }
 
     /// What GnuPG says of a detached signature over `content`.
-    pub(crate) fn verify(&self, content: &str, signature: &str) -> Result<String> {
+    pub fn verify(&self, content: &str, signature: &str) -> Result<String> {
         let folder = tempfile::tempdir()?;
         let (text, armor) = (folder.path().join("text"), folder.path().join("text.asc"));
         std::fs::write(&text, content)?;
