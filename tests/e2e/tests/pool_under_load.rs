@@ -139,7 +139,7 @@ async fn five_of_ten(idempotent: bool, on_failure: &str) -> Result<Story> {
     load.run_until(killed + s(10)).await;
     let sent = load.finish().await?;
     // The first two seconds are for connections and caches.
-    let before = p99(&sent, s(2), killed - s(1))?;
+    let before = p99(&sent, s(2), s(6))?;
     let during = p99(&sent, killed, killed + s(5))?;
     let after = p99(&sent, killed + s(5), killed + s(10))?;
     println!(

@@ -297,11 +297,8 @@ impl<'a> Placing<'a> {
                 "decisionTimeout is over, message not accepted"
             );
             edge.metrics.unaccepted.inc();
-            // Rules took so long.
-            let tracer = &edge.tracer;
-            let refusal = tracer.refusal(&Reply::DECISION_TOO_LATE, &self.dialog.id);
             undo.take_back(edge).await;
-            return Err(refusal);
+            return Err(Reply::DECISION_TOO_LATE);
         }
         for queued in undo.queued {
             edge.relay.enqueue(queued);

@@ -7,17 +7,20 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::{Bench, eventually};
 
-/// A next hop: what it took, as recipients and content.
+/// The RCPT lines of a message, and its content.
+type Taken = (Vec<String>, String);
+
+/// A next hop, and what it took.
 struct Hop {
     port: u16,
-    taken: Arc<Mutex<Vec<(Vec<String>, String)>>>,
+    taken: Arc<Mutex<Vec<Taken>>>,
 }
 
 impl Hop {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let taken = Arc::<Mutex<Vec<_>>>::default();
+        let taken = Arc::<Mutex<Vec<Taken>>>::default();
         let kept = Arc::clone(&taken);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -28,7 +31,7 @@ impl Hop {
     }
 
     /// The one message, once it is there.
-    async fn taken(&self) -> (Vec<String>, String) {
+    async fn taken(&self) -> Taken {
         eventually(|| self.taken.lock().unwrap().first().cloned()).await
     }
 
@@ -37,7 +40,7 @@ impl Hop {
     }
 }
 
-async fn serve(stream: TcpStream, kept: Arc<Mutex<Vec<(Vec<String>, String)>>>) {
+async fn serve(stream: TcpStream, kept: Arc<Mutex<Vec<Taken>>>) {
     let mut stream = BufReader::new(stream);
     stream.write_all(b"220 hop.example.net\r\n").await.unwrap();
     let (mut to, mut line) = (Vec::new(), String::new());

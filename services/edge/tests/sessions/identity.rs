@@ -1,4 +1,5 @@
-//! Every refusal that rules and services caused says which system it comes from and where in its log to look (C-61, RFC 4902 §4).
+//! Every refusal that rules and services caused says which system it comes from and where in its log to look (C-61, RFC 4902 §4). The one
+//! exception, AUTH, is in `auth.rs`.
 
 use opes_edge::config::{ListenerProtocol, MixedVerdicts};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -135,19 +136,4 @@ async fn c_61_one_refusal_for_all_and_one_for_each_are_identified() {
     client.codes(&MIXED).await;
     assert!(client.command(CONTENT).await.starts_with("250"));
     identified(&client.reply().await, "550");
-}
-
-#[tokio::test]
-async fn c_61_a_decision_that_came_too_late_is_identified() {
-    let rule = call("slow", "content", "editor", "sleep", "");
-    let rule = rule.replace("allow:", "onFailure: accept, allow:");
-    let bench = Bench::start_with(&rule, |config| {
-        config.decision_timeout = std::time::Duration::from_millis(200);
-    })
-    .await;
-    let mut client = bench.client().await;
-    identified(
-        &client.send("b@example.org", "Subject: a\r\n\r\nx").await,
-        "451",
-    );
 }
