@@ -89,6 +89,8 @@ async fn its_failure_is_that_of_the_service() {
 async fn its_end_is_not() {
     let mut running = start(Ending::Done).await;
     assert_eq!(running.said.recv().await, Some("begun"));
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut running.served).await;
+    assert!(early.is_err(), "the service ended: {early:?}");
     running.shutdown.cancel();
     running.ended().await.unwrap();
 }
