@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
+use futures_util::future::{Fuse, FusedFuture as _};
 use opes_proto::ocp::Frame;
 use opes_proto::ocp::callout_server::{Callout, CalloutServer};
 use tokio::sync::mpsc;
@@ -53,8 +55,8 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 /// For [`Service::stop`].
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Serves until `shutdown`, then drains: running transactions finish (for at most [`ServerConfig::drain`]), new ones are
-/// refused, health says `NOT_SERVING`. Ends after [`Service::stop`].
+/// Serves until `shutdown`, then drains: running transactions and what runs beside finish (for at most [`ServerConfig::drain`]), new
+/// ones are refused, health says `NOT_SERVING`. Ends after [`Service::stop`].
 pub async fn serve<S: Service>(
     service: Arc<S>,
     listener: Listener,
@@ -85,7 +87,7 @@ async fn transactions<S: Service>(
         now: hard.clone(),
     };
     let beside = Arc::clone(&service).background(shutdown.clone());
-    let mut beside = AbortOnDropHandle::new(tokio::spawn(beside));
+    let mut beside = AbortOnDropHandle::new(tokio::spawn(beside)).fuse();
     let (frame_octets_max, drain) = (config.frame_octets_max, config.drain);
     let callout = CalloutServer::new(Harness {
         service,
@@ -106,11 +108,18 @@ async fn transactions<S: Service>(
             .set_service_status("", tonic_health::ServingStatus::NotServing)
             .await;
     });
-    tokio::pin!(serving);
+    let time_is_up = time_is_up(&shutdown, drain);
+    tokio::pin!(serving, time_is_up);
     tokio::select! {
-        result = &mut serving => return result,
+        result = &mut serving => {
+            result?;
+            return tokio::select! {
+                result = end(&mut beside) => result,
+                () = time_is_up => Ok(()),
+            };
+        }
         error = failure(&mut beside) => return Err(error),
-        () = time_is_up(&shutdown, drain) => hard.cancel(),
+        () = &mut time_is_up => hard.cancel(),
     }
     tracing::warn!(
         "connections still open at the end of the drain time were cut, with the transactions on them"
@@ -120,13 +129,25 @@ async fn transactions<S: Service>(
         .unwrap_or(Ok(()))
 }
 
+/// What runs beside the service.
+type Beside = Fuse<AbortOnDropHandle<anyhow::Result<()>>>;
+
 /// Waits for what runs beside to fail; its end alone is no reason to end.
-async fn failure(beside: &mut AbortOnDropHandle<anyhow::Result<()>>) -> anyhow::Error {
-    match beside.await {
-        Ok(Ok(())) => std::future::pending().await,
-        Ok(Err(error)) => error,
-        Err(panic) => anyhow::Error::new(panic).context("what runs beside the service broke"),
+async fn failure(beside: &mut Beside) -> anyhow::Error {
+    match end(beside).await {
+        Ok(()) => std::future::pending().await,
+        Err(error) => error,
     }
+}
+
+/// Waits for its end, unless that was seen already.
+async fn end(beside: &mut Beside) -> anyhow::Result<()> {
+    if beside.is_terminated() {
+        return Ok(());
+    }
+    beside
+        .await
+        .unwrap_or_else(|panic| Err(panic).context("what runs beside the service broke"))
 }
 
 async fn time_is_up(shutdown: &CancellationToken, drain: Duration) {

@@ -35,8 +35,8 @@ pub trait Service: Send + Sync + 'static {
         async { Ok(Answer::accept()) }
     }
 
-    /// What the service does besides answering: a server of its own, cleaning up. Started once, with the first call still to come; ends
-    /// with `stop`. An error ends the whole service. Default: nothing.
+    /// What the service does besides answering: a server of its own, cleaning up. Started once, with the first call still to come; told to
+    /// end by `stop`, and dropped at the end of the drain time. An error ends the whole service. Default: nothing.
     fn background(
         self: Arc<Self>,
         _stop: CancellationToken,

@@ -267,9 +267,14 @@ impl Service for AttachmentLinks {
             self.clock.clone(),
         );
         let web = async {
-            let Some(listener) = self.listener().await? else {
+            let listener = tokio::select! {
+                listener = self.listener() => listener?,
+                () = stop.cancelled() => return Ok(()),
+            };
+            let Some(listener) = listener else {
                 tracing::info!("no web address: another process has to serve the files");
-                return std::future::pending().await;
+                stop.cancelled().await;
+                return Ok(());
             };
             let web = Web::new(
                 depot.store.clone(),
@@ -278,13 +283,13 @@ impl Service for AttachmentLinks {
                 self.clock.clone(),
                 depot.metrics.clone(),
             );
-            web.serve(listener, self.config.connections_max).await;
+            web.serve(listener, self.config.connections_max, stop.clone())
+                .await;
             anyhow::Ok(())
         };
         tokio::select! {
-            () = stop.cancelled() => Ok(()),
-            () = sweeper => Ok(()),
             served = web => served,
+            () = sweeper => Ok(()),
         }
     }
 }

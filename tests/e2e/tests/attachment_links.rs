@@ -403,6 +403,7 @@ async fn in_maildir(state: &Path) -> Result<Vec<u8>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn opes_dev_keeps_store_and_key_in_its_state_folder() -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
+    need("curl");
     let folder = tempfile::tempdir()?;
     let example = include_str!("../../../examples/rules/attachment-links.yaml");
     // Nobody else gets this port before the service: the kernel gives free ports one after the other.

@@ -52,11 +52,15 @@ fn with_link(message: &[u8], name: &str) -> Option<Vec<u8>> {
     };
     assert_eq!(paths(&again), paths(&structure));
     let part = again.part("1").unwrap();
-    let mut decoded = Vec::new();
+    Some(decoded(part, &changed))
+}
+
+fn decoded(part: &Part, message: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
     let mut decoder = opes_mime::decode::Decoder::new(part.encoding);
-    decoder.push(part.body(&changed), &mut decoded);
-    decoder.finish(&mut decoded);
-    Some(decoded)
+    decoder.push(part.body(message), &mut text);
+    decoder.finish(&mut text);
+    text
 }
 
 const SAID: &str = "a.pdf (application/pdf, 25.0 MiB) until Thu, 01 Jan 1970 00:00:00 UTC:\r\nhttps://files.example.com/abc";
@@ -201,12 +205,9 @@ proptest! {
             ("quoted-printable", opes_mime::edit::quoted_printable(text.as_bytes()))
         };
         let message = message(kind, "utf-8", encoding, &body);
-        let mut before = Vec::new();
         let structure = opes_mime::scan(&message);
         let part = structure.part("1").unwrap();
-        let mut decoder = opes_mime::decode::Decoder::new(part.encoding);
-        decoder.push(part.body(&message), &mut before);
-        decoder.finish(&mut before);
+        let before = decoded(part, &message);
         let after = with_link(&message, "a.pdf").unwrap();
         let common = before.iter().zip(&after).take_while(|(a, b)| a == b).count();
         let rest = &before[common..];

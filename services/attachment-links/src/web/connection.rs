@@ -13,9 +13,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::Web;
 
@@ -33,8 +34,13 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 // === impl Web ===
 
 impl Web {
-    /// Serves until dropped; dropping ends its connections.
-    pub(crate) async fn serve(self, listener: TcpListener, connections_max: usize) {
+    /// Serves until `stop`, then finishes the downloads that are under way; dropping ends its connections.
+    pub(crate) async fn serve(
+        self,
+        listener: TcpListener,
+        connections_max: usize,
+        stop: CancellationToken,
+    ) {
         let slots = Arc::new(Semaphore::new(connections_max));
         let mut connections = JoinSet::new();
         loop {
@@ -42,18 +48,13 @@ impl Web {
                 return;
             };
             while connections.try_join_next().is_some() {}
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
                 Ok((stream, _)) => {
-                    let web = self.clone();
-                    connections.spawn(async move {
-                        let count = web.0.metrics.connections.clone();
-                        count.inc();
-                        let served =
-                            tokio::time::timeout(CONNECTION_TIMEOUT, web.connection(stream));
-                        let _over = served.await;
-                        count.dec();
-                        drop(slot);
-                    });
+                    connections.spawn(self.clone().admit(stream, slot, stop.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "web connection not accepted");
@@ -61,9 +62,19 @@ impl Web {
                 }
             }
         }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
     }
 
-    async fn connection(self, stream: TcpStream) {
+    async fn admit(self, stream: TcpStream, slot: OwnedSemaphorePermit, stop: CancellationToken) {
+        let count = self.0.metrics.connections.clone();
+        count.inc();
+        let _over = tokio::time::timeout(CONNECTION_TIMEOUT, self.connection(stream, stop)).await;
+        count.dec();
+        drop(slot);
+    }
+
+    async fn connection(self, stream: TcpStream, stop: CancellationToken) {
         let service = service_fn(move |request: Request<Incoming>| {
             let web = self.clone();
             async move {
@@ -76,9 +87,16 @@ impl Web {
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(HEADER_OCTETS_MAX)
             .max_headers(HEADER_FIELDS_MAX)
-            .serve_connection(TokioIo::new(Impatient::new(stream)), service)
-            .await;
-        if let Err(error) = served {
+            .serve_connection(TokioIo::new(Impatient::new(stream)), service);
+        tokio::pin!(served);
+        let ended = tokio::select! {
+            ended = &mut served => ended,
+            () = stop.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "web connection ended");
         }
     }

@@ -176,3 +176,40 @@ async fn a_store_that_is_away_is_said_to_be() {
         (503, "30")
     );
 }
+
+#[tokio::test]
+async fn a_download_under_way_is_finished_and_nothing_new_is_taken() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    /// More than fits the buffers of a connection.
+    const SIZE: usize = 20 * 1024 * 1024;
+    let site = site().await;
+    let key = Key::random(NOW + 10).unwrap();
+    let mut upload = site.web.0.store.begin(key).await.unwrap();
+    upload.write(vec![7; SIZE]).await.unwrap();
+    let about = About {
+        name: String::new(),
+        kind: String::new(),
+        size: SIZE as u64,
+        sha256: "abc".to_owned(),
+    };
+    upload.finish(key, &about).await.unwrap();
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let serving = tokio::spawn(site.web.clone().serve(listener, 10, stop.clone()));
+    let mut reader = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {}/file HTTP/1.1\r\nHost: x\r\n\r\n", site.path(key));
+    reader.write_all(request.as_bytes()).await.unwrap();
+    reader.read_u8().await.unwrap();
+    stop.cancel();
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).await.unwrap();
+    assert!(
+        rest.len() > SIZE && rest.ends_with(&[7; 100]),
+        "{} octets",
+        rest.len()
+    );
+    serving.await.unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
