@@ -101,8 +101,6 @@ fn name(address: IpAddr, zone: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn list(codes: &[(Ipv4Addr, f64)]) -> DnsblConfig {
@@ -110,7 +108,7 @@ mod tests {
             zone: "l.example.net".into(),
             name: String::new(),
             weight: 4.0,
-            codes: BTreeMap::from_iter(codes.iter().copied()),
+            codes: codes.iter().copied().collect(),
         }
     }
 

@@ -28,7 +28,10 @@ fn canonical(body: &[u8]) -> Vec<u8> {
     while lines.last().is_some_and(String::is_empty) {
         lines.pop();
     }
-    let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    let text: String = lines
+        .iter()
+        .flat_map(|line| [line.as_str(), "\r\n"])
+        .collect();
     text.chars().map(|c| u8::try_from(c).unwrap()).collect()
 }
 
