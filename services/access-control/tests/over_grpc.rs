@@ -300,3 +300,11 @@ fn configurations_that_say_nothing_are_refused_with_the_remedy() {
         "{missing}"
     );
 }
+
+#[test]
+fn the_example_with_a_directory_is_a_configuration() {
+    let text = include_str!("../../../examples/with-external-services/access-control-lookups.yaml");
+    let object = text.split("\n---\n").next().unwrap();
+    let object: serde_json::Value = serde_saphyr::from_str(object).unwrap();
+    AccessControl::from_config(&object["spec"]["builtin"]["config"]).unwrap();
+}
