@@ -176,7 +176,7 @@ async fn postgres_answers_the_command_it_is_asked_about() -> Result<()> {
     let sql = |query: &str| {
         json!({
             "sql": { "url": database.url(), "query": query },
-            "timeoutMs": 10_000,
+            "timeoutMs": 4000,
             "cache": { "foundSeconds": 0, "missingSeconds": 0 },
         })
     };
