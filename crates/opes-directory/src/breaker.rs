@@ -9,7 +9,7 @@ const FAILURES_MAX: u32 = 3;
 /// The first pause; each failed trial doubles it.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 /// The longest pause: how late a directory that is back may be noticed.
-const PAUSE_MAX: Duration = Duration::from_secs(15);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Failures are counted; after some it opens, and lets one trial through after each pause.
 #[derive(Debug)]

@@ -243,25 +243,25 @@ impl LdapConfig {
             )),
         }
     }
+}
 
-    pub(crate) fn check_attributes(&self, names: &[String]) -> Result<(), ConfigError> {
-        let is_name = |name: &String| {
-            let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b';');
-            !name.is_empty() && name.bytes().all(good)
-        };
-        if names.len() > ATTRIBUTES_MAX {
-            return Err(wrong(
-                "ldap.attributes",
-                format!("more than {ATTRIBUTES_MAX}"),
-            ));
-        }
-        match names.iter().find(|name| !is_name(name)) {
-            Some(name) => Err(wrong(
-                "ldap.attributes",
-                format!("`{name}` is not the name of an attribute"),
-            )),
-            None => Ok(()),
-        }
+pub(crate) fn check_attributes(names: &[String]) -> Result<(), ConfigError> {
+    let is_name = |name: &String| {
+        let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b';');
+        !name.is_empty() && name.bytes().all(good)
+    };
+    if names.len() > ATTRIBUTES_MAX {
+        return Err(wrong(
+            "ldap.attributes",
+            format!("more than {ATTRIBUTES_MAX}"),
+        ));
+    }
+    match names.iter().find(|name| !is_name(name)) {
+        Some(name) => Err(wrong(
+            "ldap.attributes",
+            format!("`{name}` is not the name of an attribute"),
+        )),
+        None => Ok(()),
     }
 }
 

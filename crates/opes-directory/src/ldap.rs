@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Entry};
-use crate::config::{ConfigError, DirectoryConfig, LdapConfig, Scope, wrong};
+use crate::config::{ConfigError, DirectoryConfig, LdapConfig, Scope, check_attributes, wrong};
 use crate::directory::Failure;
 use crate::template::FilterTemplate;
 use connection::Connection;
@@ -80,7 +80,7 @@ impl Ldap {
         let filter = filter.map_err(|reason| wrong("ldap.filter", reason))?;
         let mut attributes = attributes.to_vec();
         attributes.extend(ldap.attributes.iter().cloned());
-        ldap.check_attributes(&attributes)?;
+        check_attributes(&attributes)?;
         let mut asked = attributes.clone();
         if asked.is_empty() {
             asked.push(NO_ATTRIBUTES.to_owned());

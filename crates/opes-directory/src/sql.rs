@@ -182,11 +182,10 @@ fn postgres(sql: &SqlConfig) -> Result<AnyConnectOptions, ConfigError> {
     let is_here = host.starts_with('/') || is_this_machine(&host);
     match mode.as_deref() {
         Some("verify-full" | "verify-ca") => {}
-        None if is_here || sql.insecure_plaintext => {}
+        None | Some(_) if is_here || sql.insecure_plaintext => {}
         None => {
             url.query_pairs_mut().append_pair("sslmode", "verify-full");
         }
-        Some(_) if is_here || sql.insecure_plaintext => {}
         Some(_) => return Err(url_error(in_the_clear(&host, "sslmode=verify-full"))),
     }
     if let Some(path) = &sql.ca_file {

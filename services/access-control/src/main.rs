@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 #[command(version)]
 struct Arguments {
     /// Policy in YAML; read again when it changes.
-    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// YAML file with `policyFile` or a policy, and `lookups`: docs/services/access-control.md.
     #[arg(long, value_name = "FILE", conflicts_with = "policy")]
@@ -39,7 +39,12 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     init_logs(arguments.log_format, &arguments.log_level)?;
     let registry = Registry::new();
-    let service = service(&arguments, &registry)?;
+    let metrics = registry.with(Metrics::register);
+    let service = match (arguments.policy, arguments.config) {
+        (Some(policy), _) => AccessControl::from_policy_file(policy)?,
+        (None, Some(config)) => AccessControl::from_config_file(&config, &metrics)?,
+        (None, None) => anyhow::bail!("write --policy FILE or --config FILE"),
+    };
     if let Some(address) = arguments.admin {
         let listener = TcpListener::bind(address)
             .await
@@ -47,15 +52,4 @@ async fn main() -> anyhow::Result<()> {
         tokio::spawn(serve_admin(listener, registry, Health::new()));
     }
     run_on(service, &arguments.listen).await
-}
-
-fn service(arguments: &Arguments, registry: &Registry) -> anyhow::Result<AccessControl> {
-    if let Some(policy) = &arguments.policy {
-        return AccessControl::from_policy_file(policy);
-    }
-    let path = arguments.config.as_ref().context("--config")?;
-    let place = || path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(place)?;
-    let config = serde_saphyr::from_str(&text).with_context(place)?;
-    AccessControl::with_metrics(&config, &registry.with(Metrics::register))
 }

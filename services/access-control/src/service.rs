@@ -4,7 +4,7 @@
 //! rule decides; nothing is let through because something was missing.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use opes_callout_server::{Command, CommandAnswer, Description, Service};
@@ -40,6 +40,14 @@ impl AccessControl {
     pub fn with_metrics(json: &serde_json::Value, metrics: &Metrics) -> anyhow::Result<Self> {
         let (source, lookups) = Source::from_config(json, metrics).context("access-control")?;
         Ok(Self { source, lookups })
+    }
+
+    /// The same, from a YAML file.
+    pub fn from_config_file(path: &Path, metrics: &Metrics) -> anyhow::Result<Self> {
+        let place = || path.display().to_string();
+        let text = std::fs::read_to_string(path).with_context(place)?;
+        let config = serde_saphyr::from_str(&text).with_context(place)?;
+        Self::with_metrics(&config, metrics).with_context(place)
     }
 
     /// With the policy of `path`, which is read again when it changes.

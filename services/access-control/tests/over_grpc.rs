@@ -236,6 +236,113 @@ async fn identity_client_and_tls_count() {
     );
 }
 
+async fn database(file: &Path) {
+    sqlx::any::install_default_drivers();
+    let url = format!("sqlite://{}?mode=rwc", file.display());
+    let mut connection = <sqlx::AnyConnection as sqlx::Connection>::connect(&url)
+        .await
+        .unwrap();
+    for statement in [
+        "CREATE TABLE bad (value TEXT)",
+        "INSERT INTO bad VALUES ('192.0.2.66'), ('bad.example.net'), ('mallory'), ('x@example.net'), ('closed@example.com')",
+    ] {
+        sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_database_is_asked_at_each_command_about_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("access.db");
+    database(&file).await;
+    let url = format!("sqlite://{}", file.display());
+    let rule = |key: &str| {
+        let lookup = serde_json::json!({ "in": "bad", "key": key });
+        serde_json::json!({ "name": key, "action": "deny", "lookup": lookup })
+    };
+    let client = start(inline(&serde_json::json!({
+        "default": "allow",
+        "lookups": {
+            "bad": { "sql": { "url": url, "query": "SELECT value FROM bad WHERE value = :s" } },
+            "clear": { "sql": { "url": url, "query": "SELECT 1 AS x WHERE :tls = 'false' AND :sender_domain = 'bank.example'" } },
+        },
+        "rules": [
+            rule("client"), rule("helo"), rule("auth"), rule("sender"), rule("recipient"),
+            { "name": "clear", "action": "deny", "lookup": { "in": "clear" } },
+        ],
+    })))
+    .await;
+    let mut from_bad = context(None);
+    from_bad.client = Some(Client {
+        ip: "192.0.2.66".to_owned(),
+        port: 1,
+    });
+    let mut mallory = context(None);
+    mallory.auth = Some(Auth {
+        mechanism: "PLAIN".to_owned(),
+        identity: "Mallory".to_owned(),
+    });
+    let of = |sender| context(Some(sender));
+    for (point, line, context, expected) in [
+        (Point::Connect, "", context(None), "proceed"),
+        (
+            Point::Connect,
+            "",
+            from_bad,
+            "554  Mail from your network is not accepted here",
+        ),
+        (Point::Helo, "EHLO mx.example.org", context(None), "proceed"),
+        (
+            Point::Helo,
+            "EHLO BAD.example.net",
+            context(None),
+            "550  Your host name (HELO) is not accepted here",
+        ),
+        (
+            Point::Auth,
+            "",
+            mallory,
+            "535 5.7.8 This account is not permitted here",
+        ),
+        (
+            Point::MailFrom,
+            "MAIL FROM:<joe@example.net>",
+            context(None),
+            "proceed",
+        ),
+        (
+            Point::MailFrom,
+            "MAIL FROM:<X@example.net>",
+            context(None),
+            "550 5.7.1 Sender address not accepted here",
+        ),
+        (
+            Point::MailFrom,
+            "MAIL FROM:<a@bank.example>",
+            context(None),
+            "550 5.7.1 Not permitted by the access policy of this host",
+        ),
+        (
+            Point::RcptTo,
+            "RCPT TO:<open@example.com>",
+            of("joe@example.net"),
+            "proceed",
+        ),
+        (
+            Point::RcptTo,
+            "RCPT TO:<closed@example.com>",
+            of("joe@example.net"),
+            "550 5.7.1 Recipient address not accepted from you",
+        ),
+    ] {
+        let answer = ask(&client, point, line, context).await.unwrap();
+        assert_eq!(reply(&answer), expected, "{point:?} {line}");
+    }
+}
+
 #[tokio::test]
 async fn missing_facts_are_failures_and_leave_the_connection_usable() {
     let client = start(inline(&serde_json::json!({ "default": "allow", "rules": [
@@ -299,4 +406,12 @@ fn configurations_that_say_nothing_are_refused_with_the_remedy() {
         missing.contains("no-such-file.yaml: No such file"),
         "{missing}"
     );
+}
+
+#[test]
+fn the_example_with_a_directory_is_a_configuration() {
+    let text = include_str!("../../../examples/with-external-services/access-control-lookups.yaml");
+    let object = text.split("\n---\n").next().unwrap();
+    let object: serde_json::Value = serde_saphyr::from_str(object).unwrap();
+    AccessControl::from_config(&object["spec"]["builtin"]["config"]).unwrap();
 }

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 #[command(version)]
 struct Arguments {
     /// Lines `address  new-address|host:port[/lmtp]`, or YAML if it ends in .yaml; read again when it changes.
-    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    #[arg(long, value_name = "FILE")]
     map: Option<PathBuf>,
     /// YAML file with the fields of docs/services/rerouting.md, in place of --map.
     #[arg(long, value_name = "FILE", conflicts_with = "map")]
@@ -39,7 +39,12 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     init_logs(arguments.log_format, &arguments.log_level)?;
     let registry = Registry::new();
-    let service = service(&arguments, &registry)?;
+    let metrics = registry.with(Metrics::register);
+    let service = match (arguments.map, arguments.config) {
+        (Some(map), _) => Rerouting::from_map_file(map)?,
+        (None, Some(config)) => Rerouting::from_config_file(&config, metrics)?,
+        (None, None) => anyhow::bail!("write --map FILE or --config FILE"),
+    };
     if let Some(address) = arguments.admin {
         let listener = TcpListener::bind(address)
             .await
@@ -47,15 +52,4 @@ async fn main() -> anyhow::Result<()> {
         tokio::spawn(serve_admin(listener, registry, Health::new()));
     }
     run_on(service, &arguments.listen).await
-}
-
-fn service(arguments: &Arguments, registry: &Registry) -> anyhow::Result<Rerouting> {
-    if let Some(map) = &arguments.map {
-        return Rerouting::from_map_file(map);
-    }
-    let path = arguments.config.as_ref().context("--config")?;
-    let place = || path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(place)?;
-    let config = serde_saphyr::from_str(&text).with_context(place)?;
-    Rerouting::with_metrics(&config, registry.with(Metrics::register))
 }

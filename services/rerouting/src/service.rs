@@ -3,7 +3,7 @@
 //! A recipient that is not known goes on as it is, or is refused at RCPT. A command that cannot be read, an entry that would
 //! make an impossible address, or a directory that cannot be asked, is an error, so that the failure policy of the rule decides.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -38,6 +38,14 @@ impl Rerouting {
     pub fn with_metrics(json: &serde_json::Value, metrics: Metrics) -> anyhow::Result<Self> {
         let source = Source::from_config(json, metrics).context("rerouting")?;
         Ok(Self { source })
+    }
+
+    /// The same, from a YAML file.
+    pub fn from_config_file(path: &Path, metrics: Metrics) -> anyhow::Result<Self> {
+        let place = || path.display().to_string();
+        let text = std::fs::read_to_string(path).with_context(place)?;
+        let config = serde_saphyr::from_str(&text).with_context(place)?;
+        Self::with_metrics(&config, metrics).with_context(place)
     }
 
     /// With the map of `path`, which is read again when it changes.

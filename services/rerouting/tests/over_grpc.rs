@@ -211,3 +211,11 @@ fn configurations_that_say_nothing_are_refused_with_the_remedy() {
     let missing = refused(serde_json::json!({ "mapFile": "no-such.map" }));
     assert!(missing.contains("no-such.map: No such file"), "{missing}");
 }
+
+#[test]
+fn the_example_with_a_directory_is_a_configuration() {
+    let text = include_str!("../../../examples/with-external-services/rerouting-ldap.yaml");
+    let object = text.split("\n---\n").next().unwrap();
+    let object: serde_json::Value = serde_saphyr::from_str(object).unwrap();
+    Rerouting::from_config(&object["spec"]["builtin"]["config"]).unwrap();
+}

@@ -118,9 +118,24 @@ impl Slapd {
         self.said().matches(&base).count()
     }
 
-    /// SIGSTOP: it is there and says nothing.
-    pub fn stop(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+    /// SIGSTOP, and its effect awaited: it is there and says nothing.
+    pub async fn stop(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let server = self.server.as_ref().context("slapd does not run")?;
+        let tasks = format!("/proc/{}/task", server.id());
+        let stopped = || {
+            let tasks = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+            let mut states = tasks.map(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                // Behind the name, which is in parentheses.
+                stat.rsplit(") ")
+                    .next()
+                    .is_some_and(|rest| rest.starts_with('T'))
+            });
+            states.all(|is_stopped| is_stopped)
+        };
+        crate::eventually("slapd has stopped", stopped).await;
+        Ok(())
     }
 
     /// SIGCONT.

@@ -263,7 +263,7 @@ async fn a_directory_that_is_silent_or_gone_is_the_policys_matter_until_it_is_ba
     }
 
     // Silent: the time of a look-up, not the rule's 20 s; then it is left alone, which takes no time at all.
-    slapd.stop()?;
+    slapd.stop().await?;
     for _ in 0..5 {
         let asked = Instant::now();
         let said = strict.rcpt("ann@example.org").await?;
