@@ -24,6 +24,8 @@ use crate::names::of_archive;
 
 /// Octets that are read before it is decided what something is: an ISO 9660 image shows itself after 32 KiB.
 const PROBE_OCTETS: usize = 64 * 1024;
+/// Octets of a compressed file that are read ahead.
+const AHEAD_OCTETS: usize = 4096;
 /// Octets of a window over what is not held.
 const WINDOW_OCTETS: usize = 64 * 1024;
 /// Octets of headers of a tar file in front of one file, with long names and the like.
@@ -158,7 +160,9 @@ impl Inspector<'_> {
                     // The stream says where it ends, whatever the headers say.
                     let packed = content.get(entry.start..).unwrap_or_default();
                     let taken = Cell::new(0);
-                    let file = DeflateDecoder::new(Counted::new(packed, &taken));
+                    // Little is read ahead, so that what is taken is what was needed.
+                    let ahead = vec![0; AHEAD_OCTETS];
+                    let file = DeflateDecoder::new_with_buf(Counted::new(packed, &taken), ahead);
                     self.stream(
                         &mut Metered::new(file, budget, Some(&taken)),
                         &place,

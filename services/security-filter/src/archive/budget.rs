@@ -12,7 +12,7 @@ use crate::config::ArchiveLimits;
 /// Files up to this size may be of any ratio, octets: text of one character packs to a thousandth.
 const RATIO_FREE_OCTETS: u64 = 8 * 1024 * 1024;
 /// The same for all files of a message together, as a bomb can be many small ones.
-const RATIO_FREE_TOTAL_OCTETS: u64 = 4 * RATIO_FREE_OCTETS;
+const RATIO_FREE_TOTAL_OCTETS: u64 = 2 * RATIO_FREE_OCTETS;
 
 /// Why something was not looked at completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
