@@ -40,8 +40,8 @@ fn many_names() -> Vec<u8> {
         header[name_at + 2..name_at + 4].copy_from_slice(&[0, 0]);
         header
     };
-    let local = header(b"PK\x03\x04", 30, 26).repeat(15_000);
-    let central = header(b"PK\x01\x02", 46, 28).repeat(15_000);
+    let local = header(b"PK\x03\x04", 30, 26).repeat(4000);
+    let central = header(b"PK\x01\x02", 46, 28).repeat(4000);
     [local, central, vec![b'x'; 70_000]].concat()
 }
 
