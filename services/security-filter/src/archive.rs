@@ -20,9 +20,12 @@ use self::zip::Entry;
 use crate::config::Config;
 use crate::formats;
 use crate::inspect::{Cause, Inspector, Place};
+use crate::names::of_archive;
 
 /// Octets that are read before it is decided what something is: an ISO 9660 image shows itself after 32 KiB.
 const PROBE_OCTETS: usize = 64 * 1024;
+/// Octets of a compressed file that are read ahead.
+const AHEAD_OCTETS: usize = 4096;
 /// Octets of a window over what is not held.
 const WINDOW_OCTETS: usize = 64 * 1024;
 /// Octets of headers of a tar file in front of one file, with long names and the like.
@@ -104,9 +107,13 @@ impl Inspector<'_> {
 
     fn zip(&mut self, content: &[u8], place: &Place, budget: &Budget) {
         let listing = zip::list(content, budget.entries_left());
-        let names = listing.entries.iter().flat_map(|entry| &entry.names);
-        if let Some(cause) = blocked_name(self.config, names) {
-            return self.find("", "", cause, place);
+        for entry in &listing.entries {
+            if let Some(cause) = blocked_name(self.config, &entry.names) {
+                return self.find("", "", cause, place);
+            }
+            if let Err(why) = budget.go_on() {
+                return self.unseen(why, place);
+            }
         }
         let encrypted = listing.entries.iter().any(|entry| entry.encrypted);
         if encrypted && self.config.blocks_format(formats::ZIP_ENCRYPTED) {
@@ -143,7 +150,8 @@ impl Inspector<'_> {
             match *method {
                 STORED => {
                     let file = content.get(entry.start..entry.end).unwrap_or_default();
-                    match budget.take_octets(file.len() as u64) {
+                    let octets = file.len() as u64;
+                    match budget.take_octets(octets, octets) {
                         Ok(()) => self.file(file, &place),
                         Err(why) => self.unseen(why, &place),
                     }
@@ -152,7 +160,9 @@ impl Inspector<'_> {
                     // The stream says where it ends, whatever the headers say.
                     let packed = content.get(entry.start..).unwrap_or_default();
                     let taken = Cell::new(0);
-                    let file = DeflateDecoder::new(Counted::new(packed, &taken));
+                    // Little is read ahead, so that what is taken is what was needed.
+                    let ahead = vec![0; AHEAD_OCTETS];
+                    let file = DeflateDecoder::new_with_buf(Counted::new(packed, &taken), ahead);
                     self.stream(
                         &mut Metered::new(file, budget, Some(&taken)),
                         &place,
@@ -171,7 +181,8 @@ impl Inspector<'_> {
         let taken = Cell::new(0);
         let members = Members::new(BufReader::new(Counted::new(source, &taken)));
         let names = [members.name(), unpacked_name(&place.trail)];
-        let names: Vec<String> = names.into_iter().flatten().collect();
+        let names = names.iter().flatten();
+        let names: Vec<_> = names.flat_map(|name| of_archive(name.as_bytes())).collect();
         if let Some(cause) = blocked_name(self.config, &names) {
             return self.find("", "", cause, place);
         }
@@ -210,13 +221,12 @@ impl Inspector<'_> {
             if let Err(why) = budget.take_entry() {
                 return self.unseen(why, place);
             }
-            let names = [entry.path_bytes(), entry.header().path_bytes()]
-                .map(|name| String::from_utf8_lossy(&name).into_owned());
+            let names = [entry.path_bytes(), entry.header().path_bytes()];
+            let names: Vec<_> = names.iter().flat_map(|name| of_archive(name)).collect();
             if let Some(cause) = blocked_name(self.config, &names) {
                 return self.find("", "", cause, place);
             }
-            let [name, _] = names;
-            let inside = place.deeper(&name);
+            let inside = place.deeper(names.first().map_or("", String::as_str));
             if entry.header().entry_type().is_gnu_sparse() {
                 // Its holes are in no archive.
                 self.stream(&mut Metered::new(&mut entry, budget, None), &inside, budget);

@@ -16,7 +16,7 @@ pub use self::clamd::{Address, ClamdConfig, WholeMessage};
 use self::defaults::{BLOCK_NAMES, BLOCK_TYPES};
 pub use self::policies::{POLICIES_MAX, Policy, PolicyAsWritten};
 use crate::formats::Format;
-use crate::names::Pattern;
+use crate::names::{Name, Pattern};
 
 /// Most entries in `blockTypes` and in `blockNames`.
 pub const ENTRIES_MAX: usize = 1000;
@@ -239,9 +239,10 @@ impl Config {
 
     /// The pattern that forbids this file name.
     pub fn blocks_name(&self, name: &str) -> Option<&str> {
+        let name = Name::new(name);
         self.names
             .iter()
-            .find(|pattern| pattern.matches(name))
+            .find(|pattern| pattern.fits(&name))
             .map(Pattern::as_str)
     }
 

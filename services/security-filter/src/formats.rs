@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 
 use memchr::memmem::{self, Finder};
 
+use crate::names;
+
 /// One row: what a format is called, its media type, the group it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Format {
@@ -237,11 +239,11 @@ fn zip_entries(content: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Names in the directory of a ZIP file, at most [`ARCHIVE_ENTRIES_MAX`]; empty for other content.
 pub fn archive_names(content: &[u8]) -> impl Iterator<Item = String> {
-    zip_entries(content).filter_map(|entry| {
+    let name = |entry: &[u8]| {
         let length = u16::from_le_bytes(entry.get(28..30)?.try_into().ok()?);
-        let name = entry.get(46..46 + usize::from(length))?;
-        Some(String::from_utf8_lossy(name).into_owned())
-    })
+        Some(names::of_archive(entry.get(46..46 + usize::from(length))?))
+    };
+    zip_entries(content).filter_map(name).flatten()
 }
 
 /// Is this what an entry of `blockTypes` may be: a name or group of the table?

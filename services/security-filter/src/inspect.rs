@@ -18,6 +18,7 @@ use opes_mime::{Defect, Encoding, Limit, Part, Structure, scan};
 use crate::archive::{Budget, Unseen};
 use crate::config::Config;
 use crate::formats::{self, Format};
+use crate::names::of_archive;
 
 /// Encoded messages inside encoded messages that are decoded one after the other.
 const DECODED_MESSAGES_MAX: u32 = 8;
@@ -355,13 +356,10 @@ impl Inspector<'_> {
                 .next()?;
             let mut words = line.splitn(3, |c| *c == b' ').skip(1);
             let mode = words.next()?;
-            let name = String::from_utf8_lossy(words.next()?).into_owned();
             let is_mode =
                 (3..=4).contains(&mode.len()) && mode.iter().all(|c| (b'0'..=b'7').contains(c));
-            self.config
-                .blocks_name(&name)
-                .filter(|_| is_mode)
-                .map(str::to_owned)
+            let mut names = of_archive(words.next()?).filter(|_| is_mode);
+            names.find_map(|name| self.config.blocks_name(&name).map(str::to_owned))
         })
     }
 

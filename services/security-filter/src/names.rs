@@ -25,10 +25,44 @@ impl Pattern {
 
     /// Does any way to read `name` fit?
     pub fn matches(&self, name: &str) -> bool {
-        readings(name)
-            .iter()
-            .any(|reading| glob(&self.characters, reading))
+        self.fits(&Name::new(name))
     }
+
+    /// The same, for a name that is held against many patterns.
+    pub fn fits(&self, name: &Name) -> bool {
+        name.0.iter().any(|reading| glob(&self.characters, reading))
+    }
+}
+
+/// A name in every way that systems may read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name(Vec<Vec<char>>);
+
+impl Name {
+    /// Of a file.
+    pub fn new(name: &str) -> Self {
+        Self(readings(name))
+    }
+}
+
+/// Octets of a name in an archive that are looked at: such names can be long, many, and made of the same octets.
+const NAME_OCTETS_MAX: usize = 256;
+
+/// A name from an archive as text; of an overlong one its end, where its ending is, and its start, where a stream of NTFS would have it.
+pub(crate) fn of_archive(name: &[u8]) -> impl Iterator<Item = String> + use<> {
+    let is_dropped = |octet: &u8| octet.is_ascii_whitespace() || matches!(octet, b'.' | 0);
+    let end = name
+        .iter()
+        .rposition(|octet| !is_dropped(octet))
+        .map_or(0, |last| last + 1);
+    let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
+    let (whole, start) = if name.len() <= NAME_OCTETS_MAX {
+        (name, None)
+    } else {
+        let tail = name.get(end.saturating_sub(NAME_OCTETS_MAX)..end);
+        (tail.unwrap_or_default(), name.get(..NAME_OCTETS_MAX))
+    };
+    [Some(text(whole)), start.map(text)].into_iter().flatten()
 }
 
 /// A pattern for addresses: `*` and `?`, case does not matter.
@@ -80,8 +114,19 @@ fn is_invisible(character: char) -> bool {
         || matches!(character, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Greedy matching that goes back to the last `*` only: linear in practice, quadratic at worst.
+/// Greedy matching that goes back to the last `*` only: linear in practice, quadratic at worst. Most names fail by their end, at once.
 fn glob(pattern: &[char], name: &[char]) -> bool {
+    if let Some(star) = pattern.iter().rposition(|character| *character == '*') {
+        let end = pattern.get(star + 1..).unwrap_or_default();
+        let tail = name
+            .len()
+            .checked_sub(end.len())
+            .and_then(|start| name.get(start..));
+        let fits = |(wanted, found): (&char, &char)| *wanted == '?' || wanted == found;
+        if !tail.is_some_and(|tail| end.iter().zip(tail).all(fits)) {
+            return false;
+        }
+    }
     let (mut at, mut next) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while let Some(character) = name.get(next) {
@@ -140,6 +185,23 @@ mod tests {
         for name in ["a.pdf", "exe", "a.exe.txt", "", "aexe", "a.exé"] {
             assert!(!exe.matches(name), "{name:?}");
         }
+    }
+
+    #[test]
+    fn long_names_are_cut_but_not_where_it_matters() {
+        let exe = Pattern::new("*.exe");
+        let long = "x".repeat(2000);
+        for name in [
+            format!("{long}.exe"),
+            format!("evil.exe{}", " ".repeat(2000)),
+            format!("evil.exe:{long}"),
+            "evil.exe".to_owned(),
+        ] {
+            let read: Vec<_> = of_archive(name.as_bytes()).collect();
+            assert!(read.iter().all(|name| name.len() <= NAME_OCTETS_MAX));
+            assert!(read.iter().any(|name| exe.matches(name)), "{name}");
+        }
+        assert_eq!(of_archive(b"").collect::<Vec<_>>(), [""]);
     }
 
     #[test]

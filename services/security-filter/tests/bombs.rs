@@ -31,6 +31,20 @@ fn message(content: &[u8]) -> Vec<u8> {
     [header.as_bytes(), encoded.as_bytes()].concat()
 }
 
+/// Headers of files and of a directory, each with a name that goes on over those behind it.
+fn many_names() -> Vec<u8> {
+    let header = |signature: &[u8], octets: usize, name_at: usize| {
+        let mut header = vec![b'x'; octets];
+        header[..4].copy_from_slice(signature);
+        header[name_at..name_at + 2].copy_from_slice(&[0xff, 0xff]);
+        header[name_at + 2..name_at + 4].copy_from_slice(&[0, 0]);
+        header
+    };
+    let local = header(b"PK\x03\x04", 30, 26).repeat(4000);
+    let central = header(b"PK\x01\x02", 46, 28).repeat(4000);
+    [local, central, vec![b'x'; 70_000]].concat()
+}
+
 #[test]
 fn a_bomb_of_10_gb_stays_under_64_mib_and_2_s() {
     let config = Config::from_json(&json!({})).unwrap();
@@ -56,6 +70,7 @@ fn a_bomb_of_10_gb_stays_under_64_mib_and_2_s() {
         (overlapping(1000, &zeros(10)), "overlapping files"),
         (zip(&spread), "many files, each small enough"),
         (gzip(&gzip(&gz)), "gzip in gzip in gzip"),
+        (many_names(), "names that share octets"),
     ] {
         let message = message(&bomb);
         drop(bomb);

@@ -252,3 +252,21 @@ fn a_bad_configuration_names_field_and_remedy() {
         "{error}"
     );
 }
+
+/// What the examples configure can be configured.
+#[test]
+fn the_examples_are_read() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+    for name in ["rules", "with-external-services"] {
+        let text = std::fs::read_to_string(format!("{folder}/{name}/security-filter.yaml"));
+        let text = text.unwrap();
+        let objects = text
+            .split("\n---\n")
+            .map(|object| serde_saphyr::from_str::<serde_json::Value>(object).unwrap());
+        let configs: Vec<_> = objects
+            .filter_map(|object| object.pointer("/spec/builtin/config").cloned())
+            .collect();
+        assert_eq!(configs.len(), 1, "{name}");
+        SecurityFilter::from_config(&configs[0]).unwrap();
+    }
+}

@@ -11,6 +11,8 @@ use crate::config::ArchiveLimits;
 
 /// Files up to this size may be of any ratio, octets: text of one character packs to a thousandth.
 const RATIO_FREE_OCTETS: u64 = 8 * 1024 * 1024;
+/// The same for all files of a message together, as a bomb can be many small ones.
+const RATIO_FREE_TOTAL_OCTETS: u64 = 2 * RATIO_FREE_OCTETS;
 
 /// Why something was not looked at completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub struct Budget {
     limits: ArchiveLimits,
     deadline: Instant,
     expanded: Cell<u64>,
+    /// Octets of archives that this came out of.
+    taken: Cell<u64>,
     entries: Cell<u32>,
     held: Cell<u64>,
     stopped: Cell<Option<Unseen>>,
@@ -86,6 +90,7 @@ impl Budget {
         Self {
             deadline,
             expanded: Cell::new(0),
+            taken: Cell::new(0),
             entries: Cell::new(0),
             held: Cell::new(0),
             stopped: Cell::new(None),
@@ -130,13 +135,18 @@ impl Budget {
         usize::try_from(left).unwrap_or(usize::MAX)
     }
 
-    /// So many octets more came out of an archive.
-    pub(crate) fn take_octets(&self, octets: u64) -> Result<(), Unseen> {
-        let max = self.limits.expanded_max;
-        self.expanded
-            .set(self.expanded.get().saturating_add(octets));
-        if self.expanded.get() > max {
+    /// So many octets more came out of so many octets of an archive.
+    pub(crate) fn take_octets(&self, expanded: u64, taken: u64) -> Result<(), Unseen> {
+        let (max, ratio_max) = (self.limits.expanded_max, self.limits.ratio_max);
+        let expanded = self.expanded.get().saturating_add(expanded);
+        let taken = self.taken.get().saturating_add(taken);
+        self.expanded.set(expanded);
+        self.taken.set(taken);
+        if expanded > max {
             self.stop(Unseen::Expanded(max));
+        }
+        if expanded > RATIO_FREE_TOTAL_OCTETS && expanded > taken.saturating_mul(ratio_max) {
+            self.stop(Unseen::Ratio(ratio_max));
         }
         self.go_on()
     }
@@ -182,7 +192,8 @@ impl Budget {
         Unseen::Held(self.limits.held_max)
     }
 
-    fn go_on(&self) -> Result<(), Unseen> {
+    /// Is there time, and did nothing stop it?
+    pub(crate) fn go_on(&self) -> Result<(), Unseen> {
         if Instant::now() >= self.deadline {
             self.stop(Unseen::Time(self.limits.time_ms));
         }
@@ -218,6 +229,8 @@ pub(crate) struct Metered<'b, R> {
     /// What was taken for it; none: it is not compressed.
     taken: Option<&'b Cell<u64>>,
     given: u64,
+    /// What was taken and is paid for.
+    paid: u64,
 }
 
 impl<'b, R> Metered<'b, R> {
@@ -227,6 +240,7 @@ impl<'b, R> Metered<'b, R> {
             budget,
             taken,
             given: 0,
+            paid: 0,
         }
     }
 
@@ -248,7 +262,10 @@ impl<R: Read> Read for Metered<'_, R> {
             self.budget
                 .stop(Unseen::Ratio(self.budget.limits.ratio_max));
         }
-        let paid = self.budget.take_octets(octets as u64);
+        let taken = self.taken.map_or(0, Cell::get);
+        let new = taken.saturating_sub(self.paid);
+        self.paid = taken;
+        let paid = self.budget.take_octets(octets as u64, new);
         paid.map_err(|_| io::Error::other("the budget is spent"))?;
         Ok(octets)
     }

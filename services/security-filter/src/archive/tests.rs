@@ -426,6 +426,21 @@ fn every_limit_is_kept() {
     );
 }
 
+/// The thread of a test has as much stack as one that opens archives.
+#[test]
+fn the_deepest_nesting_that_can_be_configured_fits_the_stack() {
+    let deepest = config(json!({ "archives": { "depthMax": 32 }, "maxNesting": 32 }));
+    let nested = (0..8).fold(pe(), |inner, _| {
+        let tar = tar(&[("mail.eml", &message("m.bin", &inner))]);
+        zip(&[deflated("i.gz", &gzip(&tar))])
+    });
+    let found = found_with(&deepest, "a.zip", &nested);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].1.label(), "pe");
+    let deeper = zip(&[stored("i.zip", &nested)]);
+    assert_eq!(unseen(&deepest, &deeper), Some(Unseen::Depth(32)));
+}
+
 #[test]
 fn opening_can_wait_or_be_off() {
     let closed = message("a.zip", &zip(&[deflated("e.bin", &pe())]));

@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use memchr::memmem;
 
+use crate::names;
+
 /// In front of each file (APPNOTE.TXT 4.3.7).
 const LOCAL: &[u8] = b"PK\x03\x04";
 /// In the directory, for each file (4.3.12).
@@ -220,7 +222,7 @@ fn local(content: &[u8], at: usize) -> Option<Header> {
     let sizes = [u32_at(content, at + 22)?, u32_at(content, at + 18)?];
     let [_, packed, _] = zip64(extra, [sizes[0], sizes[1], 0]);
     Some(Header {
-        names: names(name, extra),
+        names: names_of(name, extra),
         method: u16_at(content, at + 8)?,
         encrypted: flags & 1 != 0,
         streamed: flags & 8 != 0,
@@ -242,7 +244,7 @@ fn central(content: &[u8], at: usize) -> Option<Header> {
     let (packed, plain) = (u32_at(content, at + 20)?, u32_at(content, at + 24)?);
     let [_, packed, offset] = zip64(extra, [plain, packed, u32_at(content, at + 42)?]);
     Some(Header {
-        names: names(name, extra),
+        names: names_of(name, extra),
         method: u16_at(content, at + 10)?,
         encrypted: flags & 1 != 0,
         streamed: flags & 8 != 0,
@@ -252,12 +254,11 @@ fn central(content: &[u8], at: usize) -> Option<Header> {
     })
 }
 
-fn names(name: &[u8], extra: &[u8]) -> Vec<String> {
+fn names_of(name: &[u8], extra: &[u8]) -> Vec<String> {
     // One octet of version and four of a checksum in front of the name.
     let other = fields(extra).find_map(|(id, value)| value.get(5..).filter(|_| id == EXTRA_NAME));
     let all = [name].into_iter().chain(other);
-    all.map(|name| String::from_utf8_lossy(name).into_owned())
-        .collect()
+    all.flat_map(names::of_archive).collect()
 }
 
 /// Plain size, packed size and offset, in the order in which the ZIP64 field has those that do not fit.

@@ -14,7 +14,7 @@ pub struct ArchiveLimits {
     pub expanded_max: u64,
     /// Octets of expanded files that are held at once, because they are archives or messages themselves. Bounds memory.
     pub held_max: u64,
-    /// How many times larger than its archive a file may be, if it is larger than 8 MiB.
+    /// How many times larger than in its archive a file may be, if it is larger than 8 MiB; and all of them, if they are larger than 16 MiB.
     pub ratio_max: u64,
     /// Files in archives, all together.
     pub entries_max: u32,
