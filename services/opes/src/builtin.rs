@@ -160,6 +160,13 @@ impl Builtins {
             .collect()
     }
 
+    /// The file that `opes report` reads, if one of them keeps reports in a file.
+    pub(crate) fn reports(&self) -> Option<&str> {
+        let mut services = self.running.values();
+        let reporting = services.find(|service| service.kind == BuiltinName::Reporting)?;
+        reporting.config.get("database")?.get("sqlite")?.as_str()
+    }
+
     async fn one(&self, name: &str, builtin: &str, config: &Value) -> Result<Arc<Running>> {
         let kind = BuiltinName::parse(builtin).with_context(|| {
             let names = BuiltinName::names();

@@ -65,6 +65,9 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
         quarantine.serve(releases, &stop).await?;
     }
     banner(&args, &edge, rule_count, &revision);
+    if let Some(file) = builtins.reports() {
+        println!("reports   opes report --database {file}");
+    }
     edge::serve_admin(args.admin, registry, Health::new()).await?;
     println!("ready");
     if args.demo {

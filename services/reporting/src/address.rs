@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::hmac;
 
 use crate::config::{AddressMode, Config, ConfigError};
-use crate::text::clean;
+use crate::text::{clean, hexadecimal};
 
 /// Octets of an address (RFC 5321 §4.5.3.1) and of a domain that are kept.
 const ADDRESS_OCTETS_MAX: usize = 320;
@@ -43,7 +43,7 @@ pub enum KeyError {
 #[derive(Debug)]
 pub(crate) enum Addresses {
     Full,
-    Hashed(hmac::Key),
+    Hashed(Box<hmac::Key>),
     Domains,
 }
 
@@ -67,7 +67,7 @@ impl Addresses {
             AddressMode::Hashed => {
                 let (path, may_make) = config.key_place()?;
                 let octets = key(&path, may_make)?;
-                Self::Hashed(hmac::Key::new(hmac::HMAC_SHA256, &octets))
+                Self::Hashed(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &octets)))
             }
         })
     }
@@ -90,10 +90,6 @@ impl Addresses {
 fn hash(key: &hmac::Key, address: &str) -> String {
     let tag = hmac::sign(key, address.to_lowercase().as_bytes());
     hexadecimal(tag.as_ref().get(..HASH_OCTETS).unwrap_or_default())
-}
-
-fn hexadecimal(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 fn key(path: &Path, may_make: bool) -> Result<[u8; KEY_OCTETS], KeyError> {
@@ -238,7 +234,7 @@ mod tests {
         #[test]
         fn whatever_the_address_what_is_kept_is_bounded(address in any::<String>()) {
             let key = hmac::Key::new(hmac::HMAC_SHA256, &[7; KEY_OCTETS]);
-            for addresses in [Addresses::Full, Addresses::Hashed(key), Addresses::Domains] {
+            for addresses in [Addresses::Full, Addresses::Hashed(Box::new(key)), Addresses::Domains] {
                 let kept = addresses.keep(&address);
                 prop_assert!(kept.address.len() <= ADDRESS_OCTETS_MAX);
                 prop_assert!(kept.domain.len() <= DOMAIN_OCTETS_MAX);

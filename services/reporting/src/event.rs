@@ -54,7 +54,7 @@ pub(crate) struct Answered {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fate {
-    pub(crate) fate: &'static str,
+    pub(crate) kind: &'static str,
     pub(crate) queue_id: String,
     pub(crate) recipients: i64,
     pub(crate) code: i64,
@@ -120,11 +120,8 @@ impl Reader {
     fn answered(&self, context: &Context) -> Answered {
         let answer = context.answer.clone().unwrap_or_default();
         let fates: Vec<Fate> = answer.fates.iter().take(FATES_MAX).map(fate).collect();
-        let is_outbound = context.auth.is_some()
-            || self
-                .outbound_listeners
-                .iter()
-                .any(|outbound| *outbound == context.listener);
+        let is_outbound =
+            context.auth.is_some() || self.outbound_listeners.contains(&context.listener);
         Answered {
             listener: name(&context.listener),
             direction: if is_outbound { "outbound" } else { "inbound" },
@@ -228,7 +225,7 @@ impl Answered {
 
 impl Fate {
     fn is_accepted(&self) -> bool {
-        !matches!(self.fate, "rejected" | "tempfailed")
+        !matches!(self.kind, "rejected" | "tempfailed")
     }
 }
 
@@ -242,7 +239,7 @@ fn fate(fate: &smtp::Fate) -> Fate {
         Kind::Refused | Kind::Unspecified => "tempfailed",
     };
     Fate {
-        fate: word,
+        kind: word,
         queue_id: name(&fate.id),
         recipients: i64::from(fate.recipients),
         code: i64::from(fate.code),

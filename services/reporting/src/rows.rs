@@ -192,7 +192,7 @@ impl Rows {
                 number.into(),
                 event.at_ms.into(),
                 answered.point.into(),
-                fate.fate.into(),
+                fate.kind.into(),
                 fate.queue_id.clone().into(),
                 fate.recipients.into(),
                 fate.code.into(),

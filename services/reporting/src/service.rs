@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::event::Reader;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::text::hexadecimal;
 use crate::writer::{Writer, now_ms};
 
 /// Reporting as a callout service.
@@ -106,5 +107,5 @@ pub(crate) fn random_id() -> String {
     let mut octets = [0; 16];
     // The system has randomness, or TLS would not work either; and an id that is not unique drops a row of a report.
     let _filled = aws_lc_rs::rand::fill(&mut octets);
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    hexadecimal(&octets)
 }

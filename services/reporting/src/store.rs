@@ -1,5 +1,9 @@
 //! The database as the writer sees it: events in, old rows out, each within a bounded time.
 
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use opes_database::{Database, DatabaseError};
@@ -24,12 +28,17 @@ pub(crate) enum StoreError {
     Database(#[from] DatabaseError),
     #[error("no answer of the database within {WRITE_TIMEOUT:?}")]
     Timeout,
+    #[error("{0}: {1}")]
+    File(PathBuf, io::Error),
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Store {
     database: Database,
+    /// Of SQLite; made for its owner only before it is first opened.
+    file: Option<PathBuf>,
+    has_file: OnceLock<()>,
 }
 
 // === impl StoreError ===
@@ -65,24 +74,30 @@ impl Store {
     /// Connects when first used.
     pub(crate) fn open(config: &Config) -> Result<Self, ConfigError> {
         let wrong = |error: DatabaseError| ConfigError::Database(error);
-        let database = match &config.database.postgres {
-            Some(place) => Database::postgres(&place.read()?, &POSTGRES, SCHEMA).map_err(wrong)?,
-            None => {
-                let file = config.database.sqlite_file();
-                let file = std::path::absolute(&file).map_err(|source| ConfigError::File {
-                    path: file.clone(),
-                    source,
-                })?;
-                if let Some(folder) = file.parent() {
-                    std::fs::create_dir_all(folder).map_err(|source| ConfigError::File {
-                        path: folder.to_owned(),
-                        source,
-                    })?;
-                }
-                Database::sqlite(&file, &SQLITE, SCHEMA).map_err(wrong)?
-            }
+        if let Some(place) = &config.database.postgres {
+            let place = place.read()?;
+            let database = Database::postgres(&place, &POSTGRES, SCHEMA).map_err(wrong)?;
+            return Ok(Self::new(database, None));
+        }
+        let file = config.database.sqlite_file();
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ConfigError::File { path, source }
         };
-        Ok(Self { database })
+        let file = std::path::absolute(&file).map_err(failed(&file))?;
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder).map_err(failed(folder))?;
+        }
+        let database = Database::sqlite(&file, &SQLITE, SCHEMA).map_err(wrong)?;
+        Ok(Self::new(database, Some(file)))
+    }
+
+    fn new(database: Database, file: Option<PathBuf>) -> Self {
+        Self {
+            database,
+            file,
+            has_file: OnceLock::new(),
+        }
     }
 
     /// All of it, or nothing.
@@ -122,11 +137,24 @@ impl Store {
     }
 
     async fn connection(&self) -> Result<PoolConnection<Any>, StoreError> {
+        self.make_file()?;
         let connect = async { Ok::<_, StoreError>(self.database.pool().await?.acquire().await?) };
         match tokio::time::timeout(WRITE_TIMEOUT, connect).await {
             Ok(connection) => connection,
             Err(_elapsed) => Err(StoreError::Timeout),
         }
+    }
+
+    /// SQLite takes an empty file for a new database, and gives the files beside it the same mode.
+    fn make_file(&self) -> Result<(), StoreError> {
+        let Some(file) = self.file.as_ref().filter(|_| self.has_file.get().is_none()) else {
+            return Ok(());
+        };
+        let mut options = std::fs::OpenOptions::new();
+        let made = options.append(true).create(true).mode(0o600).open(file);
+        made.map_err(|error| StoreError::File(file.clone(), error))?;
+        self.has_file.get_or_init(|| ());
+        Ok(())
     }
 }
 

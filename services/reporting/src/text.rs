@@ -12,6 +12,15 @@ pub(crate) fn clean(text: &str, max: usize) -> String {
     cleaned
 }
 
+/// Two digits an octet.
+pub(crate) fn hexadecimal(octets: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * octets.len());
+    for octet in octets {
+        text.push_str(&format!("{octet:02x}"));
+    }
+    text
+}
+
 /// Databases have no unsigned numbers.
 pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)

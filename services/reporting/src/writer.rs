@@ -276,7 +276,10 @@ impl Work {
 
     async fn expire(&mut self) {
         let keep = u64::try_from(self.settings.keep.as_millis()).unwrap_or(u64::MAX);
-        let expired = self.store.expire(now_ms().saturating_sub(keep)).await;
+        let expire = self.store.expire(now_ms().saturating_sub(keep));
+        let Some(expired) = self.stop.told.run_until_cancelled(expire).await else {
+            return;
+        };
         let pause = match expired {
             Ok(expired) => {
                 self.metrics.expired.inc_by(expired.rows);

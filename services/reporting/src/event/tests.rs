@@ -67,7 +67,7 @@ fn a_message_with_two_fates_and_what_ran() {
         ..Context::default()
     };
     let told = answered(&context);
-    let fates: Vec<_> = told.fates.iter().map(|fate| fate.fate).collect();
+    let fates: Vec<_> = told.fates.iter().map(|fate| fate.kind).collect();
     assert_eq!(fates, ["queued", "rejected", "tempfailed"]);
     assert!(told.accepted);
     assert_eq!((told.octets, told.recipients_total()), (77, 3));

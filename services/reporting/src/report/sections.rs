@@ -88,21 +88,25 @@ pub(super) async fn read(pool: &AnyPool, query: &Query) -> Result<Report, Report
         volume: each(&range.bind(VOLUME).fetch_all(pool).await?, volume)?,
         fates: each(&range.bind(FATES).fetch_all(pool).await?, fate)?,
         attempts: attempts(pool, range).await?,
-        services: match asks(By::Service) {
-            true => Some(services(pool, range, &steps, rows).await?),
-            false => None,
+        services: if asks(By::Service) {
+            Some(services(pool, range, &steps, rows).await?)
+        } else {
+            None
         },
-        rules: match asks(By::Rule) {
-            true => Some(rules(&steps, rows)?),
-            false => None,
+        rules: if asks(By::Rule) {
+            Some(rules(&steps, rows)?)
+        } else {
+            None
         },
-        domains: match asks(By::Domain) {
-            true => Some(limited(pool, range, DOMAINS, rows, domain).await?),
-            false => None,
+        domains: if asks(By::Domain) {
+            Some(limited(pool, range, DOMAINS, rows, domain).await?)
+        } else {
+            None
         },
-        hours: match asks(By::Hour) {
-            true => Some(limited(pool, range, HOURS, rows, hour).await?),
-            false => None,
+        hours: if asks(By::Hour) {
+            Some(limited(pool, range, HOURS, rows, hour).await?)
+        } else {
+            None
         },
         losses: each(&range.bind(LOSSES).fetch_all(pool).await?, loss)?,
     })

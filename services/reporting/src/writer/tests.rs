@@ -1,5 +1,6 @@
 //! The writer against SQLite: what is written, repeated, dropped and removed.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use opes_proto::smtp::{Answer, Context, Fate, Point, Step, fate::Kind};
@@ -82,6 +83,8 @@ async fn what_waits_is_written_at_the_end_and_what_comes_twice_counts_once() {
     writer.stop().await;
     let report = read(&config).await;
     assert_eq!(messages(&report), 500);
+    let mode = config.database.sqlite_file().metadata().unwrap();
+    assert_eq!(mode.permissions().mode() & 0o777, 0o600);
     assert_eq!(report.services.as_ref().unwrap()[0].calls, 500);
     assert_eq!(metrics.written.get(), 1_000);
     assert_eq!(metrics.queued.get(), 0);
