@@ -20,6 +20,7 @@ struct Stamper {
     number: usize,
     time: Duration,
     begun: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
 }
 
 /// One server.
@@ -28,6 +29,7 @@ pub struct Killable {
     pub target: String,
     runtime: Option<Runtime>,
     begun: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
 }
 
 impl Service for Stamper {
@@ -39,6 +41,7 @@ impl Service for Stamper {
         self.begun.fetch_add(1, Ordering::Relaxed);
         message.read_all(CONTENT_MAX).await?;
         tokio::time::sleep(self.time).await;
+        self.ended.fetch_add(1, Ordering::Relaxed);
         Ok(Answer::accept().add_header(STAMP, self.number.to_string()))
     }
 }
@@ -50,11 +53,12 @@ impl Killable {
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let begun = Arc::new(AtomicUsize::new(0));
+        let (begun, ended) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let stamper = Arc::new(Stamper {
             number,
             time,
             begun: Arc::clone(&begun),
+            ended: Arc::clone(&ended),
         });
         let handle = runtime.handle().clone();
         // The caller's runtime may not be blocked on.
@@ -67,6 +71,7 @@ impl Killable {
             target,
             runtime: Some(runtime),
             begun,
+            ended,
         })
     }
 
@@ -85,6 +90,12 @@ impl Killable {
     /// Messages whose handling it has begun.
     pub fn begun(&self) -> usize {
         self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Messages that it is at work on.
+    pub fn running(&self) -> usize {
+        let ended = self.ended.load(Ordering::Relaxed);
+        self.begun().saturating_sub(ended)
     }
 }
 
