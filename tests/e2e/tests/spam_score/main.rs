@@ -2,6 +2,7 @@
 
 mod dns;
 mod python;
+mod signatures;
 
 use std::net::IpAddr;
 
@@ -13,7 +14,7 @@ use opes_e2e::hop::Arrival;
 use opes_e2e::trace::fields;
 use opes_edge::report::MessageOutcome;
 use opes_spam_filter::SpamFilter;
-use python::{Key, results};
+use python::results;
 use serde_json::{Value, json};
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -154,107 +155,6 @@ async fn spf_says_who_may_send() -> Result<()> {
     opes_e2e::eventually("delivered", || behind.hop.arrivals().len() == 11).await;
     let six = behind.hop.arrivals().pop().context("no arrival")?;
     ensure!(status(&six)?.contains("SPF_FAIL(3.5)"), "{}", status(&six)?);
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn signatures_of_another_program_are_verified_and_dmarc_is_done_as_configured() -> Result<()>
-{
-    let key = Key::new()?;
-    let mut records = vec![
-        ("example.org", "TXT", "\"v=spf1 -all\""),
-        ("_dmarc.example.org", "TXT", "\"v=DMARC1; p=reject\""),
-        ("_dmarc.example.net", "TXT", "\"v=DMARC1; p=none\""),
-    ];
-    for name in ["sel._domainkey.example.org", "sel._domainkey.example.net"] {
-        records.push((name, "TXT", &key.record));
-    }
-    let dns = Nsd::start(&records).await?;
-    let lenient = behind(filter(&dns, &json!({}))?, "tempfail").await?;
-    let strict = json!({ "dmarcReject": true });
-    let strict = behind(filter(&dns, &strict)?, "tempfail").await?;
-    let from = "ann@example.org";
-    let signed =
-        |domain: &str, subject: &str| key.sign(domain, "From:To:Subject", &message(from, subject));
-
-    // SPF fails, and the signature makes up for it.
-    let good = signed("example.org", "good")?;
-    let arrival = delivered(&strict, from, &good).await?;
-    let (said, found) = (status(&arrival)?, ours(&arrival)?);
-    ensure!(
-        said.contains("DKIM_PASS(-0.5)") && said.contains("DMARC_PASS(-1.0)"),
-        "{said}"
-    );
-    ensure!(
-        found["dkim"]["result"] == "pass" && found["dkim"]["header.d"] == "example.org",
-        "{found}"
-    );
-    ensure!(
-        found["dmarc"]["result"] == "pass" && found["dmarc"]["header.from"] == "example.org",
-        "{found}"
-    );
-    ensure!(found["dmarc"]["policy.dmarc"] == "reject", "{found}");
-
-    // A tail of white space is no part of a relaxed body (RFC 6376 §3.4.4): the signer leaves it out, and so do we.
-    let tail = [&message(from, "tail")[..], b" \t\r\n\r\n \r\n"].concat();
-    let arrival = delivered(
-        &strict,
-        from,
-        &key.sign("example.org", "From:Subject", &tail)?,
-    )
-    .await?;
-    ensure!(
-        ours(&arrival)?["dkim"]["result"] == "pass",
-        "{}",
-        ours(&arrival)?
-    );
-
-    let whole = key.sign_by_hand("From:To:Subject", &message(from, "by-hand"))?;
-    let arrival = delivered(&strict, from, &whole).await?;
-    ensure!(
-        ours(&arrival)?["dkim"]["result"] == "pass",
-        "{}",
-        ours(&arrival)?
-    );
-
-    // One octet of the body; then a signature of somebody else's domain; then one that leaves From open.
-    let changed = String::from_utf8(signed("example.org", "changed")?)?
-        .replace("\r\n\r\nbody", "\r\n\r\nbodi");
-    let open = key.sign_by_hand("To:Subject", &message(from, "open"))?;
-    for (content, dkim) in [
-        (changed.into_bytes(), "fail"),
-        (signed("example.net", "other")?, "pass"),
-        (open, "permerror"),
-        (message(from, "none"), "none"),
-    ] {
-        let said = strict.send_from(CLIENT, from, &content).await?;
-        ensure!(
-            said.starts_with("550 5.7.26 Not accepted because of the DMARC policy of example.org"),
-            "{dkim}: {said}"
-        );
-        let arrival = delivered(&lenient, from, &content).await?;
-        let (said, found) = (status(&arrival)?, ours(&arrival)?);
-        ensure!(
-            found["dkim"]["result"] == dkim && found["dmarc"]["result"] == "fail",
-            "{found}"
-        );
-        ensure!(
-            said.starts_with("Yes, ") && said.contains("DMARC_REJECT(6.0)"),
-            "{said}"
-        );
-        let subject = fields(&arrival.content, "Subject")
-            .pop()
-            .unwrap_or_default();
-        ensure!(subject.starts_with("[SPAM] "), "{subject}");
-    }
-    // A domain that asks for nothing is not refused.
-    let other = message("ann@example.net", "asks-nothing");
-    let arrival = delivered(&strict, "ann@example.net", &other).await?;
-    ensure!(
-        status(&arrival)?.contains("DMARC_FAIL(1.0)"),
-        "{}",
-        status(&arrival)?
-    );
     Ok(())
 }
 
