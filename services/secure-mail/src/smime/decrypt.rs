@@ -232,7 +232,12 @@ fn gcm(
         oids::AES256_GCM => &AES_256_GCM,
         _ => return Err(DecryptError::Damaged),
     };
-    let nonce = parameters.open(SEQUENCE)?.expect(OCTET_STRING)?;
+    let mut parameters = parameters.open(SEQUENCE)?;
+    let nonce = parameters.expect(OCTET_STRING)?;
+    // Shorter tags are easier to guess; RFC 5084 §3.2 has 12 octets if nothing is said.
+    if parameters.optional(INTEGER)? != Some(&[16][..]) {
+        return Err(DecryptError::Damaged);
+    }
     let damaged = |_| DecryptError::Damaged;
     let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(damaged)?;
     // RFC 5083 §2.2: authenticated as SET.

