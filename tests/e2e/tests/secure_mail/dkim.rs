@@ -34,7 +34,9 @@ async fn dkimpy_verifies_both_signatures_until_something_changes() -> Result<()>
     let public = |name: &str, arguments: &str| -> Result<String> {
         let path = folder.path().join(name).display().to_string();
         let mut make = Command::new("openssl");
-        run(make.args(arguments.split(' ')).args(["-out", &path]), b"")?;
+        let (verb, options) = arguments.split_once(' ').unwrap_or((arguments, ""));
+        let make = make.args([verb, "-out", &path]).args(options.split(' '));
+        run(make, b"")?;
         let mut read = Command::new("openssl");
         let read = read.args(["pkey", "-in", &path, "-pubout"]);
         let pem = String::from_utf8(run(read, b"")?.stdout)?;
