@@ -126,13 +126,15 @@ pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
     };
     let steps = std::mem::take(&mut merged.steps);
     let advice = std::mem::take(&mut merged.advice);
+    let told = dialog.annotated(&merged.groups.said_at_the_end());
+    let mut calls = std::mem::take(&mut merged.calls);
+    answered::foresee(&routing, &told, octets, &mut calls);
     let traced = Traced {
         routing,
         first_octets,
-        calls: std::mem::take(&mut merged.calls),
+        calls,
     };
     let original = merged.original();
-    let said = merged.groups.said_at_the_end();
     let decision = decide(&origin, &dialog, merged, traced, deadline).await;
     let refused = decision.is_refused();
     let advising = origin
@@ -140,7 +142,6 @@ pub(crate) async fn finish(origin: Origin, mut mail: Mail) -> ContentReply {
         .advise(&dialog, original.as_ref(), refused, advice);
     advising.await;
     mail.steps.extend(steps);
-    let told = dialog.annotated(&said);
     tell(&origin.edge, rules, &told, &mail, octets, &decision);
     report(&origin.edge, mail, &dialog, octets, &decision);
     decision.reply

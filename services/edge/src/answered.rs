@@ -8,7 +8,7 @@ use std::time::Duration;
 use opes_proto::smtp;
 use opes_proto::smtp::fate::Kind;
 use opes_proto::smtp::step::Result;
-use opes_rules::Point;
+use opes_rules::{Plan, Point};
 use opes_smtp::reply::Reply;
 
 use crate::callout::{Deadline, Live};
@@ -19,6 +19,7 @@ use crate::fates::event_id;
 use crate::outcome::Gravity;
 use crate::report::{MessageOutcome, StepReport};
 use crate::routing::Routing;
+use crate::trace::Calls;
 
 /// What is told.
 pub(crate) struct Answered<'a> {
@@ -36,11 +37,7 @@ pub(crate) fn tell(edge: &Edge, routing: Arc<Routing>, dialog: &Dialog, answered
     if !routing.table.has_rules(Point::Answered) {
         return;
     }
-    let known = ContentFacts {
-        size: answered.octets,
-        headers: None,
-    };
-    let plan = dialog.with_facts(Point::Answered, known, |facts| routing.table.plan(facts));
+    let plan = plan(&routing, dialog, answered.octets);
     edge.metrics.count_skipped(&plan);
     let context = smtp::Context {
         size: answered.octets,
@@ -59,6 +56,29 @@ pub(crate) fn tell(edge: &Edge, routing: Arc<Routing>, dialog: &Dialog, answered
     });
     let run = Live::run_of(routing, &edge.metrics, &Deadline::default());
     run.watch(&plan, &matter, recipients.collect(), &dialog.annotations);
+}
+
+/// Puts those who will be told of a message into `calls`: a trace names observers too, and is written before there is an answer.
+pub(crate) fn foresee(routing: &Routing, dialog: &Dialog, octets: u64, calls: &mut Calls) {
+    if !routing.table.has_rules(Point::Answered) {
+        return;
+    }
+    for step in plan(routing, dialog, Some(octets)).observers {
+        let members =
+            (0..dialog.recipients.len()).filter(|member| step.recipients.contains(*member));
+        let members: Vec<usize> = members.collect();
+        if !members.is_empty() {
+            calls.ran(&step.rule, &members);
+        }
+    }
+}
+
+fn plan(routing: &Routing, dialog: &Dialog, octets: Option<u64>) -> Plan {
+    let known = ContentFacts {
+        size: octets,
+        headers: None,
+    };
+    dialog.with_facts(Point::Answered, known, |facts| routing.table.plan(facts))
 }
 
 /// What became of it for `recipients` of its recipients, who are told `reply`.

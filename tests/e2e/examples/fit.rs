@@ -10,14 +10,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
+use opes_access_control::AccessControl;
+use opes_attachment_links::AttachmentLinks;
 use opes_callout_client::{
     Answer, ContentWant, Group, Request, ServiceClient, ServiceClientConfig,
 };
-use opes_callout_server::Service;
+use opes_callout_server::{Answer as ServiceAnswer, Description, Message, Service};
 use opes_content::{Budget, Limits, View, create};
+use opes_content_block::ContentBlock;
 use opes_e2e::counting::Counting;
 use opes_e2e::embedded::service;
 use opes_proto::smtp::{Address, Client, Context, Permission, Point};
+use opes_reporting::Reporting;
+use opes_rerouting::Rerouting;
+use opes_secure_mail::SecureMail;
+use opes_security_filter::SecurityFilter;
+use opes_spam_filter::SpamFilter;
 use serde_json::{Value, json};
 
 const IN_FLIGHT: usize = 8;
@@ -31,10 +39,18 @@ struct Case<S> {
     make: fn(&Value) -> Result<S>,
     config: Value,
     parameters: Value,
+    point: Point,
+}
+
+impl<S> Case<S> {
+    fn at(self, point: Point) -> Self {
+        Self { point, ..self }
+    }
 }
 
 /// The processor's side of one case.
 struct Processor {
+    point: Point,
     client: ServiceClient,
     group: Arc<Group>,
     context: Arc<Context>,
@@ -43,9 +59,10 @@ struct Processor {
 }
 
 impl Processor {
-    fn new(target: &str, parameters: &Value, size: usize) -> Self {
+    fn new(target: &str, parameters: &Value, point: Point, size: usize) -> Self {
         let limits = Limits::in_dir(std::env::temp_dir());
         Self {
+            point,
             client: ServiceClient::new(ServiceClientConfig::new("fit", target)),
             group: Arc::new(Group {
                 rule: "default/fit".into(),
@@ -65,10 +82,14 @@ impl Processor {
         writer.finish();
         let request = Request {
             group: Arc::clone(&self.group),
-            point: Point::Content,
-            command_line: None,
+            point: self.point,
+            command_line: match self.point {
+                Point::MailFrom => Some("MAIL FROM:<ann@example.org>".into()),
+                Point::RcptTo => Some("RCPT TO:<bob@example.com>".into()),
+                _ => None,
+            },
             context: Arc::clone(&self.context),
-            content: Some(View::original(content)),
+            content: (self.point == Point::Content).then(|| View::original(content)),
             content_want: ContentWant::Unspecified,
             timeout: Duration::from_mins(1),
             traceparent: String::new(),
@@ -148,7 +169,12 @@ async fn measure<S: Service>(case: Case<S>) -> Result<()> {
     for (_, octets, messages) in SIZES {
         let mail = mail(octets);
         let target = service((case.make)(&case.config)?).await?;
-        let processor = Arc::new(Processor::new(&target, &case.parameters, mail.len()));
+        let processor = Arc::new(Processor::new(
+            &target,
+            &case.parameters,
+            case.point,
+            mail.len(),
+        ));
         processor.many(&mail, IN_FLIGHT).await.context(case.name)?;
         let before = cpu()?;
         processor.many(&mail, messages).await?;
@@ -158,6 +184,7 @@ async fn measure<S: Service>(case: Case<S>) -> Result<()> {
         let processor = Processor::new(
             &format!("http://{}", counting.address),
             &case.parameters,
+            case.point,
             mail.len(),
         );
         processor.ask(&mail).await?;
@@ -166,4 +193,125 @@ async fn measure<S: Service>(case: Case<S>) -> Result<()> {
     }
     println!("{row}");
     Ok(())
+}
+
+/// A case whose service takes no surprises.
+fn case<S>(
+    name: &'static str,
+    make: fn(&Value) -> Result<S>,
+    config: Value,
+    parameters: Value,
+) -> Case<S> {
+    Case {
+        name,
+        make,
+        config,
+        parameters,
+        point: Point::Content,
+    }
+}
+
+/// Reads everything and accepts: what the protocol costs by itself.
+struct Nothing;
+
+impl Service for Nothing {
+    fn describe(&self) -> Description {
+        Description::new("nothing").whole_content()
+    }
+
+    async fn message(&self, message: &mut Message) -> Result<ServiceAnswer> {
+        while message.chunk().await?.is_some() {}
+        Ok(ServiceAnswer::accept())
+    }
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("keys"))?;
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
+    std::fs::write(at("keys/dkim.key"), key.serialize_pem())?;
+    println!(
+        "| use case | 4 KiB: CPU µs | octets there | back | 1 MiB: CPU µs | octets there | back |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    measure(case(
+        "(a service that reads all and does nothing)",
+        |_| Ok(Nothing),
+        json!({}),
+        json!({}),
+    ))
+    .await?;
+    measure(case(
+        "4.1 security-filter",
+        SecurityFilter::from_config,
+        json!({}),
+        json!({}),
+    ))
+    .await?;
+    let own = json!({ "engine": { "own": { "authservId": "mail.example.com", "trustedNetworks": ["192.0.2.0/24"] } } });
+    measure(case(
+        "4.2 spam-filter, own engine, a trusted client: no DNS",
+        SpamFilter::from_config,
+        own,
+        json!({}),
+    ))
+    .await?;
+    let database = json!({ "database": { "sqlite": at("reporting.sqlite") } });
+    measure(case("4.3 reporting", Reporting::from_config, database, json!({})).at(Point::Answered))
+        .await?;
+    let policy = json!({ "default": "allow", "rules": [{ "name": "no", "action": "deny", "sender": "spammer@example.net" }] });
+    measure(
+        case(
+            "4.4 access-control, MAIL",
+            AccessControl::from_config,
+            policy,
+            json!({}),
+        )
+        .at(Point::MailFrom),
+    )
+    .await?;
+    let dkim = json!({ "keys": at("keys"), "dkim": [{ "domain": "example.org", "selector": "fit", "file": "dkim.key" }] });
+    measure(case(
+        "4.5 secure-mail, DKIM with Ed25519",
+        SecureMail::from_config,
+        dkim,
+        json!({ "operation": "dkimSign" }),
+    ))
+    .await?;
+    measure(case(
+        "4.6 normalizer",
+        Normalizer::from_config,
+        json!({}),
+        json!({}),
+    ))
+    .await?;
+    let map = json!({ "map": { "bob@example.com": "bob@fr.example.com" } });
+    measure(
+        case(
+            "4.7 rerouting, RCPT",
+            Rerouting::from_config,
+            map,
+            json!({}),
+        )
+        .at(Point::RcptTo),
+    )
+    .await?;
+    let words = json!({ "words": ["casino bonus"], "patterns": ["\\bwin \\d+ euros?\\b"] });
+    measure(case(
+        "4.8 content-block",
+        ContentBlock::from_config,
+        words,
+        json!({}),
+    ))
+    .await?;
+    let store = json!({ "baseUrl": "https://files.example.com", "store": { "folder": at("store") }, "sizeMin": 100_000 });
+    measure(case(
+        "4.9 attachment-links, folder",
+        AttachmentLinks::from_config,
+        store,
+        json!({}),
+    ))
+    .await
 }

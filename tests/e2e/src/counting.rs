@@ -61,7 +61,8 @@ impl Counting {
         Ok((after.0 - before.0, after.1 - before.1, result))
     }
 
-    async fn quiet(&self) -> (u64, u64) {
+    /// Waits until nothing has passed for a while; what has passed by then.
+    pub async fn quiet(&self) -> (u64, u64) {
         let mut last = self.octets();
         loop {
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;

@@ -56,7 +56,7 @@ impl Step {
             target,
         } = self;
         let at = if *class == "observe" {
-            "content, answered, delivered"
+            "answered, delivered"
         } else {
             "content"
         };
@@ -90,14 +90,73 @@ async fn steps(folder: &std::path::Path) -> Result<Vec<Step>> {
     let encrypt = "{ operation: encrypt, format: openpgp, sign: true }";
     let virus = "{ onViolation: reject }";
     Ok(vec![
-        step("normalizer", "adapt", 10, "body", "{}", service(Normalizer::from_config(&json!({}))?).await?),
-        step("spam", "analyze", 20, "reject, quarantine", "{}", service(SpamFilter::from_config(&quiet)?).await?),
-        step("virus", "analyze", 20, "reject, quarantine", virus, service(SecurityFilter::from_config(&json!({}))?).await?),
-        step("words", "analyze", 20, "reject", "{}", service(ContentBlock::from_config(&words)?).await?),
-        step("links", "adapt", 30, "replacePart, body", "{}", service(AttachmentLinks::from_config(&store)?).await?),
-        step("rerouting", "adapt", 40, "recipients, route", "{}", service(Rerouting::from_config(&map)?).await?),
-        step("encrypt", "sign", 50, "rewrite, header, reject", encrypt, service(SecureMail::from_config(&json!({ "keys": folder.join("keys") }))?).await?),
-        step("reporting", "observe", 60, "", "{}", service(Reporting::from_config(&database)?).await?),
+        step(
+            "normalizer",
+            "adapt",
+            10,
+            "body",
+            "{}",
+            service(Normalizer::from_config(&json!({}))?).await?,
+        ),
+        step(
+            "spam",
+            "analyze",
+            20,
+            "reject, quarantine",
+            "{}",
+            service(SpamFilter::from_config(&quiet)?).await?,
+        ),
+        step(
+            "virus",
+            "analyze",
+            20,
+            "reject, quarantine",
+            virus,
+            service(SecurityFilter::from_config(&json!({}))?).await?,
+        ),
+        step(
+            "words",
+            "analyze",
+            20,
+            "reject",
+            "{}",
+            service(ContentBlock::from_config(&words)?).await?,
+        ),
+        step(
+            "links",
+            "adapt",
+            30,
+            "replacePart, body",
+            "{}",
+            service(AttachmentLinks::from_config(&store)?).await?,
+        ),
+        step(
+            "rerouting",
+            "adapt",
+            40,
+            "recipients, route",
+            "{}",
+            service(Rerouting::from_config(&map)?).await?,
+        ),
+        step(
+            "encrypt",
+            "sign",
+            50,
+            "rewrite, header, reject",
+            encrypt,
+            service(SecureMail::from_config(
+                &json!({ "keys": folder.join("keys") }),
+            )?)
+            .await?,
+        ),
+        step(
+            "reporting",
+            "observe",
+            60,
+            "",
+            "{}",
+            service(Reporting::from_config(&database)?).await?,
+        ),
     ])
 }
 
@@ -118,22 +177,27 @@ fn message() -> Vec<u8> {
     .into_bytes()
 }
 
-/// The services of the rules that run at `content`, as `opes rules explain` has it.
+/// The services of the rules that run at `content` and `answered`, as `opes rules explain` has it.
 fn predicted(folder: &std::path::Path, rules: &str) -> Result<Vec<String>> {
     let (file, mail) = (folder.join("rules.yaml"), folder.join("mail.eml"));
     std::fs::write(&file, rules)?;
     std::fs::write(&mail, message())?;
     let mut explain = Command::new(opes_program());
     let explain = explain
-        .args(["rules", "explain", "--json", "--from", ANN, "--to", BOB, "-f"])
+        .args([
+            "rules", "explain", "--json", "--from", ANN, "--to", BOB, "-f",
+        ])
         .args([&file, &mail]);
     let said: Value = serde_json::from_slice(&run(explain, b"")?.stdout)?;
     let points = said["points"].as_array().context("points")?;
-    let content = points.iter().find(|point| point["point"] == "content");
-    let rules = content.and_then(|point| point["rules"].as_array());
+    let looked_at = |point: &&Value| point["point"] == "content" || point["point"] == "answered";
+    let rules = points.iter().filter(looked_at);
+    let rules = rules
+        .filter_map(|point| point["rules"].as_array())
+        .flatten();
     let runs = |rule: &&Value| rule["verdicts"][0]["runs"] == true;
-    let named = rules.context("content")?.iter().filter(runs);
-    let mut named: Vec<String> = named
+    let mut named: Vec<String> = rules
+        .filter(runs)
         .filter_map(|rule| rule["service"].as_str().map(str::to_owned))
         .collect();
     named.sort();
@@ -148,7 +212,11 @@ async fn seven_services_and_the_recipient_reads_it_with_gnupg() -> Result<()> {
     let ring = GnuPg::of(&[ANN, ROB])?;
     ring.hand_over(ANN, &keys)?;
     ring.publish(ROB, &keys)?;
-    let rules: String = steps(folder.path()).await?.iter().map(Step::objects).collect();
+    let rules: String = steps(folder.path())
+        .await?
+        .iter()
+        .map(Step::objects)
+        .collect();
     let behind = Behind::rules(&rules).await?;
     let said = behind.send(&message()).await?;
     ensure!(said.starts_with("250"), "{said}");
@@ -179,7 +247,10 @@ async fn seven_services_and_the_recipient_reads_it_with_gnupg() -> Result<()> {
     // The trace names all of them, and `explain` said so before.
     let via = fields(&arrival.content, "OPES-Via").join(", ");
     for name in PLAN {
-        ensure!(via.contains(&format!("/service/default/{name}")), "{name}: {via}");
+        ensure!(
+            via.contains(&format!("/service/default/{name}")),
+            "{name}: {via}"
+        );
     }
     let mut plan = PLAN.map(|name| format!("default/{name}")).to_vec();
     plan.sort();
@@ -190,7 +261,9 @@ async fn seven_services_and_the_recipient_reads_it_with_gnupg() -> Result<()> {
     let mut report = Value::Null;
     eventually("reported", || {
         let mut command = Command::new(opes_program());
-        let command = command.args(["report", "--json", "--database"]).arg(&database);
+        let command = command
+            .args(["report", "--json", "--database"])
+            .arg(&database);
         let output = run(command, b"").map(|output| output.stdout);
         report = output
             .ok()

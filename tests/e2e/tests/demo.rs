@@ -82,7 +82,10 @@ fn a_dozen_samples_and_what_became_of_them() -> Result<()> {
         ),
         ("over-long address", vec!["501 5.1.3"]),
         ("smuggling attempt", vec!["reply            5"]),
-        ("8-bit text", vec!["250 2.6.0", "\"lunch\"", "secure-mail", "signed"]),
+        (
+            "8-bit text",
+            vec!["250 2.6.0", "\"lunch\"", "secure-mail", "signed"],
+        ),
         (
             "unwelcome words",
             vec!["content-block", "reject 550", "550 5.7.1"],
@@ -96,7 +99,10 @@ fn a_dozen_samples_and_what_became_of_them() -> Result<()> {
             "large attachment",
             vec!["attachment-links", "link: http://127.0.0.1"],
         ),
-        ("What real engines add", vec!["milter-bridge", "rspamd", "clamd"]),
+        (
+            "What real engines add",
+            vec!["milter-bridge", "rspamd", "clamd"],
+        ),
         ("reporting has counted", vec!["opes report"]),
     ] {
         let section = section(&table, title)?;

@@ -13,7 +13,7 @@ mod smime;
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use opes_e2e::behind::{Behind, Rule};
 use opes_secure_mail::SecureMail;
 use serde_json::json;

@@ -65,7 +65,10 @@ fn describe(maildir: &Path, path: &Path) -> String {
         marks.push_str(", signed");
     }
     if let Some(link) = text.lines().find(|line| line.contains("http://127.0.0.1")) {
-        marks.push_str(&format!(", link: {}…", link.trim().chars().take(40).collect::<String>()));
+        marks.push_str(&format!(
+            ", link: {}…",
+            link.trim().chars().take(40).collect::<String>()
+        ));
     }
     format!(
         "{mailbox}: \"{}\", {} octets{attachments}{marks}",

@@ -6,8 +6,8 @@ use opes_e2e::trace::fields;
 use opes_e2e::{Daemon, opes};
 use opes_secure_mail::SecureMail;
 
-use opes_e2e::gnupg::GnuPg;
 use super::{ADAPT, SIGN, behind};
+use opes_e2e::gnupg::GnuPg;
 
 const MAIL: &str =
     "From: ann@example.org\r\nTo: bob@example.com\r\nSubject: secret\r\n\r\nhello\r\n";

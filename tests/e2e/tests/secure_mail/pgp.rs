@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use opes_e2e::behind::{ANN, BOB};
 use opes_e2e::trace::{fields, without_trace};
 
-use opes_e2e::gnupg::GnuPg;
 use super::{ADAPT, SIGN, behind, two_parts};
+use opes_e2e::gnupg::GnuPg;
 
 const MAIL: &str = "From: Ann <ann@example.org>\r\nTo: bob@example.com\r\nSubject: secret\r\nMIME-Version: 1.0\r\n\
                     Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\nX-Last: kept\r\n\r\nGrüße, Bob\r\n.\r\n";
