@@ -253,17 +253,13 @@ async fn database(file: &Path) {
     }
 }
 
-#[tokio::test]
-async fn a_database_is_asked_at_each_command_about_what_it_says() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("access.db");
-    database(&file).await;
+fn policy_that_asks(file: &Path) -> serde_json::Value {
     let url = format!("sqlite://{}", file.display());
     let rule = |key: &str| {
         let lookup = serde_json::json!({ "in": "bad", "key": key });
         serde_json::json!({ "name": key, "action": "deny", "lookup": lookup })
     };
-    let client = start(inline(&serde_json::json!({
+    serde_json::json!({
         "default": "allow",
         "lookups": {
             "bad": { "sql": { "url": url, "query": "SELECT value FROM bad WHERE value = :s" } },
@@ -273,8 +269,15 @@ async fn a_database_is_asked_at_each_command_about_what_it_says() {
             rule("client"), rule("helo"), rule("auth"), rule("sender"), rule("recipient"),
             { "name": "clear", "action": "deny", "lookup": { "in": "clear" } },
         ],
-    })))
-    .await;
+    })
+}
+
+#[tokio::test]
+async fn a_database_is_asked_at_each_command_about_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("access.db");
+    database(&file).await;
+    let client = start(inline(&policy_that_asks(&file))).await;
     let mut from_bad = context(None);
     from_bad.client = Some(Client {
         ip: "192.0.2.66".to_owned(),

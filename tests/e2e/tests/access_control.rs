@@ -61,6 +61,25 @@ fn ldap(slapd: &Slapd, filter: &str, attributes: &[&str]) -> Value {
     })
 }
 
+fn ldap_policy(slapd: &Slapd) -> Value {
+    json!({
+        "default": "allow",
+        "lookups": {
+            "domains": ldap(slapd, "(mailLocalAddress=@%d)", &[]),
+            "people": ldap(slapd, "(mailLocalAddress=%s)", &[]),
+            "access": ldap(slapd, "(mailLocalAddress=%s)", &["mailAccess"]),
+        },
+        "rules": [
+            { "name": "spammers", "action": "deny", "lookup": { "in": "domains", "key": "sender" } },
+            { "name": "access", "action": "lookup", "recipient": [".example.com", "@example.com"],
+              "lookup": { "in": "access", "key": "recipient", "verdict": "mailAccess" } },
+            { "name": "members-only", "action": "deny", "recipient": "list@example.com",
+              "lookup": { "in": "people", "key": "sender", "found": false },
+              "reply": { "text": "Only members may write to this list" } },
+        ],
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ldap_answers_the_command_it_is_asked_about() -> Result<()> {
     let entries = [
@@ -81,22 +100,7 @@ async fn ldap_answers_the_command_it_is_asked_about() -> Result<()> {
         person("bad", "mailLocalAddress: @spam.example"),
     ];
     let mut slapd = Slapd::start(&entries.concat()).await?;
-    let config = json!({
-        "default": "allow",
-        "lookups": {
-            "domains": ldap(&slapd, "(mailLocalAddress=@%d)", &[]),
-            "people": ldap(&slapd, "(mailLocalAddress=%s)", &[]),
-            "access": ldap(&slapd, "(mailLocalAddress=%s)", &["mailAccess"]),
-        },
-        "rules": [
-            { "name": "spammers", "action": "deny", "lookup": { "in": "domains", "key": "sender" } },
-            { "name": "access", "action": "lookup", "recipient": [".example.com", "@example.com"],
-              "lookup": { "in": "access", "key": "recipient", "verdict": "mailAccess" } },
-            { "name": "members-only", "action": "deny", "recipient": "list@example.com",
-              "lookup": { "in": "people", "key": "sender", "found": false },
-              "reply": { "text": "Only members may write to this list" } },
-        ],
-    });
+    let config = ldap_policy(&slapd);
     let strict = behind(&config, "tempfail").await?;
     // At MAIL, because no rule above can still allow it.
     talk(
@@ -163,16 +167,7 @@ async fn ldap_answers_the_command_it_is_asked_about() -> Result<()> {
     in_the_end(&lenient, "MAIL FROM:<x@spam.example>", "550").await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn postgres_answers_the_command_it_is_asked_about() -> Result<()> {
-    let mut database = Postgres::start(
-        "CREATE TABLE access (what text, value text, verdict text);
-         INSERT INTO access VALUES ('helo', 'bad.example.net', 'REJECT'), ('sender', 'x@spam.example', '554 5.7.1 Go away'),
-           ('sender', '<>', 'DUNNO'), ('recipient', 'closed@example.com', 'REJECT This mailbox is closed');
-         CREATE SEQUENCE counter; CREATE TABLE networks (network inet); INSERT INTO networks VALUES ('192.0.2.0/24'), ('127.0.0.1');
-         CREATE TABLE pairs (sender text, recipient text); INSERT INTO pairs VALUES ('ann@example.org', 'ceo@example.com');",
-    )
-    .await?;
+fn postgres_policy(database: &Postgres) -> Value {
     let sql = |query: &str| {
         json!({
             "sql": { "url": database.url(), "query": query },
@@ -184,7 +179,7 @@ async fn postgres_answers_the_command_it_is_asked_about() -> Result<()> {
         let lookup = json!({ "in": name, "key": key, "verdict": "verdict" });
         json!({ "name": name, "action": "lookup", "lookup": lookup })
     };
-    let config = json!({
+    json!({
         "default": "allow",
         "lookups": {
             "networks": sql("SELECT 1 FROM networks WHERE network >>= :client::inet AND :tls <> 'true'"),
@@ -203,7 +198,20 @@ async fn postgres_answers_the_command_it_is_asked_about() -> Result<()> {
             { "name": "clear", "action": "deny", "sender": "bank@example.org", "lookup": { "in": "networks" },
               "reply": { "code": 530, "enhanced": "5.7.0", "text": "TLS is wanted from there" } },
         ],
-    });
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_answers_the_command_it_is_asked_about() -> Result<()> {
+    let mut database = Postgres::start(
+        "CREATE TABLE access (what text, value text, verdict text);
+         INSERT INTO access VALUES ('helo', 'bad.example.net', 'REJECT'), ('sender', 'x@spam.example', '554 5.7.1 Go away'),
+           ('sender', '<>', 'DUNNO'), ('recipient', 'closed@example.com', 'REJECT This mailbox is closed');
+         CREATE SEQUENCE counter; CREATE TABLE networks (network inet); INSERT INTO networks VALUES ('192.0.2.0/24'), ('127.0.0.1');
+         CREATE TABLE pairs (sender text, recipient text); INSERT INTO pairs VALUES ('ann@example.org', 'ceo@example.com');",
+    )
+    .await?;
+    let config = postgres_policy(&database);
     let strict = behind(&config, "tempfail").await?;
     let lenient = behind(&config, "accept").await?;
     let mail = |address| format!("MAIL FROM:<{address}>");

@@ -1,8 +1,9 @@
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::*;
 
-fn ldap(url: &str, more: serde_json::Value) -> LdapConfig {
+fn ldap(url: &str, more: &serde_json::Value) -> LdapConfig {
     let mut config = json!({ "url": url, "base": "o=x", "filter": "(mail=%s)" });
     if let (Some(config), Some(more)) = (config.as_object_mut(), more.as_object()) {
         config.extend(more.clone());
@@ -24,13 +25,13 @@ fn where_addresses_may_go() {
             "in the clear to ldap://ldap.example.org",
         ),
     ] {
-        let error = ldap(url, json!({})).endpoints().unwrap_err().to_string();
+        let error = ldap(url, &json!({})).endpoints().unwrap_err().to_string();
         assert!(
             error.starts_with("ldap.url: ") && error.contains(said),
             "{error}"
         );
     }
-    let error = ldap("ldaps://a.example", json!({ "startTls": true })).endpoints();
+    let error = ldap("ldaps://a.example", &json!({ "startTls": true })).endpoints();
     assert!(error.unwrap_err().to_string().contains("ldap:// only"));
     for (url, more) in [
         ("ldap://127.0.0.1:3389", json!({})),
@@ -43,11 +44,14 @@ fn where_addresses_may_go() {
         ),
         ("ldaps://ldap.example.org", json!({})),
     ] {
-        ldap(url, more).endpoints().unwrap();
+        ldap(url, &more).endpoints().unwrap();
     }
     let path = Endpoint::Unix("/run/slapd/ldapi".into());
     for url in ["ldapi:///run/slapd/ldapi", "ldapi://%2frun%2Fslapd%2Fldapi"] {
-        assert_eq!(ldap(url, json!({})).endpoints().unwrap(), [path.clone()]);
+        assert_eq!(
+            ldap(url, &json!({})).endpoints().unwrap(),
+            std::slice::from_ref(&path)
+        );
     }
 }
 
@@ -71,12 +75,11 @@ fn a_name_and_its_password_go_together() {
             "it is empty",
         ),
     ] {
-        let config = ldap("ldaps://ldap.example.org", more);
+        let config = ldap("ldaps://ldap.example.org", &more);
         let error = config.credential().unwrap_err().to_string();
         assert!(error.contains(said), "{error}");
     }
     std::fs::write(&file, " secret \nmore\n").unwrap();
-    use secrecy::ExposeSecret as _;
     assert_eq!(password(&file).unwrap().expose_secret(), " secret ");
 }
 

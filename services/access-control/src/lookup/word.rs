@@ -95,11 +95,9 @@ mod tests {
         Word::read("access", "Verdict", &Answer { entries }).map_err(|error| error.to_string())
     }
 
-    fn reply(code: u16, enhanced: Option<&str>, text: &str) -> Result<Word, String> {
+    fn reply(code: u16, enhanced: Option<&str>, text: &str) -> Word {
         let enhanced = enhanced.map(str::to_owned);
-        Ok(Word::Refuse(Some(
-            ReplyText::new(Some(code), enhanced, text).unwrap(),
-        )))
+        Word::Refuse(Some(ReplyText::new(Some(code), enhanced, text).unwrap()))
     }
 
     #[test]
@@ -107,13 +105,16 @@ mod tests {
         assert_eq!(word(" ok "), Ok(Word::Ok));
         assert_eq!(word("dunno"), Ok(Word::Dunno));
         assert_eq!(word("REJECT"), Ok(Word::Refuse(None)));
-        assert_eq!(word("reject go away"), reply(550, None, "go away"));
-        assert_eq!(word("450 come again"), reply(450, None, "come again"));
+        assert_eq!(word("reject go away"), Ok(reply(550, None, "go away")));
+        assert_eq!(word("450 come again"), Ok(reply(450, None, "come again")));
         assert_eq!(
             word("554 5.7.13 disabled"),
-            reply(554, Some("5.7.13"), "disabled")
+            Ok(reply(554, Some("5.7.13"), "disabled"))
         );
-        assert_eq!(word("550 5 is too many"), reply(550, None, "5 is too many"));
+        assert_eq!(
+            word("550 5 is too many"),
+            Ok(reply(550, None, "5 is too many"))
+        );
         let nobody = Word::read("access", "verdict", &Answer::default());
         assert_eq!(nobody, Ok(Word::Dunno));
     }

@@ -21,6 +21,18 @@ fn nested(levels: usize) -> Vec<u8> {
     (0..levels).fold(vec![4, 0], |inner, _| wrap(SEQUENCE, &inner))
 }
 
+fn depth(content: &[u8]) -> usize {
+    let mut deepest = 0;
+    let mut rest = content;
+    while let Some((tag, inner, behind)) = element(rest) {
+        if tag & CONSTRUCTED != 0 {
+            deepest = deepest.max(depth(inner) + 1);
+        }
+        rest = behind;
+    }
+    deepest
+}
+
 async fn passed(octets: &[u8], max: usize) -> (Vec<u8>, Option<Fault>) {
     let guard = Guard::default();
     guard.allow(max);
@@ -107,17 +119,6 @@ proptest! {
         let octets = message(tag, &inner);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (library, _) = runtime.block_on(passed(&octets, 1000));
-        fn depth(content: &[u8]) -> usize {
-            let mut deepest = 0;
-            let mut rest = content;
-            while let Some((tag, inner, behind)) = element(rest) {
-                if tag & CONSTRUCTED != 0 {
-                    deepest = deepest.max(depth(inner) + 1);
-                }
-                rest = behind;
-            }
-            deepest
-        }
         prop_assert!(depth(&library) <= DEPTH_MAX);
     }
 }
