@@ -92,13 +92,13 @@ impl<'m> Entity<'m> {
 
     /// The body of an entity without its transfer encoding.
     pub(crate) fn decoded(&self, index: usize) -> Vec<u8> {
-        let mut decoded = Vec::new();
+        let mut octets = Vec::new();
         if let Some(part) = self.part(index) {
             let mut decoder = opes_mime::decode::Decoder::new(part.encoding);
-            decoder.push(part.body(self.octets), &mut decoded);
-            decoder.finish(&mut decoded);
+            decoder.push(part.body(self.octets), &mut octets);
+            decoder.finish(&mut octets);
         }
-        decoded
+        octets
     }
 
     /// Readers may see something else than what is signed.

@@ -13,7 +13,7 @@ use pgp::composed::{
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::crypto::sym::SymmetricKeyAlgorithm;
 use pgp::packet::{Signature, SignatureType};
-use pgp::types::{Password, Seipdv1ReadMode, SigningKey};
+use pgp::types::{Password, Seipdv1ReadMode};
 use rand::rngs::OsRng;
 
 use crate::keys::pgp::{Certificate, EncryptTo, SecretKey, Signer};
@@ -79,17 +79,8 @@ impl From<pgp::errors::Error> for MakeError {
 /// A detached signature in armor, lines with CRLF.
 pub(crate) fn sign(content: &[u8], key: &SecretKey, now: u64) -> Result<String, MakeError> {
     let password = Password::empty();
-    let signature = match key.signing_part(now).ok_or(MakeError::Unusable)? {
-        None => {
-            let signer = &key.key.primary_key;
-            DetachedSignature::sign_binary_data(OsRng, signer, &password, HASH, content)?
-        }
-        Some(index) => {
-            let subkey = key.key.secret_subkeys.get(index);
-            let signer = &subkey.ok_or(MakeError::Unusable)?.key;
-            DetachedSignature::sign_binary_data(OsRng, signer, &password, HASH, content)?
-        }
-    };
+    let signer = Box::new(key.signing_part(now).ok_or(MakeError::Unusable)?);
+    let signature = DetachedSignature::sign_binary_data(OsRng, &signer, &password, HASH, content)?;
     let armor = signature.to_armored_string(ArmorOptions::default())?;
     Ok(crlf(&armor))
 }
@@ -140,13 +131,7 @@ pub(crate) fn encrypt(
         };
     }
     if let Some(key) = signer {
-        let part: &dyn SigningKey = match key.signing_part(now).ok_or(MakeError::Unusable)? {
-            None => &key.key.primary_key,
-            Some(index) => {
-                let subkey = key.key.secret_subkeys.get(index);
-                &subkey.ok_or(MakeError::Unusable)?.key
-            }
-        };
+        let part = key.signing_part(now).ok_or(MakeError::Unusable)?;
         builder.sign(part, Password::empty(), HASH);
     }
     let armor = builder.to_armored_string(OsRng, ArmorOptions::default())?;
@@ -190,7 +175,7 @@ pub(crate) fn decrypt(
         message
             .decrypt_the_ring(ring, true)
             .map_err(|error| match error {
-                pgp::errors::Error::MissingKey { .. } => DecryptError::NotForUs,
+                pgp::errors::Error::MissingKey => DecryptError::NotForUs,
                 other => damaged(&other),
             })?;
     for _ in 0..COMPRESSIONS_MAX {

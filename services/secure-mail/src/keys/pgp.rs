@@ -7,7 +7,7 @@ use std::io::Cursor;
 use pgp::composed::{PublicOrSecret, SignedPublicKey, SignedPublicSubKey, SignedSecretKey};
 use pgp::crypto::public_key::PublicKeyAlgorithm;
 use pgp::packet::{Signature, SignatureType};
-use pgp::types::{KeyDetails as _, Tag};
+use pgp::types::{KeyDetails as _, SigningKey, Tag};
 
 /// Most parts of one key that are looked at.
 const SUBKEYS_MAX: usize = 64;
@@ -191,9 +191,16 @@ impl SecretKey {
         certificate.components.iter().filter_map(own).collect()
     }
 
-    /// The part that signs now; `Some(None)` is the primary key.
-    pub(crate) fn signing_part(&self, now: u64) -> Option<Option<usize>> {
-        newest(&self.components, now, |component| component.signs).map(|c| c.subkey)
+    /// The part that signs now.
+    pub(crate) fn signing_part(&self, now: u64) -> Option<&dyn SigningKey> {
+        let component = newest(&self.components, now, |component| component.signs)?;
+        match component.subkey {
+            None => Some(&self.key.primary_key),
+            Some(index) => {
+                let subkey = self.key.secret_subkeys.get(index)?;
+                Some(&subkey.key)
+            }
+        }
     }
 }
 

@@ -153,13 +153,10 @@ pub(super) fn decrypt(job: &Job, entity: &Entity<'_>) -> Vec<Step> {
 /// A message that can be read by everybody: at least its signature is looked at.
 fn not_encrypted(job: &Job, entity: &Entity<'_>) -> Finding {
     let mut finding = verify(job, entity);
-    match finding.failure {
-        // Nobody asked for a signature.
-        Some((Failure::Unsigned | Failure::MissingKey, _)) => {
-            finding.failure = None;
-            finding.label = "not-encrypted";
-        }
-        _ => {}
+    // Nobody asked for a signature.
+    if let Some((Failure::Unsigned | Failure::MissingKey, _)) = finding.failure {
+        finding.failure = None;
+        finding.label = "not-encrypted";
     }
     finding
 }

@@ -70,8 +70,8 @@ fn cbc(mut content: Vec<u8>, key: &[u8]) -> Result<Vec<u8>, MakeError> {
     OsRng.fill_bytes(&mut iv);
     let key = UnboundCipherKey::new(&AES_256, key).map_err(|_| MakeError)?;
     let key = PaddedBlockEncryptingKey::cbc_pkcs7(key).map_err(|_| MakeError)?;
-    let context = EncryptionContext::Iv128(FixedLength::from(iv));
-    key.less_safe_encrypt(&mut content, context)
+    let vector = EncryptionContext::Iv128(FixedLength::from(iv));
+    key.less_safe_encrypt(&mut content, vector)
         .map_err(|_| MakeError)?;
     Ok(encrypted_content(
         &algorithm(oids::AES256_CBC, &tlv(OCTET_STRING, &iv)),

@@ -138,7 +138,7 @@ impl<'a> Signed<'a> {
             return Err("its certificate is not made for signatures");
         }
         let hash = digest(signer.hash, octets);
-        let signed = match signer.attributes {
+        let covered = match signer.attributes {
             Some(attributes) => {
                 let attested = attested(attributes, self.kind).map_err(|_| "its attributes")?;
                 if attested != hash.as_ref() {
@@ -153,7 +153,7 @@ impl<'a> Signed<'a> {
         let der = CertificateDer::from(certificate.der.as_slice());
         let leaf = EndEntityCert::try_from(&der).map_err(|_| "its certificate")?;
         let fits = signer.algorithms().into_iter().any(|algorithm| {
-            leaf.verify_signature(algorithm, &signed, signer.signature)
+            leaf.verify_signature(algorithm, &covered, signer.signature)
                 .is_ok()
         });
         if !fits {
