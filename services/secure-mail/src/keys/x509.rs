@@ -26,11 +26,11 @@ const FIELDS_MAX: usize = 256;
 /// Most blocks in one PEM file.
 const BLOCKS_MAX: usize = 10_000;
 
-/// 2.5.29.14
+/// id-ce 14
 const SUBJECT_KEY_IDENTIFIER: &[u8] = &[0x55, 0x1d, 0x0e];
-/// 2.5.29.15
+/// id-ce 15
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
-/// 2.5.29.17
+/// id-ce 17
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 /// 1.2.840.113549.1.9.1
 const EMAIL_ADDRESS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x01];

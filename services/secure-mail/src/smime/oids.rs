@@ -42,7 +42,7 @@ pub(super) const ECDSA_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
 pub(super) const ECDSA_SHA384: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3];
 /// 1.2.840.10045.4.3.4
 pub(super) const ECDSA_SHA512: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 4];
-/// 1.3.101.112
+/// id-Ed25519, RFC 8410.
 pub(super) const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 
 /// 2.16.840.1.101.3.4.1.2

@@ -21,7 +21,12 @@ keys = {b"rsa._domainkey.example.org.": sys.argv[1].encode(), b"ed._domainkey.ex
 def txt(name, timeout=5):
     return keys.get(name if isinstance(name, bytes) else name.encode())
 count = mail.lower().count(b"\ndkim-signature:") + mail.lower().startswith(b"dkim-signature:")
-print([dkim.DKIM(mail).verify(idx=i, dnsfunc=txt) for i in range(count)])
+def good(i):
+    try:
+        return dkim.DKIM(mail).verify(idx=i, dnsfunc=txt)
+    except dkim.ValidationError:
+        return False
+print([good(i) for i in range(count)])
 "#;
 
 const MAIL: &str = "From: Ann <ann@example.org>\r\nTo: bob@example.com\r\nSubject: a   long\r\n\tsubject\r\nDate: Tue, 24 Nov 2026 05:05:30 +0000\r\n\r\n\
