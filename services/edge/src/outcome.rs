@@ -271,7 +271,7 @@ impl Gate {
         if change.next_hop.is_some() && !self.may(Permission::Route) {
             change.next_hop = None;
         }
-        let renames = change.remove || !change.address.is_empty() || change.original.is_empty();
+        let renames = change.remove || !change.address.is_empty();
         if renames && !self.may(Permission::Recipients) {
             return None;
         }
@@ -440,6 +440,20 @@ mod tests {
         );
         assert!(permitted.recipients.is_empty());
         assert_eq!(refused, [Permission::Route]);
+    }
+
+    #[test]
+    fn a_next_hop_at_rcpt_needs_no_more_than_its_own_permission() {
+        let (outcome, _) = opes_callout_server::CommandAnswer::proceed()
+            .next_hop("mx.example.net", 25)
+            .into_parts();
+        let (permitted, refused) = permit_one(
+            answer(outcome),
+            set(&[Permission::Route]),
+            smtp::Point::RcptTo,
+        );
+        assert_eq!(permitted.recipients.len(), 1);
+        assert!(refused.is_empty(), "{refused:?}");
     }
 
     #[test]

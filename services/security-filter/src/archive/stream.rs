@@ -44,6 +44,7 @@ pub(crate) struct Members<R: BufRead> {
     state: State<R>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 enum State<R: BufRead> {
     Member(GzDecoder<R>),
     Behind(R),
