@@ -251,3 +251,6 @@ fn follow(mut watch: Watch, current: &Weak<ArcSwap<Keys>>, config: &Config) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
