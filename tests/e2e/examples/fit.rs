@@ -20,6 +20,7 @@ use opes_content::{Budget, Limits, View, create};
 use opes_content_block::ContentBlock;
 use opes_e2e::counting::Counting;
 use opes_e2e::embedded::service;
+use opes_normalizer::Normalizer;
 use opes_proto::smtp::{Address, Client, Context, Permission, Point};
 use opes_reporting::Reporting;
 use opes_rerouting::Rerouting;
@@ -188,8 +189,8 @@ async fn measure<S: Service>(case: Case<S>) -> Result<()> {
             mail.len(),
         );
         processor.ask(&mail).await?;
-        let (sent, back, _) = counting.during(processor.ask(&mail)).await?;
-        row.push_str(&format!(" {micros} | {sent} | {back} |"));
+        let (there, back, _) = counting.during(processor.ask(&mail)).await?;
+        row.push_str(&format!(" {micros} | {there} | {back} |"));
     }
     println!("{row}");
     Ok(())
@@ -225,6 +226,7 @@ impl Service for Nothing {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a list")]
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;

@@ -72,6 +72,7 @@ impl Step {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a list")]
 async fn steps(folder: &std::path::Path) -> Result<Vec<Step>> {
     let own = json!({ "own": { "authservId": "mail.example.com", "nameservers": ["127.0.0.1:9"], "authenticationResults": false } });
     let quiet = json!({ "engine": own, "header": "", "subjectMark": "" });
