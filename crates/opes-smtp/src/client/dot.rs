@@ -2,19 +2,20 @@
 //! the content is closed with `<CRLF>.<CRLF>`.
 //!
 //! Owns nothing but the position within a line, so that a message of any size passes through in chunks of any
-//! size without being copied: the caller gets slices of its own chunk with single dots between them. Only CRLF
-//! ends a line; whether a bare LF may be in the content at all is decided where content comes in. Cannot fail.
-
-use memchr::memmem;
+//! size without being copied: the caller gets slices of its own chunk with single dots between them. Cannot fail.
+//!
+//! Only CRLF ends a line, and content that comes in has no other CR or LF. A service may bring some all the same, and next hops are out there that
+//! take them for line ends: a dot behind one is doubled too, so that none of them finds an end of data, and commands behind it, in a message.
 
 const DOT: &[u8] = b".";
-const LINE_THEN_DOT: &[u8] = b"\r\n.";
 
 /// Where in a line the octet that comes next stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
     LineStart,
     AfterCr,
+    /// After one without CR.
+    AfterLf,
     Within,
 }
 
@@ -55,16 +56,20 @@ impl DotStuffer {
     pub fn finish(self) -> &'static [u8] {
         match self.position {
             Position::LineStart => b".\r\n",
-            Position::AfterCr | Position::Within => b"\r\n.\r\n",
+            Position::AfterCr | Position::AfterLf | Position::Within => b"\r\n.\r\n",
         }
     }
 
     /// Index of a dot in the chunk that needs a dot before it because of what earlier chunks ended with.
     fn stuffed_at(&self, chunk: &[u8]) -> Option<usize> {
         match self.position {
-            Position::LineStart if chunk.starts_with(DOT) => Some(0),
+            Position::LineStart | Position::AfterLf | Position::AfterCr
+                if chunk.starts_with(DOT) =>
+            {
+                Some(0)
+            }
             Position::AfterCr if chunk.starts_with(b"\n.") => Some(1),
-            _ => None,
+            Position::LineStart | Position::AfterLf | Position::AfterCr | Position::Within => None,
         }
     }
 }
@@ -75,6 +80,7 @@ fn position_after(before: Position, chunk: &[u8]) -> Position {
         [.., b'\r', b'\n'] => Position::LineStart,
         [b'\n'] if before == Position::AfterCr => Position::LineStart,
         [.., b'\r'] => Position::AfterCr,
+        [.., b'\n'] => Position::AfterLf,
         _ => Position::Within,
     }
 }
@@ -100,13 +106,20 @@ impl<'a> Iterator for Stuffed<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let cut =
-            memmem::find(self.rest, LINE_THEN_DOT).map(|at| at + LINE_THEN_DOT.len() - DOT.len());
+        let cut = dot_behind_line_end(self.rest);
         self.dot_due = cut.is_some();
         let (line, rest) = self.rest.split_at(cut.unwrap_or(self.rest.len()));
         self.rest = rest;
         Some(line)
     }
+}
+
+/// Index of the first dot that CR or LF stands before.
+fn dot_behind_line_end(octets: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'.', octets).find(|at| {
+        let before = at.checked_sub(1).and_then(|at| octets.get(at));
+        matches!(before, Some(b'\r' | b'\n'))
+    })
 }
 
 #[cfg(test)]

@@ -48,7 +48,9 @@ fn dots_at_line_starts_are_doubled() {
         (b".\r\n", b"..\r\n.\r\n"),
         (b".a\r\n..b\r\nc.\r\n", b"..a\r\n...b\r\nc.\r\n.\r\n"),
         (b"\r\n.\r\n.\r\n", b"\r\n..\r\n..\r\n.\r\n"),
-        (b"a\n.b\r\n", b"a\n.b\r\n.\r\n"),
+        (b"a\n.b\r\n", b"a\n..b\r\n.\r\n"),
+        (b"a\n.\r\nQUIT\r\n", b"a\n..\r\nQUIT\r\n.\r\n"),
+        (b"a\r.\rb", b"a\r..\rb\r\n.\r\n"),
     ] {
         assert_eq!(stuff_in_chunks(content, &[]), wire, "{content:?}");
         let single_octets = vec![1; content.len()];
@@ -80,9 +82,35 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
+/// Without CR and LF but as line ends, as it is let in.
+fn clean_content() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        Just(b".".to_vec()),
+        Just(b"\r\n".to_vec()),
+        Just(b"x".to_vec()),
+        (b'\x0e'..).prop_map(|octet| vec![octet]),
+    ];
+    prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+/// How many octets a receiver reads that takes any CR or LF for a line end.
+fn read_by_a_lenient_one(wire: &[u8]) -> usize {
+    let is_end = |octet: &u8| matches!(octet, b'\r' | b'\n');
+    let mut line_start = 0;
+    for (at, octet) in wire.iter().enumerate() {
+        if is_end(octet) {
+            if wire[line_start..at] == *b"." {
+                return at + 1;
+            }
+            line_start = at + 1;
+        }
+    }
+    panic!("no end of data in {wire:?}")
+}
+
 proptest! {
     #[test]
-    fn stuffing_round_trips(content in content(), cuts in prop::collection::vec(0_usize..7, 0..20)) {
+    fn stuffing_round_trips(content in clean_content(), cuts in prop::collection::vec(0_usize..7, 0..20)) {
         let wire = stuff_in_chunks(&content, &cuts);
         let (received, used) = unstuff(&wire);
         prop_assert_eq!(used, wire.len(), "the only end of data is the one we wrote");
@@ -91,5 +119,13 @@ proptest! {
             expected.extend_from_slice(b"\r\n");
         }
         prop_assert_eq!(received, expected);
+    }
+
+    #[test]
+    fn nobody_finds_another_end_of_data(content in content(), cuts in prop::collection::vec(0_usize..7, 0..20)) {
+        let wire = stuff_in_chunks(&content, &cuts);
+        prop_assert_eq!(unstuff(&wire).1, wire.len());
+        // The CR of the last line is an end to it.
+        prop_assert_eq!(read_by_a_lenient_one(&wire), wire.len() - 1);
     }
 }
