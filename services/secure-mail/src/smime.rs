@@ -29,4 +29,4 @@ fn content_info(der: &[u8]) -> Result<(&[u8], Reader<'_>), Malformed> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -252,8 +252,8 @@ fn open_pgp(job: &Job, entity: &Entity<'_>, keys: &[Arc<SecretKey>]) -> Inside {
         (Judgement::Bad | Judgement::Good, _) => Some(Signature::Bad),
     };
     Inside::Open {
+        signature: agreed(entity, &opened.octets, signature),
         octets: opened.octets,
-        signature,
     }
 }
 
@@ -269,6 +269,7 @@ fn open_smime(job: &Job, entity: &Entity<'_>, keys: &[Arc<Identity>]) -> Inside 
         }
     };
     let signature = inner(job, &content.octets, entity.author().as_deref());
+    let signature = agreed(entity, &content.octets, signature);
     let believed = content.authenticated
         || job.policy.unauthenticated == Unauthenticated::Accept
         || matches!(signature, Some(Signature::Good(_)));
@@ -282,6 +283,24 @@ fn open_smime(job: &Job, entity: &Entity<'_>, keys: &[Arc<Identity>]) -> Inside 
     Inside::Open {
         octets: content.octets,
         signature,
+    }
+}
+
+/// A good signature stays one only if readers agree where everything is: outside, where From is, and inside, what is signed.
+fn agreed(
+    outside: &Entity<'_>,
+    inside: &[u8],
+    signature: Option<Signature>,
+) -> Option<Signature> {
+    if !matches!(signature, Some(Signature::Good(_))) {
+        return signature;
+    }
+    let is_clear = |inner: Entity<'_>| !inner.is_ambiguous();
+    let clear = !outside.is_ambiguous() && Entity::read(inside).is_ok_and(is_clear);
+    if clear {
+        signature
+    } else {
+        Some(Signature::Bad)
     }
 }
 

@@ -7,9 +7,9 @@ use super::*;
 use crate::keys::x509::{Anchors, Identity, Loose, Recipient};
 use crate::policy::Cipher;
 
-/// An authority, and Ann's certificate and key from it, made by `openssl`.
-struct Made {
-    folder: tempfile::TempDir,
+/// An authority, and Ann's certificate and key from it, made by `openssl`: `ca.crt`, `ann.crt` and `ann.key`.
+pub(crate) struct Made {
+    pub(crate) folder: tempfile::TempDir,
     anchors: Anchors,
     identity: Arc<Identity>,
     recipient: Arc<Recipient>,
@@ -28,13 +28,19 @@ fn openssl(folder: &std::path::Path, arguments: &[&str]) {
     );
 }
 
-fn made() -> Made {
+pub(crate) fn made() -> Made {
+    made_for("/CN=Ann", "subjectAltName=email:Ann@example.org")
+}
+
+fn made_for(subject: &str, name: &str) -> Made {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     std::fs::write(
         at.join("ext"),
-        "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature,keyEncipherment\nextendedKeyUsage=emailProtection\n\
-         subjectAltName=email:Ann@example.org\nsubjectKeyIdentifier=hash\n",
+        format!(
+            "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature,keyEncipherment\nextendedKeyUsage=emailProtection\n\
+             {name}\nsubjectKeyIdentifier=hash\n"
+        ),
     )
     .unwrap();
     openssl(
@@ -48,7 +54,7 @@ fn made() -> Made {
         at,
         &[
             "req", "-newkey", "rsa:2048", "-nodes", "-keyout", "ann.key", "-out", "ann.csr",
-            "-subj", "/CN=Ann",
+            "-subj", subject,
         ],
     );
     openssl(
