@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use opes_mime::Piece;
+
 use super::{Finding, Job, Signature, Step};
 use crate::entity::{Entity, Kind};
 use crate::keys::pgp::SecretKey;
@@ -132,6 +134,7 @@ pub(super) fn decrypt(job: &Job, entity: &Entity<'_>) -> Vec<Step> {
         return vec![Step::unchanged(not_encrypted(job, entity))];
     }
     let mut steps: Vec<(Vec<String>, Step)> = Vec::new();
+    let mut held = Held::new(job.size_max);
     for recipient in &job.recipients {
         let keys = KeySet::of(job, format, recipient);
         let id = keys.id();
@@ -140,7 +143,7 @@ pub(super) fn decrypt(job: &Job, entity: &Entity<'_>) -> Vec<Step> {
             continue;
         }
         let step = if steps.len() < DECRYPTIONS_MAX {
-            opened(job, entity, &keys)
+            held.keep(opened(job, entity, &keys))
         } else {
             let reason = format!("more than {DECRYPTIONS_MAX} recipients with different keys");
             Step::unchanged(Finding::failed(Failure::CannotDecrypt, reason))
@@ -148,6 +151,52 @@ pub(super) fn decrypt(job: &Job, entity: &Entity<'_>) -> Vec<Step> {
         steps.push((id, step.to(vec![recipient.clone()])));
     }
     steps.into_iter().map(|(_, step)| step).collect()
+}
+
+/// What came out of one message so far, for all of its recipients.
+struct Held {
+    contents: Vec<Vec<Piece>>,
+    /// Octets that may still come out.
+    left: usize,
+}
+
+// === impl Held ===
+
+impl Held {
+    const fn new(size_max: usize) -> Self {
+        Self {
+            contents: Vec::new(),
+            left: size_max,
+        }
+    }
+
+    /// The step. Recipients mostly get the same, which is held once; what goes beyond the limit is not held at all.
+    fn keep(&mut self, mut step: Step) -> Step {
+        let Some(pieces) = step.pieces.take() else {
+            return step;
+        };
+        if let Some(same) = self.contents.iter().find(|known| **known == pieces) {
+            // Octets are counted references.
+            return Step {
+                pieces: Some(same.clone()),
+                ..step
+            };
+        }
+        let inserted = pieces.iter().map(|piece| match piece {
+            Piece::Inserted(octets) => octets.len(),
+            Piece::Original { .. } => 0,
+        });
+        let Some(left) = self.left.checked_sub(inserted.sum()) else {
+            let why = "what is inside for all recipients together is larger than sizeMax";
+            return Step::unchanged(Finding::failed(Failure::CannotDecrypt, why));
+        };
+        self.left = left;
+        self.contents.push(pieces.clone());
+        Step {
+            pieces: Some(pieces),
+            ..step
+        }
+    }
 }
 
 /// A message that can be read by everybody: at least its signature is looked at.
@@ -308,4 +357,29 @@ fn agreed(
 fn inner(job: &Job, octets: &[u8], author: Option<&str>) -> Option<Signature> {
     let entity = Entity::read(octets).ok()?;
     signature(job, &entity, author).unwrap_or(Some(Signature::Bad))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entity::mine;
+
+    #[test]
+    fn what_comes_out_of_one_message_is_bounded_for_all_together() {
+        let mut held = Held::new(10);
+        let step = |octets: &'static str| {
+            Step::changed(vec![mine(octets)], Finding::done("decrypted"))
+        };
+        let at = |step: &Step| match step.pieces.as_deref() {
+            Some([Piece::Inserted(octets)]) => octets.as_ptr(),
+            other => panic!("{other:?}"),
+        };
+        let copy: &'static str = String::from("sixsix").leak();
+        let (one, same) = (held.keep(step("sixsix")), held.keep(step(copy)));
+        assert_eq!(at(&one), at(&same), "the same is held twice");
+        let other = held.keep(step("fives"));
+        assert!(other.pieces.is_none());
+        assert_eq!(other.finding.label, "cannot-decrypt");
+        assert!(held.keep(step("four")).pieces.is_some());
+    }
 }
