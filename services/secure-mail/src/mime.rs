@@ -119,7 +119,8 @@ pub(crate) fn smime_encrypted(kind: &str, cms: &[u8]) -> Wrapped {
 /// The message with the content that was inside. Of its fields only `Content-*` count: nobody can bring a second From this way. `None`: it
 /// cannot become mail.
 pub(crate) fn unwrapped(entity: &Entity<'_>, inside: &[u8]) -> Option<Vec<Piece>> {
-    let inside = &*with_line_ends(inside)?;
+    let inside = with_line_ends(inside)?;
+    let inside = inside.as_ref();
     let inner = Entity::read(inside).ok()?;
     let flat = |pieces: &[Piece]| mine(crate::entity::flatten(pieces, inside));
     let fields = flat(&inner.content_fields());

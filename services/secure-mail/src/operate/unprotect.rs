@@ -261,7 +261,7 @@ fn opened(job: &Job, entity: &Entity<'_>, keys: &KeySet) -> Step {
         Inside::Plain => return Step::unchanged(not_encrypted(job, entity)),
     };
     let Some(pieces) = unwrapped(entity, &octets) else {
-        let why = "what is inside is no mail";
+        let why = "what is inside cannot become mail";
         return Step::unchanged(Finding::failed(Failure::CannotDecrypt, why));
     };
     let failure = (signature == Some(Signature::Bad)).then(|| {

@@ -123,6 +123,19 @@ fn there_and_back() {
 }
 
 #[test]
+fn an_address_in_the_subject_counts_in_the_folder_and_not_in_a_signature() {
+    // An authority may be bound to other addresses, and that is checked for alternative names only.
+    let made = made_for("/CN=Ann/emailAddress=ann@example.org", "certificatePolicies=1.2.3.4");
+    assert_eq!(made.recipient.addresses, ["ann@example.org"]);
+    let cms = sign(b"text", &made.identity, now()).unwrap();
+    let found = verify(&cms, Some(b"text"), &made.anchors, now());
+    let Verified::Good { addresses, .. } = found else {
+        panic!("{found:?}");
+    };
+    assert!(addresses.is_empty(), "{addresses:?}");
+}
+
+#[test]
 fn what_openssl_makes_in_other_ways_is_read() {
     let made = made();
     let at = made.folder.path();
