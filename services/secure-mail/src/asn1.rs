@@ -307,7 +307,12 @@ mod tests {
         assert_eq!(definite(&most), Ok(most.clone()));
         let more = tlv(SEQUENCE, &values(VALUES_MAX + 1));
         assert_eq!(definite(&more), Err(Malformed));
-        let indefinite = [&[SEQUENCE, 0x80], values(VALUES_MAX + 1).as_slice(), &[0, 0]].concat();
+        let indefinite = [
+            &[SEQUENCE, 0x80],
+            values(VALUES_MAX + 1).as_slice(),
+            &[0, 0],
+        ]
+        .concat();
         assert_eq!(definite(&indefinite), Err(Malformed));
     }
 

@@ -197,8 +197,14 @@ mod tests {
     fn what_was_inside_has_no_other_line_ends_than_crlf() {
         let outside = "From: ann@example.org\r\nMIME-Version: 1.0\r\n";
         for (inside, expected) in [
-            ("Content-A: b\n\na\n.\nQUIT\n", "Content-A: b\r\n\r\na\r\n.\r\nQUIT\r\n"),
-            ("Content-A: b\r\n\r\na\n.\r\nb", "Content-A: b\r\n\r\na\r\n.\r\nb"),
+            (
+                "Content-A: b\n\na\n.\nQUIT\n",
+                "Content-A: b\r\n\r\na\r\n.\r\nQUIT\r\n",
+            ),
+            (
+                "Content-A: b\r\n\r\na\n.\r\nb",
+                "Content-A: b\r\n\r\na\r\n.\r\nb",
+            ),
             // No line end: `a\r.\r`.
             (
                 "Content-A: b\n\na\r.\r\n",

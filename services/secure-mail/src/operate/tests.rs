@@ -192,6 +192,34 @@ fn who_is_not_named_gets_a_message_of_their_own() {
 }
 
 #[test]
+fn cms_that_protects_nothing_counts_as_plain() {
+    use crate::asn1::{CONTEXT_0, INTEGER, OID, SEQUENCE, container, tlv};
+
+    let (keys, _folder) = keys();
+    let mail = |id: &[u8]| {
+        let data = container(SEQUENCE, &[&tlv(INTEGER, &[0])]);
+        let cms = container(SEQUENCE, &[&tlv(OID, id), &tlv(CONTEXT_0, &data)]);
+        let lines = crate::sevenbit::lines(&cms);
+        let fields = "Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: base64";
+        format!("From: ann@example.org\r\nTo: bob@example.com\r\n{fields}\r\n\r\n{lines}\r\n")
+    };
+    let label = |mail: &str, policy| {
+        let step = done(&job(&keys, mail.as_bytes(), policy)).steps.remove(0);
+        (step.finding.label, step.pieces.is_some())
+    };
+    // id-ct-compressedData: a reader unpacks it without a key.
+    let compressed = mail(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 16, 1, 9]);
+    assert_eq!(label(&compressed, ENCRYPT), ("encrypted", true));
+    assert_eq!(label(&compressed, SIGN), ("signed", true));
+    assert_eq!(label(&compressed, VERIFY), ("unsigned", false));
+    assert_eq!(label(&compressed, DECRYPT), ("not-encrypted", false));
+    let enveloped = mail(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 3]);
+    assert_eq!(label(&enveloped, ENCRYPT), ("protected-already", false));
+    assert_eq!(label(&enveloped, SIGN), ("protected-already", false));
+    assert_eq!(label(&enveloped, VERIFY), ("encrypted", false));
+}
+
+#[test]
 fn a_forged_field_is_seen() {
     let (keys, _folder) = keys();
     let forged = [b"X-Secure-Mail: verified\r\n", MAIL].concat();

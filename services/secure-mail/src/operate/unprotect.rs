@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use opes_mime::Piece;
 
+use super::protect::is_encrypted;
 use super::{Finding, Job, Signature, Step};
 use crate::entity::{Entity, Kind};
 use crate::keys::pgp::SecretKey;
@@ -51,11 +52,8 @@ pub(super) fn verify(job: &Job, entity: &Entity<'_>) -> Finding {
 }
 
 fn is_closed(job: &Job, entity: &Entity<'_>) -> bool {
-    match entity.kind() {
-        Kind::PgpEncrypted { .. } => true,
-        Kind::Smime => wants(job, Format::Smime),
-        Kind::PgpSigned { .. } | Kind::SmimeSigned { .. } | Kind::Plain => false,
-    }
+    let wanted = entity.kind() != Kind::Smime || wants(job, Format::Smime);
+    wanted && is_encrypted(entity)
 }
 
 /// A rule may be about one format only.
@@ -336,11 +334,7 @@ fn open_smime(job: &Job, entity: &Entity<'_>, keys: &[Arc<Identity>]) -> Inside 
 }
 
 /// A good signature stays one only if readers agree where everything is: outside, where From is, and inside, what is signed.
-fn agreed(
-    outside: &Entity<'_>,
-    inside: &[u8],
-    signature: Option<Signature>,
-) -> Option<Signature> {
+fn agreed(outside: &Entity<'_>, inside: &[u8], signature: Option<Signature>) -> Option<Signature> {
     if !matches!(signature, Some(Signature::Good(_))) {
         return signature;
     }
@@ -367,9 +361,8 @@ mod tests {
     #[test]
     fn what_comes_out_of_one_message_is_bounded_for_all_together() {
         let mut held = Held::new(10);
-        let step = |octets: &'static str| {
-            Step::changed(vec![mine(octets)], Finding::done("decrypted"))
-        };
+        let step =
+            |octets: &'static str| Step::changed(vec![mine(octets)], Finding::done("decrypted"));
         let at = |step: &Step| match step.pieces.as_deref() {
             Some([Piece::Inserted(octets)]) => octets.as_ptr(),
             other => panic!("{other:?}"),

@@ -125,7 +125,10 @@ fn there_and_back() {
 #[test]
 fn an_address_in_the_subject_counts_in_the_folder_and_not_in_a_signature() {
     // An authority may be bound to other addresses, and that is checked for alternative names only.
-    let made = made_for("/CN=Ann/emailAddress=ann@example.org", "certificatePolicies=1.2.3.4");
+    let made = made_for(
+        "/CN=Ann/emailAddress=ann@example.org",
+        "certificatePolicies=1.2.3.4",
+    );
     assert_eq!(made.recipient.addresses, ["ann@example.org"]);
     let cms = sign(b"text", &made.identity, now()).unwrap();
     let found = verify(&cms, Some(b"text"), &made.anchors, now());
