@@ -123,8 +123,8 @@ fn believable<'a>(entity: &Entity<'_>, author: Option<&'a str>) -> Result<&'a st
 pub(super) fn decrypt(job: &Job, entity: &Entity<'_>) -> Vec<Step> {
     let format = match entity.kind() {
         Kind::PgpEncrypted { .. } => Format::OpenPgp,
-        Kind::Smime => Format::Smime,
-        Kind::PgpSigned { .. } | Kind::SmimeSigned { .. } | Kind::Plain => {
+        Kind::Smime if is_encrypted(entity) => Format::Smime,
+        Kind::Smime | Kind::PgpSigned { .. } | Kind::SmimeSigned { .. } | Kind::Plain => {
             return vec![Step::unchanged(not_encrypted(job, entity))];
         }
     };
