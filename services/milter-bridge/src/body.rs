@@ -4,10 +4,13 @@ use bytes::{Bytes, BytesMut};
 
 use crate::connection::MilterError;
 
-/// Lines end with CRLF however the milter ended them (RFC 5322 §2.1), the last one too.
+/// Lines end with CRLF however the milter ended them (RFC 5322 §2.1), the last one too; nothing else has CR or LF, which could end the message
+/// to the next server.
 #[derive(Debug)]
 pub(crate) struct NewBody {
     octets: BytesMut,
+    /// CRs at the end of what was pushed: what follows says what they are.
+    pending: usize,
     max: usize,
 }
 
@@ -16,41 +19,55 @@ impl NewBody {
     pub(crate) fn new(max: usize) -> Self {
         Self {
             octets: BytesMut::new(),
+            pending: 0,
             max,
         }
     }
 
     /// The next octets.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<(), MilterError> {
-        let mut rest = chunk;
-        while let Some(end) = rest.iter().position(|octet| *octet == b'\n') {
-            let (line, tail) = rest.split_at_checked(end + 1).unwrap_or((rest, &[]));
-            let line = line.strip_suffix(b"\n").unwrap_or(line);
-            self.octets.extend_from_slice(line);
-            if self.octets.last() != Some(&b'\r') {
-                self.octets.extend_from_slice(b"\r");
+        for piece in chunk.split_inclusive(|octet| matches!(octet, b'\r' | b'\n')) {
+            match piece.split_last() {
+                Some((b'\r', text)) => {
+                    self.text(text);
+                    self.pending += 1;
+                }
+                // Any number of CRs before it: one line end, to most readers.
+                Some((b'\n', text)) => {
+                    self.text(text);
+                    self.pending = 0;
+                    self.octets.extend_from_slice(b"\r\n");
+                }
+                _ => self.text(piece),
             }
-            self.octets.extend_from_slice(b"\n");
-            rest = tail;
-            self.check()?;
         }
-        self.octets.extend_from_slice(rest);
-        self.check()
-    }
-
-    fn check(&self) -> Result<(), MilterError> {
-        if self.octets.len() > self.max {
+        // Each CR that is left may become two octets.
+        let size = self.octets.len().saturating_add(2 * self.pending);
+        if size > self.max {
             return Err(MilterError::BodyTooLarge(self.max));
         }
         Ok(())
     }
 
+    /// Octets of a line. CRs in front of them were line ends.
+    fn text(&mut self, text: &[u8]) {
+        if !text.is_empty() {
+            self.end_lines();
+            self.octets.extend_from_slice(text);
+        }
+    }
+
+    fn end_lines(&mut self) {
+        for _ in 0..std::mem::take(&mut self.pending) {
+            self.octets.extend_from_slice(b"\r\n");
+        }
+    }
+
     /// All of it.
     pub(crate) fn finish(mut self) -> Bytes {
-        match self.octets.as_ref() {
-            [] | [.., b'\r', b'\n'] => {}
-            [.., b'\r'] => self.octets.extend_from_slice(b"\n"),
-            _ => self.octets.extend_from_slice(b"\r\n"),
+        self.end_lines();
+        if !self.octets.is_empty() && !self.octets.ends_with(b"\n") {
+            self.octets.extend_from_slice(b"\r\n");
         }
         self.octets.freeze()
     }
@@ -77,7 +94,9 @@ mod tests {
             (&[b"a\r", b"\nb"], b"a\r\nb\r\n"),
             (&[b"a\r"], b"a\r\n"),
             (&[b"\n\n"], b"\r\n\r\n"),
-            (&[b"a\rb"], b"a\rb\r\n"),
+            (&[b"a\r.\rb"], b"a\r\n.\r\nb\r\n"),
+            (&[b"a\r", b".\r", b"\r\n", b"b"], b"a\r\n.\r\nb\r\n"),
+            (&[b"a\r\r"], b"a\r\n\r\n"),
             (&[b""], b""),
         ] {
             assert_eq!(body(chunks).unwrap(), expected, "{chunks:?}");
@@ -92,7 +111,8 @@ mod tests {
             let chunks: Vec<_> = octets.chunks(cut).collect();
             if let Ok(cut) = body(&chunks) {
                 prop_assert_eq!(&cut, &body(&[&octets]).unwrap());
-                prop_assert!(!cut.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r'));
+                prop_assert!(cut.first() != Some(&b'\n'));
+                prop_assert!(!cut.windows(2).any(|pair| (pair[0] == b'\r') != (pair[1] == b'\n')));
                 prop_assert!(cut.is_empty() || cut.ends_with(b"\r\n"));
             }
         }

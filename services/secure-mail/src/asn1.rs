@@ -4,6 +4,9 @@
 
 /// Deepest nesting of what comes from mail; CMS with a certificate in it has about fifteen.
 const DEPTH_MAX: usize = 24;
+/// Most values in what comes from mail. Each takes some fifty times its two octets while it is read; a content of 32 MiB in pieces of 1 KiB, as
+/// programs that stream write it, has 32,768.
+const VALUES_MAX: usize = 200_000;
 
 pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const BIT_STRING: u8 = 0x03;
@@ -125,7 +128,8 @@ fn head(octets: &[u8]) -> Result<(u8, Option<usize>, usize), Malformed> {
 
 /// BER as some mail programs send it, as DER: lengths are definite, strings in one piece. What is DER already stays so.
 pub(crate) fn definite(ber: &[u8]) -> Result<Vec<u8>, Malformed> {
-    let (value, rest) = value(ber, 0)?;
+    let mut left = VALUES_MAX;
+    let (value, rest) = value(ber, 0, &mut left)?;
     // Some programs send line ends behind it.
     let padding = rest
         .iter()
@@ -144,10 +148,16 @@ struct Value {
     string: Option<Vec<u8>>,
 }
 
-fn value(ber: &[u8], depth: usize) -> Result<(Value, &[u8]), Malformed> {
+/// `left` is how many values there may still be.
+fn value<'a>(
+    ber: &'a [u8],
+    depth: usize,
+    left: &mut usize,
+) -> Result<(Value, &'a [u8]), Malformed> {
     if depth > DEPTH_MAX {
         return Err(Malformed);
     }
+    *left = left.checked_sub(1).ok_or(Malformed)?;
     let (tag, length, start) = head(ber)?;
     if tag & CONSTRUCTED == 0 {
         let length = length.ok_or(Malformed)?;
@@ -161,7 +171,7 @@ fn value(ber: &[u8], depth: usize) -> Result<(Value, &[u8]), Malformed> {
         };
         return Ok((value, rest));
     }
-    let (children, rest) = children(ber, start, length, depth)?;
+    let (children, rest) = children(ber, start, length, depth, left)?;
     let joined = |children: &[Value]| {
         let mut all = Vec::new();
         for child in children {
@@ -198,18 +208,19 @@ fn value(ber: &[u8], depth: usize) -> Result<(Value, &[u8]), Malformed> {
     Ok((value, rest))
 }
 
-fn children(
-    ber: &[u8],
+fn children<'a>(
+    ber: &'a [u8],
     start: usize,
     length: Option<usize>,
     depth: usize,
-) -> Result<(Vec<Value>, &[u8]), Malformed> {
+    left: &mut usize,
+) -> Result<(Vec<Value>, &'a [u8]), Malformed> {
     let after_head = ber.get(start..).ok_or(Malformed)?;
     let mut children = Vec::new();
     if let Some(length) = length {
         let mut inside = after_head.get(..length).ok_or(Malformed)?;
         while !inside.is_empty() {
-            let (child, rest) = value(inside, depth + 1)?;
+            let (child, rest) = value(inside, depth + 1, left)?;
             children.push(child);
             inside = rest;
         }
@@ -220,7 +231,7 @@ fn children(
         if let Some(rest) = inside.strip_prefix(&[0, 0]) {
             return Ok((children, rest));
         }
-        let (child, rest) = value(inside, depth + 1)?;
+        let (child, rest) = value(inside, depth + 1, left)?;
         children.push(child);
         inside = rest;
     }
@@ -286,6 +297,23 @@ mod tests {
     fn too_deep_is_malformed() {
         let deep = [0x30, 0x80].repeat(10_000);
         assert_eq!(definite(&deep), Err(Malformed));
+    }
+
+    #[test]
+    fn too_many_values_are_malformed() {
+        // With the container itself.
+        let values = |count: usize| [NULL, 0].repeat(count - 1);
+        let most = tlv(SEQUENCE, &values(VALUES_MAX));
+        assert_eq!(definite(&most), Ok(most.clone()));
+        let more = tlv(SEQUENCE, &values(VALUES_MAX + 1));
+        assert_eq!(definite(&more), Err(Malformed));
+        let indefinite = [
+            &[SEQUENCE, 0x80],
+            values(VALUES_MAX + 1).as_slice(),
+            &[0, 0],
+        ]
+        .concat();
+        assert_eq!(definite(&indefinite), Err(Malformed));
     }
 
     proptest::proptest! {

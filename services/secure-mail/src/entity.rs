@@ -101,17 +101,10 @@ impl<'m> Entity<'m> {
         octets
     }
 
-    /// Readers may see something else than what is signed.
+    /// Readers may see something else than what is signed. An encoding that nobody knows moves no border.
     pub(crate) fn is_ambiguous(&self) -> bool {
-        let defects = self.structure.defects;
-        self.structure.truncated.is_some()
-            || [
-                Defect::RepeatedField,
-                Defect::RepeatedBoundary,
-                Defect::MissingClose,
-            ]
-            .into_iter()
-            .any(|defect| defects.contains(defect))
+        let mut defects = self.structure.defects.iter();
+        self.structure.truncated.is_some() || defects.any(|found| found != Defect::UnknownEncoding)
     }
 
     /// What is protected: `Content-*` fields, an empty line, the body.

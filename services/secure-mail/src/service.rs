@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::config::Config;
 use crate::keys::KeyStore;
 use crate::operate::{Done, Job, operate};
-use crate::policy::Policy;
+use crate::policy::{Operation, Policy};
 use crate::verdict;
 
 /// Messages up to this size are read at once, octets; larger ones need one of a few places.
@@ -99,6 +99,18 @@ impl SecureMail {
         Ok((octets.freeze(), place))
     }
 
+    /// A place for what is made of a message; `taken` is the one that its size took. A small message may decrypt to a large one.
+    async fn place<'s>(
+        &'s self,
+        operation: Operation,
+        taken: Option<SemaphorePermit<'s>>,
+    ) -> anyhow::Result<Option<SemaphorePermit<'s>>> {
+        if taken.is_some() || operation != Operation::Decrypt {
+            return Ok(taken);
+        }
+        Ok(Some(self.large.acquire().await?))
+    }
+
     fn job(&self, message: &Message, octets: Bytes, policy: Arc<Policy>) -> anyhow::Result<Job> {
         let context = message.context();
         let sender = context.mail_from.as_ref().map(|from| from.address.clone());
@@ -126,7 +138,8 @@ impl Service for SecureMail {
 
     async fn message(&self, message: &mut Message) -> anyhow::Result<Answer> {
         let policy = self.policy(message.parameters())?;
-        let (octets, _place) = self.read(message).await?;
+        let (octets, place) = self.read(message).await?;
+        let _place = self.place(policy.operation, place).await?;
         let job = self.job(message, octets, Arc::clone(&policy))?;
         // Keys are slow, and nobody else should wait for them.
         let Done { steps, forged } = tokio::task::spawn_blocking(move || operate(&job)).await??;
@@ -195,4 +208,23 @@ async fn put(flow: &mut opes_callout_server::Adapted, pieces: Vec<Piece>) -> any
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_decrypted_takes_a_place_however_small_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let json = serde_json::json!({ "keys": folder.path(), "largeMessages": 1 });
+        let service = SecureMail::from_config(&json).unwrap();
+        let place = service.place(Operation::Decrypt, None).await.unwrap();
+        assert_eq!(service.large.available_permits(), 0);
+        // One that has a place waits for no other.
+        let place = service.place(Operation::Decrypt, place).await.unwrap();
+        assert!(place.is_some());
+        let none = service.place(Operation::Verify, None).await.unwrap();
+        assert!(none.is_none());
+    }
 }

@@ -14,7 +14,18 @@ pub(crate) use encrypt::encrypt;
 pub(crate) use sign::sign;
 pub(crate) use verify::{Verified, verify};
 
-use crate::asn1::{CONTEXT_0, Malformed, OID, Reader, SEQUENCE};
+use crate::asn1::{CONTEXT_0, Malformed, OID, Reader, SEQUENCE, definite};
+
+/// What a CMS says that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sort {
+    /// SignedData.
+    Signed,
+    /// EnvelopedData or AuthEnvelopedData.
+    Encrypted,
+    /// Anything else, such as CompressedData, or nothing that can be read: it protects nothing.
+    Other,
+}
 
 /// A key of ours does not do what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,5 +39,17 @@ fn content_info(der: &[u8]) -> Result<(&[u8], Reader<'_>), Malformed> {
     Ok((kind, info.open(CONTEXT_0)?))
 }
 
+/// Looks at the outermost type only.
+pub(crate) fn sort(cms: &[u8]) -> Sort {
+    let Ok(der) = definite(cms) else {
+        return Sort::Other;
+    };
+    match content_info(&der) {
+        Ok((oids::SIGNED_DATA, _)) => Sort::Signed,
+        Ok((oids::ENVELOPED_DATA | oids::AUTH_ENVELOPED_DATA, _)) => Sort::Encrypted,
+        _ => Sort::Other,
+    }
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -98,8 +98,23 @@ pub(crate) struct Anchors(pub(crate) Vec<TrustAnchor<'static>>);
 // === impl Certificate ===
 
 impl Certificate {
-    /// Reads one; its signature is not looked at.
+    /// Reads one that came with a message; its signature is not looked at. Its addresses are those of the alternative name only: what an authority
+    /// may certify (RFC 5280 §4.2.1.10) is checked for no others.
     pub(crate) fn read(der: &[u8]) -> Result<Self, Malformed> {
+        Self::parse(der).map(|(certificate, _)| certificate)
+    }
+
+    /// Reads one from the folder, whose word is believed: the subject's address counts where there is no alternative name (RFC 8550 §3).
+    fn read_own(der: &[u8]) -> Result<Self, Malformed> {
+        let (mut certificate, subject) = Self::parse(der)?;
+        if certificate.addresses.is_empty() {
+            certificate.names(subject)?;
+        }
+        Ok(certificate)
+    }
+
+    /// With the content of its subject.
+    fn parse(der: &[u8]) -> Result<(Self, &[u8]), Malformed> {
         if der.len() > CERTIFICATE_OCTETS_MAX {
             return Err(Malformed);
         }
@@ -137,11 +152,7 @@ impl Certificate {
                 certificate.extensions(node.content)?;
             }
         }
-        // RFC 8550 §3: the name counts where there is no alternative name.
-        if certificate.addresses.is_empty() {
-            certificate.names(subject.content)?;
-        }
-        Ok(certificate)
+        Ok((certificate, subject.content))
     }
 
     fn extensions(&mut self, content: &[u8]) -> Result<(), Malformed> {
@@ -281,7 +292,7 @@ impl Loose {
         }
         for certificate in CertificateDer::pem_slice_iter(pem).take(BLOCKS_MAX) {
             let certificate = certificate.map_err(|error| error.to_string())?;
-            let certificate = Certificate::read(&certificate);
+            let certificate = Certificate::read_own(&certificate);
             let unreadable = |_| "a certificate that cannot be read".to_owned();
             self.certificates.push(certificate.map_err(unreadable)?);
         }
@@ -442,7 +453,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn never_panics(octets in proptest::collection::vec(0_u8..=255, 0..400)) {
-            let _ = Certificate::read(&octets);
+            let _ = Certificate::read_own(&octets);
             let _ = time(&mut Reader::new(&octets));
             let _ = Loose::default().add(&octets);
             let _ = Anchors::from_pem(&octets);

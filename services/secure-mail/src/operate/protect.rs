@@ -13,7 +13,7 @@ use crate::mime::{PGP_SIGNED, SMIME_SIGNED, Wrapped, pgp_encrypted, signed, smim
 use crate::openpgp;
 use crate::policy::{Failure, Format};
 use crate::sevenbit::{lines, seven_bit};
-use crate::smime;
+use crate::smime::{self, Sort};
 
 /// Most recipients of one message that are encrypted to.
 const RECIPIENTS_MAX: usize = 1000;
@@ -27,7 +27,12 @@ enum OurKey {
 }
 
 pub(super) fn sign(job: &Job, entity: &Entity<'_>) -> anyhow::Result<Step> {
-    if entity.kind() != Kind::Plain {
+    let protected = match entity.kind() {
+        Kind::Plain => false,
+        Kind::Smime => smime::sort(&entity.decoded(0)) != Sort::Other,
+        Kind::PgpSigned { .. } | Kind::SmimeSigned { .. } | Kind::PgpEncrypted { .. } => true,
+    };
+    if protected {
         return Ok(Step::unchanged(Finding::done("protected-already")));
     }
     let Some(key) = our_key(job) else {
@@ -89,7 +94,7 @@ pub(super) fn encrypt(job: &Job, entity: &Entity<'_>) -> anyhow::Result<Vec<Step
     if job.recipients.len() > RECIPIENTS_MAX {
         bail!("more than {RECIPIENTS_MAX} recipients are not encrypted to at once");
     }
-    if is_encrypted(job, entity) {
+    if is_encrypted(entity) {
         return Ok(vec![Step::unchanged(Finding::done("protected-already"))]);
     }
     let key = our_key(job);
@@ -117,14 +122,11 @@ pub(super) fn encrypt(job: &Job, entity: &Entity<'_>) -> anyhow::Result<Vec<Step
     Ok(steps)
 }
 
-fn is_encrypted(job: &Job, entity: &Entity<'_>) -> bool {
+pub(super) fn is_encrypted(entity: &Entity<'_>) -> bool {
     match entity.kind() {
         Kind::PgpEncrypted { .. } => true,
-        // Signed or encrypted: its content says which.
-        Kind::Smime => {
-            let cms = entity.decoded(0);
-            smime::verify(&cms, None, &job.keys.anchors, job.now) == smime::Verified::NotSigned
-        }
+        // Signed, encrypted or neither: its content says which.
+        Kind::Smime => smime::sort(&entity.decoded(0)) == Sort::Encrypted,
         Kind::PgpSigned { .. } | Kind::SmimeSigned { .. } | Kind::Plain => false,
     }
 }

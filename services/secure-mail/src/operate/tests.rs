@@ -64,6 +64,10 @@ fn a_signature_is_good_until_something_changes() {
         ("From: ann@example.org", "From: bob@example.com"),
         ("From: ann", "From: bob@example.com\r\nFrom: ann"),
         ("MIME-Version", "Content-Type: text/html\r\nMIME-Version"),
+        // Where some readers end the header.
+        ("MIME-Version", "no field\r\nMIME-Version"),
+        ("MIME-Version", " \r\nMIME-Version"),
+        ("boundary=", "boundary=other; boundary="),
     ] {
         let changed = text.replacen(from, to, 1);
         assert_ne!(changed, text);
@@ -96,6 +100,66 @@ fn encrypted_there_and_decrypted_back() {
 }
 
 #[test]
+fn a_signature_inside_is_not_good_where_readers_differ() {
+    let (keys, _folder) = keys();
+    let signature = |octets: &[u8]| {
+        let step = done(&job(&keys, octets, DECRYPT)).steps.remove(0);
+        assert!(step.pieces.is_some(), "{:?}", step.finding);
+        step.finding.signature
+    };
+    // Outside: some readers end the header there, and see another From below.
+    let encrypted = String::from_utf8(message(&job(&keys, MAIL, ENCRYPT))).unwrap();
+    let outside = encrypted.replacen("MIME-Version", "no field\r\nMIME-Version", 1);
+    assert_ne!(outside, encrypted);
+    assert_eq!(signature(outside.as_bytes()), Some(Signature::Bad));
+    // Inside.
+    let fields = b"Content-Type: text/html; charset=utf-8; charset=utf-7\r\n";
+    let odd = [&fields[..], MAIL].concat();
+    let inside = message(&job(&keys, &odd, ENCRYPT));
+    assert_eq!(signature(&inside), Some(Signature::Bad));
+    let good = Some(Signature::Good("ann@example.org".to_owned()));
+    assert_eq!(signature(encrypted.as_bytes()), good);
+}
+
+/// The same for S/MIME, with a certificate of Ann.
+fn smime_keys() -> (Arc<Keys>, tempfile::TempDir) {
+    let made = crate::smime::tests::made().folder;
+    let folder = made.path().join("keys");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["ann.crt", "ann.key"] {
+        let to = folder.join(format!("{name}.pem"));
+        std::fs::copy(made.path().join(name), to).unwrap();
+    }
+    let anchors = made.path().join("ca.crt");
+    let json = serde_json::json!({ "keys": folder, "trustAnchors": anchors });
+    let keys = Keys::read(&Config::from_json(&json).unwrap()).unwrap();
+    (Arc::new(keys), made)
+}
+
+#[test]
+fn what_cbc_encrypts_is_opened_only_where_readers_agree_on_its_signature() {
+    let (keys, _folder) = smime_keys();
+    let job = |octets: &[u8], policy| Job {
+        recipients: vec!["ann@example.org".to_owned()],
+        ..job(&keys, octets, policy)
+    };
+    let policy = r#"{"operation":"encrypt","format":"smime","sign":true}"#;
+    let encrypted = String::from_utf8(message(&job(MAIL, policy))).unwrap();
+    let opened = |octets: &str| done(&job(octets.as_bytes(), DECRYPT)).steps.remove(0);
+    let good = opened(&encrypted);
+    assert_eq!(
+        good.finding.signature,
+        Some(Signature::Good("ann@example.org".to_owned()))
+    );
+    assert!(good.pieces.is_some());
+    let odd = encrypted.replacen("MIME-Version", "no field\r\nMIME-Version", 1);
+    assert_ne!(odd, encrypted);
+    let bad = opened(&odd);
+    assert!(bad.pieces.is_none());
+    assert_eq!(bad.finding.failure.unwrap().0, Failure::CannotDecrypt);
+}
+
+#[test]
 fn nobody_gets_a_message_opened_that_was_made_for_another() {
     let (keys, _folder) = keys();
     let encrypted = message(&job(&keys, MAIL, ENCRYPT));
@@ -125,6 +189,34 @@ fn who_is_not_named_gets_a_message_of_their_own() {
     );
     assert!(steps[2].pieces.is_none(), "Carol has no key");
     assert_eq!(steps[2].finding.label, "missing-key");
+}
+
+#[test]
+fn cms_that_protects_nothing_counts_as_plain() {
+    use crate::asn1::{CONTEXT_0, INTEGER, OID, SEQUENCE, container, tlv};
+
+    let (keys, _folder) = keys();
+    let mail = |id: &[u8]| {
+        let data = container(SEQUENCE, &[&tlv(INTEGER, &[0])]);
+        let cms = container(SEQUENCE, &[&tlv(OID, id), &tlv(CONTEXT_0, &data)]);
+        let lines = crate::sevenbit::lines(&cms);
+        let fields = "Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: base64";
+        format!("From: ann@example.org\r\nTo: bob@example.com\r\n{fields}\r\n\r\n{lines}\r\n")
+    };
+    let label = |mail: &str, policy| {
+        let step = done(&job(&keys, mail.as_bytes(), policy)).steps.remove(0);
+        (step.finding.label, step.pieces.is_some())
+    };
+    // id-ct-compressedData: a reader unpacks it without a key.
+    let compressed = mail(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 16, 1, 9]);
+    assert_eq!(label(&compressed, ENCRYPT), ("encrypted", true));
+    assert_eq!(label(&compressed, SIGN), ("signed", true));
+    assert_eq!(label(&compressed, VERIFY), ("unsigned", false));
+    assert_eq!(label(&compressed, DECRYPT), ("not-encrypted", false));
+    let enveloped = mail(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 3]);
+    assert_eq!(label(&enveloped, ENCRYPT), ("protected-already", false));
+    assert_eq!(label(&enveloped, SIGN), ("protected-already", false));
+    assert_eq!(label(&enveloped, VERIFY), ("encrypted", false));
 }
 
 #[test]

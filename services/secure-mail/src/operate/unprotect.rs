@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use opes_mime::Piece;
+
+use super::protect::is_encrypted;
 use super::{Finding, Job, Signature, Step};
 use crate::entity::{Entity, Kind};
 use crate::keys::pgp::SecretKey;
@@ -49,11 +52,8 @@ pub(super) fn verify(job: &Job, entity: &Entity<'_>) -> Finding {
 }
 
 fn is_closed(job: &Job, entity: &Entity<'_>) -> bool {
-    match entity.kind() {
-        Kind::PgpEncrypted { .. } => true,
-        Kind::Smime => wants(job, Format::Smime),
-        Kind::PgpSigned { .. } | Kind::SmimeSigned { .. } | Kind::Plain => false,
-    }
+    let wanted = entity.kind() != Kind::Smime || wants(job, Format::Smime);
+    wanted && is_encrypted(entity)
 }
 
 /// A rule may be about one format only.
@@ -123,8 +123,8 @@ fn believable<'a>(entity: &Entity<'_>, author: Option<&'a str>) -> Result<&'a st
 pub(super) fn decrypt(job: &Job, entity: &Entity<'_>) -> Vec<Step> {
     let format = match entity.kind() {
         Kind::PgpEncrypted { .. } => Format::OpenPgp,
-        Kind::Smime => Format::Smime,
-        Kind::PgpSigned { .. } | Kind::SmimeSigned { .. } | Kind::Plain => {
+        Kind::Smime if is_encrypted(entity) => Format::Smime,
+        Kind::Smime | Kind::PgpSigned { .. } | Kind::SmimeSigned { .. } | Kind::Plain => {
             return vec![Step::unchanged(not_encrypted(job, entity))];
         }
     };
@@ -132,6 +132,7 @@ pub(super) fn decrypt(job: &Job, entity: &Entity<'_>) -> Vec<Step> {
         return vec![Step::unchanged(not_encrypted(job, entity))];
     }
     let mut steps: Vec<(Vec<String>, Step)> = Vec::new();
+    let mut held = Held::new(job.size_max);
     for recipient in &job.recipients {
         let keys = KeySet::of(job, format, recipient);
         let id = keys.id();
@@ -140,7 +141,7 @@ pub(super) fn decrypt(job: &Job, entity: &Entity<'_>) -> Vec<Step> {
             continue;
         }
         let step = if steps.len() < DECRYPTIONS_MAX {
-            opened(job, entity, &keys)
+            held.keep(opened(job, entity, &keys))
         } else {
             let reason = format!("more than {DECRYPTIONS_MAX} recipients with different keys");
             Step::unchanged(Finding::failed(Failure::CannotDecrypt, reason))
@@ -148,6 +149,52 @@ pub(super) fn decrypt(job: &Job, entity: &Entity<'_>) -> Vec<Step> {
         steps.push((id, step.to(vec![recipient.clone()])));
     }
     steps.into_iter().map(|(_, step)| step).collect()
+}
+
+/// What came out of one message so far, for all of its recipients.
+struct Held {
+    contents: Vec<Vec<Piece>>,
+    /// Octets that may still come out.
+    left: usize,
+}
+
+// === impl Held ===
+
+impl Held {
+    const fn new(size_max: usize) -> Self {
+        Self {
+            contents: Vec::new(),
+            left: size_max,
+        }
+    }
+
+    /// The step. Recipients mostly get the same, which is held once; what goes beyond the limit is not held at all.
+    fn keep(&mut self, mut step: Step) -> Step {
+        let Some(pieces) = step.pieces.take() else {
+            return step;
+        };
+        if let Some(same) = self.contents.iter().find(|known| **known == pieces) {
+            // Octets are counted references.
+            return Step {
+                pieces: Some(same.clone()),
+                ..step
+            };
+        }
+        let inserted = pieces.iter().map(|piece| match piece {
+            Piece::Inserted(octets) => octets.len(),
+            Piece::Original { .. } => 0,
+        });
+        let Some(left) = self.left.checked_sub(inserted.sum()) else {
+            let why = "what is inside for all recipients together is larger than sizeMax";
+            return Step::unchanged(Finding::failed(Failure::CannotDecrypt, why));
+        };
+        self.left = left;
+        self.contents.push(pieces.clone());
+        Step {
+            pieces: Some(pieces),
+            ..step
+        }
+    }
 }
 
 /// A message that can be read by everybody: at least its signature is looked at.
@@ -212,7 +259,7 @@ fn opened(job: &Job, entity: &Entity<'_>, keys: &KeySet) -> Step {
         Inside::Plain => return Step::unchanged(not_encrypted(job, entity)),
     };
     let Some(pieces) = unwrapped(entity, &octets) else {
-        let why = "what is inside is no mail";
+        let why = "what is inside cannot become mail";
         return Step::unchanged(Finding::failed(Failure::CannotDecrypt, why));
     };
     let failure = (signature == Some(Signature::Bad)).then(|| {
@@ -252,8 +299,8 @@ fn open_pgp(job: &Job, entity: &Entity<'_>, keys: &[Arc<SecretKey>]) -> Inside {
         (Judgement::Bad | Judgement::Good, _) => Some(Signature::Bad),
     };
     Inside::Open {
+        signature: agreed(entity, &opened.octets, signature),
         octets: opened.octets,
-        signature,
     }
 }
 
@@ -269,6 +316,7 @@ fn open_smime(job: &Job, entity: &Entity<'_>, keys: &[Arc<Identity>]) -> Inside 
         }
     };
     let signature = inner(job, &content.octets, entity.author().as_deref());
+    let signature = agreed(entity, &content.octets, signature);
     let believed = content.authenticated
         || job.policy.unauthenticated == Unauthenticated::Accept
         || matches!(signature, Some(Signature::Good(_)));
@@ -285,8 +333,46 @@ fn open_smime(job: &Job, entity: &Entity<'_>, keys: &[Arc<Identity>]) -> Inside 
     }
 }
 
+/// A good signature stays one only if readers agree where everything is: outside, where From is, and inside, what is signed.
+fn agreed(outside: &Entity<'_>, inside: &[u8], signature: Option<Signature>) -> Option<Signature> {
+    if !matches!(signature, Some(Signature::Good(_))) {
+        return signature;
+    }
+    let is_clear = |inner: Entity<'_>| !inner.is_ambiguous();
+    let clear = !outside.is_ambiguous() && Entity::read(inside).is_ok_and(is_clear);
+    if clear {
+        signature
+    } else {
+        Some(Signature::Bad)
+    }
+}
+
 /// The signature of what was inside.
 fn inner(job: &Job, octets: &[u8], author: Option<&str>) -> Option<Signature> {
     let entity = Entity::read(octets).ok()?;
     signature(job, &entity, author).unwrap_or(Some(Signature::Bad))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entity::mine;
+
+    #[test]
+    fn what_comes_out_of_one_message_is_bounded_for_all_together() {
+        let mut held = Held::new(10);
+        let step =
+            |octets: &'static str| Step::changed(vec![mine(octets)], Finding::done("decrypted"));
+        let at = |step: &Step| match step.pieces.as_deref() {
+            Some([Piece::Inserted(octets)]) => octets.as_ptr(),
+            other => panic!("{other:?}"),
+        };
+        let copy: &'static str = String::from("sixsix").leak();
+        let (one, same) = (held.keep(step("sixsix")), held.keep(step(copy)));
+        assert_eq!(at(&one), at(&same), "the same is held twice");
+        let other = held.keep(step("fives"));
+        assert!(other.pieces.is_none());
+        assert_eq!(other.finding.label, "cannot-decrypt");
+        assert!(held.keep(step("four")).pieces.is_some());
+    }
 }

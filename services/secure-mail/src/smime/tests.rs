@@ -7,9 +7,9 @@ use super::*;
 use crate::keys::x509::{Anchors, Identity, Loose, Recipient};
 use crate::policy::Cipher;
 
-/// An authority, and Ann's certificate and key from it, made by `openssl`.
-struct Made {
-    folder: tempfile::TempDir,
+/// An authority, and Ann's certificate and key from it, made by `openssl`: `ca.crt`, `ann.crt` and `ann.key`.
+pub(crate) struct Made {
+    pub(crate) folder: tempfile::TempDir,
     anchors: Anchors,
     identity: Arc<Identity>,
     recipient: Arc<Recipient>,
@@ -28,13 +28,19 @@ fn openssl(folder: &std::path::Path, arguments: &[&str]) {
     );
 }
 
-fn made() -> Made {
+pub(crate) fn made() -> Made {
+    made_for("/CN=Ann", "subjectAltName=email:Ann@example.org")
+}
+
+fn made_for(subject: &str, name: &str) -> Made {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     std::fs::write(
         at.join("ext"),
-        "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature,keyEncipherment\nextendedKeyUsage=emailProtection\n\
-         subjectAltName=email:Ann@example.org\nsubjectKeyIdentifier=hash\n",
+        format!(
+            "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature,keyEncipherment\nextendedKeyUsage=emailProtection\n\
+             {name}\nsubjectKeyIdentifier=hash\n"
+        ),
     )
     .unwrap();
     openssl(
@@ -48,7 +54,7 @@ fn made() -> Made {
         at,
         &[
             "req", "-newkey", "rsa:2048", "-nodes", "-keyout", "ann.key", "-out", "ann.csr",
-            "-subj", "/CN=Ann",
+            "-subj", subject,
         ],
     );
     openssl(
@@ -114,6 +120,22 @@ fn there_and_back() {
         assert_eq!(content.authenticated, authenticated);
         assert_eq!(decrypt(&cms, &[]).unwrap_err(), DecryptError::NotForUs);
     }
+}
+
+#[test]
+fn an_address_in_the_subject_counts_in_the_folder_and_not_in_a_signature() {
+    // An authority may be bound to other addresses, and that is checked for alternative names only.
+    let made = made_for(
+        "/CN=Ann/emailAddress=ann@example.org",
+        "certificatePolicies=1.2.3.4",
+    );
+    assert_eq!(made.recipient.addresses, ["ann@example.org"]);
+    let cms = sign(b"text", &made.identity, now()).unwrap();
+    let found = verify(&cms, Some(b"text"), &made.anchors, now());
+    let Verified::Good { addresses, .. } = found else {
+        panic!("{found:?}");
+    };
+    assert!(addresses.is_empty(), "{addresses:?}");
 }
 
 #[test]
