@@ -183,13 +183,13 @@ async fn a_signature_that_is_not_read_hides_no_failure() {
             "DKIM-Signature: v=1; a=rsa-sha256; c=simple/simple; d={signer}; s=s; h=From; bh=YWJj; b=YWJj\r\n"
         );
         let octets = [signature.as_bytes(), MESSAGE].concat();
-        let judgement = own.judge(Mail {
+        let mail = Mail {
             context: &stranger,
             structure: &opes_mime::scan(&octets),
             octets: octets.into(),
             is_whole: false,
-        });
-        let judgement = judgement.await.unwrap();
+        };
+        let judgement = own.judge(mail).await.unwrap();
         assert_eq!(judgement.done, done, "{signer}: {judgement:?}");
     }
 }
