@@ -62,6 +62,11 @@ impl Inspector<'_> {
     pub(crate) fn open(&mut self, content: &[u8], is_text: bool, place: &Place) {
         let (tar, gzip, zip) = (is_tar(content), is_gzip(content), zip::is_zip(content));
         let message = !is_text && is_message(content, &place.trail);
+        let names_max = self.names_max();
+        if formats::has_more_names(content, names_max) {
+            let max = u32::try_from(names_max).unwrap_or(u32::MAX);
+            self.unseen(Unseen::Entries(max), place);
+        }
         if !self.config.settings.open_archives || !(tar || gzip || zip || message) {
             return;
         }

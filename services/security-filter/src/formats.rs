@@ -129,7 +129,7 @@ const ISO_SIGNATURE_OFFSET: usize = 32_769;
 const PDF_SEARCH_OCTETS: usize = 1024;
 /// How far HTML may be preceded by white space and a byte order mark.
 const HTML_SEARCH_OCTETS: usize = 512;
-/// Most entries of an archive whose names are given.
+/// Most entries of an archive whose names are given, unless more are wanted.
 pub const ARCHIVE_ENTRIES_MAX: usize = 10_000;
 
 /// The EICAR test string (eicar.org), in two pieces so that no scanner takes this program for it.
@@ -223,27 +223,32 @@ const ZIP_DIRECTORY_SIGNATURE: &[u8] = b"PK\x01\x02";
 
 fn zip_format(content: &[u8]) -> Format {
     let is_macro = |name: &str| name.to_ascii_lowercase().ends_with("vbaproject.bin");
-    if archive_names(content).any(|entry| is_macro(&entry)) {
+    if archive_names(content, ARCHIVE_ENTRIES_MAX).any(|entry| is_macro(&entry)) {
         return OOXML_MACRO;
     }
-    let encrypted =
-        zip_entries(content).any(|entry| entry.get(8).is_some_and(|flags| flags & 1 != 0));
+    let is_encrypted = |entry: &[u8]| entry.get(8).is_some_and(|flags| flags & 1 != 0);
+    let encrypted = zip_entries(content)
+        .take(ARCHIVE_ENTRIES_MAX)
+        .any(is_encrypted);
     if encrypted { ZIP_ENCRYPTED } else { ZIP }
 }
 
 fn zip_entries(content: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let entries =
-        memmem::find_iter(content, ZIP_DIRECTORY_SIGNATURE).filter_map(|at| content.get(at..));
-    entries.take(ARCHIVE_ENTRIES_MAX)
+    memmem::find_iter(content, ZIP_DIRECTORY_SIGNATURE).filter_map(|at| content.get(at..))
 }
 
-/// Names in the directory of a ZIP file, at most [`ARCHIVE_ENTRIES_MAX`]; empty for other content.
-pub fn archive_names(content: &[u8]) -> impl Iterator<Item = String> {
+/// Are there more than `max` of what [`archive_names`] reads?
+pub(crate) fn has_more_names(content: &[u8], max: usize) -> bool {
+    zip_entries(content).nth(max).is_some()
+}
+
+/// Names in the directory of a ZIP file, those of at most `max` entries; empty for other content.
+pub fn archive_names(content: &[u8], max: usize) -> impl Iterator<Item = String> {
     let name = |entry: &[u8]| {
         let length = u16::from_le_bytes(entry.get(28..30)?.try_into().ok()?);
         Some(names::of_archive(entry.get(46..46 + usize::from(length))?))
     };
-    zip_entries(content).filter_map(name).flatten()
+    zip_entries(content).take(max).filter_map(name).flatten()
 }
 
 /// Is this what an entry of `blockTypes` may be: a name or group of the table?

@@ -17,7 +17,7 @@ use opes_mime::{Defect, Encoding, Limit, Part, Structure, scan};
 
 use crate::archive::{Budget, Unseen};
 use crate::config::Config;
-use crate::formats::{self, Format};
+use crate::formats::{self, ARCHIVE_ENTRIES_MAX, Format};
 use crate::names::of_archive;
 
 /// Encoded messages inside encoded messages that are decoded one after the other.
@@ -334,11 +334,17 @@ impl Inspector<'_> {
         {
             return Some(Cause::Format(format));
         }
-        let archived = formats::archive_names(content)
+        let archived = formats::archive_names(content, self.names_max())
             .find_map(|name| self.config.blocks_name(&name).map(str::to_owned));
         archived
             .or_else(|| self.forbidden_uuencoded(content))
             .map(Cause::EntryName)
+    }
+
+    /// Entries whose names are looked at in each file: as many as may be opened, if those are more than usual.
+    pub(crate) fn names_max(&self) -> usize {
+        let entries_max = usize::try_from(self.config.settings.archives.entries_max);
+        entries_max.map_or(ARCHIVE_ENTRIES_MAX, |max| max.max(ARCHIVE_ENTRIES_MAX))
     }
 
     /// `begin 644 name` at the start of a line: some readers show what follows as an attachment.

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::config::own::{DnsFailure, OwnConfig, OwnError};
 use crate::metrics::Metrics;
-use crate::verdict::{AUTHENTICATION, Done, Judgement, POLICY};
+use crate::verdict::{AUTHENTICATION, CONTENT, Done, Judgement, POLICY};
 use dkim::Signed;
 use dns::Dns;
 use dnsbl::Listing;
@@ -65,10 +65,13 @@ impl Own {
     }
 
     pub(crate) async fn judge(&self, mail: Mail<'_>) -> anyhow::Result<Judgement> {
-        let visible = Visible::read(&mail.octets, mail.structure);
         let client = client(mail.context);
         let stranger = mail.context.auth.is_none();
         let trusted = client.is_some_and(|client| self.config.trusts(client));
+        if !trusted && visible::is_too_large(mail.structure) {
+            return Ok(self.too_large());
+        }
+        let visible = Visible::read(&mail.octets, mail.structure);
         let judged = client.filter(|_| stranger && !trusted);
         let senders = Box::pin(self.senders(&mail, &visible, judged)).await?;
         self.count(&senders)?;
@@ -102,7 +105,10 @@ impl Own {
         let header = header(mail);
         let mut message = AuthenticatedMessage::parse(&header);
         let (mut dkim, unread) = prepare(mail, message.as_mut()).await?;
-        let is_read = unread.is_none();
+        // Anybody can write a signature, so that only one that could have made DMARC pass is a reason to doubt that it fails.
+        let may_pass = unread
+            .iter()
+            .any(|signed| visible.is_authors(&signed.domain));
         dkim.extend(unread);
 
         let spf = async {
@@ -128,15 +134,15 @@ impl Own {
                 .as_ref()
                 .is_some_and(|message| message.has_dkim_errors)
         {
-            dkim.push(Signed::unread("the signature cannot be read"));
+            dkim.push(Signed::unread(None, "the signature cannot be read"));
         }
         let dmarc = match &message {
             _ if visible.has_two_domains() => Some(Dmarc::new("permerror", Symbol::DmarcPermError)),
             Some(message) => {
                 let judged = self.dmarc(message, &outputs, spf.as_ref(), until).await;
-                // Without SPF, or with signatures that were not looked at, only a pass is to be believed: what a trusted client relays has lost
-                // the address that SPF goes by.
-                let is_complete = spf.is_some() && is_read;
+                // Without SPF, or with a signature of the author that was not looked at, only a pass is to be believed: what a trusted client
+                // relays has lost the address that SPF goes by.
+                let is_complete = spf.is_some() && !may_pass;
                 judged.filter(|judged| is_complete || judged.result == "pass")
             }
             None => None,
@@ -245,6 +251,19 @@ impl Own {
         }
     }
 
+    /// Of a message whose fields are not all known: one in our name could not be removed, and others would read another From or signature
+    /// than we did. No mail is written so.
+    fn too_large(&self) -> Judgement {
+        let mut score = Score::default();
+        score.add(Symbol::HeaderTooLarge, &self.config);
+        let status = score.status(self.config.thresholds.mark);
+        Judgement {
+            text: Some("The header of this message is too large".to_owned()),
+            reason: format!("reject {}", score.reason()),
+            ..Judgement::new(Done::Never(CONTENT), "reject", score.total(), status)
+        }
+    }
+
     /// Fields from outside in our name (RFC 8601 §5).
     fn forged(&self, mail: &Mail<'_>) -> Vec<(String, Option<u32>)> {
         let all = visible::fields(&mail.octets, mail.structure);
@@ -257,30 +276,35 @@ impl Own {
     }
 }
 
-/// Sets apart what is not to be verified, and hashes the body for the rest. The second: why nothing is verified at all.
+/// Sets apart what is not to be verified, and hashes the body for the rest. The second: signatures that are not verified as not all is there.
 async fn prepare(
     mail: &Mail<'_>,
     message: Option<&mut AuthenticatedMessage<'_>>,
-) -> anyhow::Result<(Vec<Signed>, Option<Signed>)> {
+) -> anyhow::Result<(Vec<Signed>, Vec<Signed>)> {
     let Some(message) = message else {
-        return Ok((Vec::new(), None));
+        return Ok((Vec::new(), Vec::new()));
     };
     let apart = dkim::read(message);
-    let has_signatures = !message.dkim_headers.is_empty() || message.has_dkim_errors;
     let reason = if visible::is_too_large(mail.structure) {
         Some("the header is too large")
     } else {
         (!mail.is_whole).then_some("not all of the message was seen")
     };
     if let Some(reason) = reason {
-        message.dkim_headers.clear();
+        let signatures = message.dkim_headers.drain(..);
+        let mut unread: Vec<_> = signatures
+            .map(|header| Signed::unread(Some(&header.header), reason))
+            .collect();
+        if unread.is_empty() && message.has_dkim_errors {
+            unread.push(Signed::unread(None, reason));
+        }
         message.errors.clear();
-        return Ok((apart, has_signatures.then(|| Signed::unread(reason))));
+        return Ok((apart, unread));
     }
     let body = usize::try_from(mail.structure.header_end).unwrap_or(usize::MAX);
     let body = mail.octets.slice(body.min(mail.octets.len())..);
     dkim::hash(message, body).await?;
-    Ok((apart, None))
+    Ok((apart, Vec::new()))
 }
 
 fn header(mail: &Mail<'_>) -> Bytes {

@@ -14,6 +14,9 @@ pub(crate) const POLICY: &str = "7.1";
 /// Several checks of who the sender is have failed (RFC 7372 §3.3).
 pub(crate) const AUTHENTICATION: &str = "7.26";
 
+/// Something about the content, in general (RFC 3463 §3.7).
+pub(crate) const CONTENT: &str = "6.0";
+
 /// Characters of a reply's text.
 const TEXT_MAX: usize = 400;
 

@@ -7,6 +7,7 @@ use crate::formats::tests::{eicar, pe};
 use crate::inspect::{Looked, inspect, look};
 use samples::{MIB, deflated, gzip, overlapping, packed, stored, tar, zeros, zip};
 
+mod directories;
 #[path = "../../tests/samples/archives.rs"]
 mod samples;
 

@@ -4,7 +4,7 @@
 //! header to local header. Here both are read, a file that only one of them knows is listed too, and where they differ both
 //! stand in the [`Entry`]. Owns no decompression. Never fails and never panics; what no program could open is not listed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use memchr::memmem;
@@ -77,70 +77,179 @@ pub(crate) fn is_zip(content: &[u8]) -> bool {
 
 /// Does a directory end here, at most a comment before the end?
 pub(crate) fn has_end(content: &[u8]) -> bool {
-    let tail = content.len().saturating_sub(TAIL_OCTETS);
-    content.get(tail..).is_some_and(|tail| {
-        memmem::rfind(tail, END).is_some_and(|at| tail.len() - at >= END_OCTETS)
-    })
+    ends(content).next().is_some()
+}
+
+/// Where directories may end, the last one first. A signature without room for the rest of an end behind it is none: it would hide the
+/// one in front of it.
+fn ends(content: &[u8]) -> impl Iterator<Item = usize> {
+    let last = content.len().saturating_sub(END_OCTETS - END.len());
+    let first = tail_start(content).min(last);
+    let tail = content.get(first..last).unwrap_or_default();
+    memmem::rfind_iter(tail, END).map(move |at| first + at)
+}
+
+/// The last one in front of these, for archives with more behind them than a comment.
+fn older_end(content: &[u8]) -> Option<usize> {
+    memmem::rfind(content.get(..tail_start(content))?, END)
+}
+
+fn tail_start(content: &[u8]) -> usize {
+    content.len().saturating_sub(TAIL_OCTETS)
 }
 
 /// The files of an archive, at most `max`.
 pub(crate) fn list(content: &[u8], max: usize) -> Listing {
-    let (directory, base, place) = directory(content, max);
-    let mut covered = Vec::from([place]);
-    let mut entries: BTreeMap<usize, Entry> = BTreeMap::new();
-    let mut listing = Listing {
-        truncated: directory.len() > max,
-        ..Listing::default()
+    let mut found = Found {
+        // Some programs add a directory and leave the old one.
+        room: max.saturating_add(1).saturating_mul(2),
+        ..Found::default()
     };
-    for central in directory.into_iter().take(max) {
-        let local = |at: u64| {
-            at.try_into()
-                .ok()
-                .and_then(|at| Some((at, local(content, at)?)))
-        };
-        let found = local(central.offset.saturating_add(base)).or_else(|| local(central.offset));
-        if let Some((at, found)) = found {
-            let entry = joined(content, &found, Some(&central));
-            listing.overlap |= entries.insert(at, entry).is_some();
-            covered.push(at..found.end.max(packed_end(content, &found, &central)));
-        }
+    for end in ends(content) {
+        found.follow(content, end);
     }
-    covered.sort_by_key(|range| range.start);
+    if found.directories.is_empty()
+        && let Some(end) = older_end(content)
+    {
+        found.follow(content, end);
+    }
+    let covered = found.covered();
     let behind = |pair: &[Range<usize>]| matches!(pair, [a, b] if b.start < a.end);
-    listing.overlap |= covered.windows(2).any(behind);
+    let overlap = found.overlap || covered.windows(2).any(behind);
+    let mut entries = found.entries;
     strays(content, &covered, max, &mut entries);
-    listing.truncated |= entries.len() > max;
-    listing.entries = entries.into_values().take(max).collect();
-    listing
+    Listing {
+        truncated: found.room == 0 || entries.len() > max,
+        overlap,
+        entries: entries.into_values().take(max).collect(),
+    }
 }
 
-/// The directory that ends last, what to add to its offsets if something stands in front of the archive, and where it is.
-fn directory(content: &[u8], max: usize) -> (Vec<Header>, u64, Range<usize>) {
-    let nothing = (Vec::new(), 0, 0..0);
-    let Some(end) = memmem::rfind(content, END) else {
-        return nothing;
-    };
-    let (Some(size), Some(offset)) = (u32_at(content, end + 12), u32_at(content, end + 16)) else {
-        return nothing;
-    };
-    let before = usize::try_from(size)
+/// What the directories of an archive have. There can be several: programs disagree about which end to believe.
+#[derive(Debug, Default)]
+struct Found {
+    entries: BTreeMap<usize, Entry>,
+    /// Files with their headers: start and end.
+    files: BTreeMap<usize, usize>,
+    /// Directories that were read: start and what to add to their offsets.
+    directories: BTreeSet<(usize, u64)>,
+    places: Vec<Range<usize>>,
+    overlap: bool,
+    /// Headers that may still be read.
+    room: usize,
+}
+
+// === impl Found ===
+
+impl Found {
+    /// Reads the directories that this end leads to.
+    fn follow(&mut self, content: &[u8], end: usize) {
+        for (start, base) in starts(content, end) {
+            if self.directories.insert((start, base)) {
+                self.read(content, end, start, base);
+            }
+        }
+    }
+
+    fn read(&mut self, content: &[u8], end: usize, start: usize, base: u64) {
+        let (headers, place) = directory(content, start, self.room);
+        self.room -= headers.len();
+        let located: Vec<_> = headers
+            .iter()
+            .filter_map(|central| Some((located(content, central, base)?, central)))
+            .collect();
+        // What is in a file is looked at when that file is: an archive that is wholly in it is not this one.
+        if let Some(file) = self.file_around(end)
+            && located.iter().all(|((at, _), _)| file.contains(at))
+        {
+            return;
+        }
+        self.places.push(place);
+        let mut own = BTreeSet::new();
+        for ((at, local), central) in located {
+            self.overlap |= !own.insert(at);
+            let packed_end = end_of(content, local.end, central.packed);
+            let file = self.files.entry(at).or_default();
+            *file = local.end.max(packed_end).max(*file);
+            let entry = joined(content, &local, Some(central));
+            match self.entries.get_mut(&at) {
+                Some(known) => known.add(entry),
+                None => {
+                    self.entries.insert(at, entry);
+                }
+            }
+        }
+    }
+
+    fn file_around(&self, at: usize) -> Option<Range<usize>> {
+        let (start, end) = self.files.range(..=at).next_back()?;
+        Some(*start..*end).filter(|file| file.contains(&at))
+    }
+
+    /// Files and directories, in the order of their places.
+    fn covered(&self) -> Vec<Range<usize>> {
+        let files = self.files.iter().map(|(start, end)| *start..*end);
+        let mut covered: Vec<_> = files.chain(self.places.iter().cloned()).collect();
+        covered.sort_by_key(|range| range.start);
+        covered
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// What another directory says of the same file.
+    fn add(&mut self, other: Self) {
+        for name in other.names {
+            if !self.names.contains(&name) {
+                self.names.push(name);
+            }
+        }
+        for method in other.methods {
+            if !self.methods.contains(&method) {
+                self.methods.push(method);
+            }
+        }
+        self.encrypted |= other.encrypted;
+        self.end = self.end.max(other.end);
+    }
+}
+
+/// Where the directory of this end starts, and what to add to its offsets if something stands in front of the archive. Some count back
+/// from the end, some believe the offset.
+fn starts(content: &[u8], end: usize) -> impl Iterator<Item = (usize, u64)> {
+    let offset = u32_at(content, end + 16).unwrap_or_default();
+    let size = u32_at(content, end + 12).and_then(|size| usize::try_from(size).ok());
+    let before = size.and_then(|size| end.checked_sub(size));
+    let stated = usize::try_from(offset)
         .ok()
-        .and_then(|size| end.checked_sub(size));
-    let stated = usize::try_from(offset).ok();
-    let is_start = |at: &usize| starts_with(content, *at, CENTRAL);
-    let Some(start) = before.into_iter().chain(stated).find(is_start) else {
-        return nothing;
-    };
+        .filter(|at| before != Some(*at));
+    let starts = before.into_iter().chain(stated);
+    starts
+        .filter(|at| starts_with(content, *at, CENTRAL))
+        .map(move |at| (at, (at as u64).saturating_sub(offset.into())))
+}
+
+/// At most `room` headers of a directory, and where they are.
+fn directory(content: &[u8], start: usize, room: usize) -> (Vec<Header>, Range<usize>) {
     let mut headers = Vec::new();
     let mut at = start;
-    while headers.len() <= max
+    while headers.len() < room
         && let Some(header) = central(content, at)
     {
         at = header.end;
         headers.push(header);
     }
-    let base = (start as u64).saturating_sub(offset.into());
-    (headers, base, start..at)
+    (headers, start..at)
+}
+
+/// The header in front of the file, and where it is.
+fn located(content: &[u8], central: &Header, base: u64) -> Option<(usize, Header)> {
+    let local = |at: u64| {
+        let at = usize::try_from(at).ok()?;
+        Some((at, local(content, at)?))
+    };
+    local(central.offset.saturating_add(base)).or_else(|| local(central.offset))
 }
 
 /// Files that the directory does not know, between those that it does.
@@ -198,11 +307,6 @@ fn joined(content: &[u8], local: &Header, central: Option<&Header>) -> Entry {
         entry.end = end_of(content, local.end, size);
     }
     entry
-}
-
-/// End of the data as the directory has it, for what overlaps.
-fn packed_end(content: &[u8], local: &Header, central: &Header) -> usize {
-    end_of(content, local.end, central.packed)
 }
 
 fn end_of(content: &[u8], start: usize, size: u64) -> usize {

@@ -145,8 +145,8 @@ impl Signed {
     }
 
     /// Of a signature that was not looked at.
-    pub(crate) fn unread(reason: &'static str) -> Self {
-        Self::new("neutral", None, reason)
+    pub(crate) fn unread(signature: Option<&Signature>, reason: &'static str) -> Self {
+        Self::new("neutral", signature, reason)
     }
 }
 

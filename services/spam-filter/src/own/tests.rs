@@ -135,6 +135,93 @@ async fn what_is_configured_is_done() {
     }
 }
 
+/// What stands beyond the limits is seen by others: here a field in our name, and a signature.
+#[tokio::test]
+async fn a_header_beyond_the_limits_is_refused() {
+    let own = own(&json!({ "trustedNetworks": ["2001:db8::/32"] }));
+    let forged = b"Authentication-Results: mx.example.com; dmarc=pass\r\n";
+    let fields = b"X:\r\n".repeat(1001);
+    let octets = format!("X: {}\r\n", "y".repeat(1024 * 1024)).into_bytes();
+    for much in [fields.clone(), octets] {
+        let message = [&much[..], forged, MESSAGE].concat();
+        for context in [
+            context("192.0.2.1", false),
+            context("192.0.2.1", true),
+            Context::default(),
+        ] {
+            let judgement = judge(&own, &context, &message).await.unwrap();
+            assert_eq!(judgement.done, Done::Never("6.0"), "{judgement:?}");
+        }
+        let relay = context("2001:db8::1", false);
+        let judgement = judge(&own, &relay, &message).await.unwrap();
+        assert!(!matches!(judgement.done, Done::Never(_)), "{judgement:?}");
+        assert!(
+            judgement.status.contains("HEADER_TOO_LARGE(3.0)"),
+            "{judgement:?}"
+        );
+    }
+    // Only the message's own header counts.
+    let inside = [&b"Content-Type: message/rfc822\r\n\r\n"[..], &fields].concat();
+    let judgement = judge(&own, &context("192.0.2.1", true), &inside).await;
+    assert!(!judgement.unwrap().status.contains("HEADER_TOO_LARGE"));
+}
+
+/// A junk signature and a body beyond `messageSizeMax` do not make a failure go away, unless it could have been the author's.
+#[tokio::test]
+async fn a_signature_that_is_not_read_hides_no_failure() {
+    let own = own(&json!({
+        "nameservers": [resolver().await.to_string()], "dnsTimeoutMs": 2000, "timeoutMs": 10000, "dmarcReject": true,
+    }));
+    let stranger = context("192.0.2.1", false);
+    for (signer, done) in [
+        ("example.net", Done::Refused(AUTHENTICATION)),
+        ("example.org.example.net", Done::Refused(AUTHENTICATION)),
+        ("example.org", Done::Passed),
+        ("Mail.Example.ORG", Done::Passed),
+    ] {
+        let signature = format!(
+            "DKIM-Signature: v=1; a=rsa-sha256; c=simple/simple; d={signer}; s=s; h=From; bh=YWJj; b=YWJj\r\n"
+        );
+        let octets = [signature.as_bytes(), MESSAGE].concat();
+        let mail = Mail {
+            context: &stranger,
+            structure: &opes_mime::scan(&octets),
+            octets: octets.into(),
+            is_whole: false,
+        };
+        let judgement = own.judge(mail).await.unwrap();
+        assert_eq!(judgement.done, done, "{signer}: {judgement:?}");
+    }
+}
+
+/// Knows one record, lives as long as the test.
+async fn resolver() -> std::net::SocketAddr {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut question = [0; 512];
+        loop {
+            let (octets, client) = socket.recv_from(&mut question).await.unwrap();
+            let answer = answer(&question[..octets]);
+            socket.send_to(&answer, client).await.unwrap();
+        }
+    });
+    address
+}
+
+/// RFC 1035 §4.1: the question, and for `_dmarc.example.org` a TXT record.
+fn answer(question: &[u8]) -> Vec<u8> {
+    const RECORD: &[u8] = b"\xc0\x0c\0\x10\0\x01\0\0\0\x3c\0\x13\x12v=DMARC1; p=reject";
+    let name = question[12..].iter().position(|octet| *octet == 0).unwrap();
+    let question_end = 12 + name + 5;
+    let asked = question[12..question_end].to_ascii_lowercase();
+    let known = asked.starts_with(b"\x06_dmarc\x07example\x03org\0\0\x10");
+    let count = [0, u8::from(known), 0, 0, 0, 0];
+    let record = if known { RECORD } else { b"" };
+    let header = [&question[..2], b"\x81\x80\0\x01", &count].concat();
+    [&header[..], &question[12..question_end], record].concat()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use mail_parser::parsers::MessageStream;
 use mail_parser::{Addr, Address, HeaderValue};
-use opes_mime::structure::{Limit, Structure};
+use opes_mime::structure::{HEADER_FIELDS_MAX, Limit, Structure};
 use opes_proto::smtp::Context;
 
 use super::score::Symbol;
@@ -70,6 +70,12 @@ impl Visible {
     pub(crate) fn author_domain(&self) -> String {
         let first = self.from.first();
         first.map(|from| domain(&from.address)).unwrap_or_default()
+    }
+
+    /// Could a signature of this domain speak for the author? By organisation, as the author's domain may ask for no more (RFC 9989 §4.10.2).
+    pub(crate) fn is_authors(&self, signer: &str) -> bool {
+        let author = organisation(&self.author_domain());
+        !author.is_empty() && organisation(&host(signer)) == author
     }
 
     /// Are there authors of different domains? DMARC has no answer for them.
@@ -171,12 +177,14 @@ pub(crate) fn slice(octets: &[u8], start: u64, end: u64) -> Option<&[u8]> {
     range.and_then(|(start, end)| octets.get(start..end))
 }
 
-/// Is there more of a header than is looked at?
+/// Is there more of the message's own header than is looked at? Those of messages and parts inside do not count.
 pub(crate) fn is_too_large(structure: &Structure) -> bool {
-    matches!(
-        structure.truncated,
-        Some(Limit::HeaderOctets | Limit::HeaderFields)
-    )
+    match structure.truncated {
+        Some(Limit::HeaderFields) => structure.fields.len() >= HEADER_FIELDS_MAX,
+        // No empty line ended it.
+        Some(Limit::HeaderOctets) => structure.fields_end == structure.header_end,
+        _ => false,
+    }
 }
 
 fn addresses(value: &[u8]) -> Vec<Shown> {
@@ -211,8 +219,11 @@ fn is_far(date: i64, now: SystemTime) -> bool {
 }
 
 fn domain(address: &str) -> String {
-    let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
-    mail_auth::common::to_a_label(domain.trim_end_matches('.')).to_ascii_lowercase()
+    host(address.rsplit_once('@').map_or("", |(_, domain)| domain))
+}
+
+fn host(name: &str) -> String {
+    mail_auth::common::to_a_label(name.trim_end_matches('.')).to_ascii_lowercase()
 }
 
 /// What is registered: `example.co.uk` of `mail.example.co.uk`; the name itself if it is a public suffix.
