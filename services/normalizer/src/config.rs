@@ -16,6 +16,8 @@ pub enum Repair {
     MessageId,
     /// Header fields are US-ASCII unless the client said SMTPUTF8 (RFC 2047, RFC 2231).
     RawHeaders,
+    /// Names of MIME sections are names that a file may have (RFC 2183 §2.3).
+    SectionNames,
     /// Multiparts are closed (RFC 2046 §5.1.1).
     Boundaries,
     /// Base64 is base64, in lines of 76 (RFC 2045 §6.8).
@@ -61,6 +63,7 @@ impl Default for Config {
                 Repair::Date,
                 Repair::MessageId,
                 Repair::RawHeaders,
+                Repair::SectionNames,
                 Repair::Boundaries,
                 Repair::Base64,
                 Repair::LongLines,

@@ -48,7 +48,7 @@ pub fn normalise(
         structure: opes_mime::scan(message),
         done: Vec::new(),
     };
-    let repairs: [(Repair, &'static str, Find); 8] = [
+    let repairs: [(Repair, &'static str, Find); 9] = [
         (Repair::LineEnds, "line-ends", |work, _, _| {
             lines::ends(&work.octets)
         }),
@@ -66,6 +66,9 @@ pub fn normalise(
         }),
         (Repair::RawHeaders, "raw-headers", |work, _, facts| {
             header::raw(&work.octets, &work.structure, facts)
+        }),
+        (Repair::SectionNames, "section-names", |work, _, _| {
+            header::section_names(&work.octets, &work.structure)
         }),
         (Repair::Date, "date", |work, _, facts| {
             header::date(&work.octets, &work.structure, facts)

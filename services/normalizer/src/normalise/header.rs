@@ -1,6 +1,7 @@
 //! The header section of the message: fields that are missing, there twice, or not US-ASCII.
 
 mod ascii;
+mod names;
 
 use opes_mime::rope::Splice;
 use opes_mime::{Field, Structure};
@@ -79,6 +80,34 @@ pub(super) fn message_id(octets: &[u8], structure: &Structure, domain: &str) -> 
         structure.fields_end,
         format!("Message-ID: <{id}@{domain}>\r\n"),
     )]
+}
+
+/// Names of sections that no file should have.
+pub(super) fn section_names(octets: &[u8], structure: &Structure) -> Vec<Splice> {
+    let mut edits = Vec::new();
+    let named = |section: &[u8], fields: &[Field], start: u64, edits: &mut Vec<Splice>| {
+        for field in fields {
+            let name = name(section, field);
+            let may_have = name.eq_ignore_ascii_case(b"content-disposition")
+                || name.eq_ignore_ascii_case(b"content-type");
+            let value = slice(section, field.value.start, field.value.end);
+            if let Some(new) = may_have.then(|| names::value(value)).flatten() {
+                edits.push(replace(
+                    start + field.value.start,
+                    start + field.value.end,
+                    new,
+                ));
+            }
+        }
+    };
+    named(octets, &structure.fields, 0, &mut edits);
+    for part in structure.parts.iter().filter(|part| !part.path.is_empty()) {
+        let section = slice(octets, part.header_start, part.body_start);
+        let fields = opes_mime::scan(section).fields;
+        named(section, &fields, part.header_start, &mut edits);
+    }
+    edits.sort_by_key(|edit| edit.offset);
+    edits
 }
 
 /// Octets beyond US-ASCII become encoded words (RFC 2047), in parameters extended values (RFC 2231).
