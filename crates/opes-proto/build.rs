@@ -7,7 +7,12 @@ use prost::Message as _;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
-    let files = ["opes/ocp/v1/callout.proto", "opes/smtp/v1/profile.proto"];
+    let files = [
+        "opes/ocp/v1/callout.proto",
+        "opes/smtp/v1/profile.proto",
+        "opes/routing/v1/routing.proto",
+        "externalscaler/externalscaler.proto",
+    ];
     let descriptors = protox::compile(files, [&root])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;

@@ -21,5 +21,15 @@ pub mod smtp {
     pub const COPIES_MAX: usize = 1000;
 }
 
+/// How edges follow the routing table: `proto/opes/routing/v1/routing.proto`.
+pub mod routing {
+    include!(concat!(env!("OUT_DIR"), "/opes.routing.v1.rs"));
+}
+
+/// What KEDA asks an external scaler: `proto/externalscaler/externalscaler.proto`.
+pub mod externalscaler {
+    include!(concat!(env!("OUT_DIR"), "/externalscaler.rs"));
+}
+
 /// The encoded `FileDescriptorSet`, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,1 @@
+//! `OpesRule` and `CalloutService` as custom resources: what the API server is told of them, and their status.

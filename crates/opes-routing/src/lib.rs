@@ -1,0 +1,1 @@
+//! How an edge follows the routing table that operators serve, and keeps the last good one.

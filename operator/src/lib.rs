@@ -1,0 +1,1 @@
+//! The operator: custom resources in, routing tables and callout pools out.

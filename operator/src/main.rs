@@ -1,0 +1,3 @@
+//! `opes-operator`: see `docs/operate/kubernetes.md`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A real Kubernetes for tests: control plane alone, or a whole node.
