@@ -1,1 +1,3 @@
-//! The operator: custom resources in, routing tables and callout pools out.
+//! The operator: custom resources in, routing tables and callout pools out (docs/adr/0022-kubernetes.md).
+
+pub mod shared;
