@@ -35,7 +35,10 @@ impl Authority {
         let key = KeyPair::generate()?;
         let mut params = named(name, None, &[])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         let made = params.self_signed(&key)?;
         let certificate = folder.join(format!("{name}.crt"));
         fs::write(&certificate, made.pem())?;
@@ -84,7 +87,9 @@ fn named(name: &str, group: Option<&str>, names: &[&str]) -> Result<CertificateP
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, name);
     if let Some(group) = group {
-        params.distinguished_name.push(DnType::OrganizationName, group);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, group);
     }
     Ok(params)
 }

@@ -136,11 +136,15 @@ impl Cluster {
             let name = definition["metadata"]["name"].as_str().map(str::to_owned);
             let name = name.with_context(|| format!("{}: no metadata.name", path.display()))?;
             let parameters = PatchParams::apply("opes-tests").force();
-            api.patch(&name, &parameters, &Patch::Apply(&definition)).await?;
+            api.patch(&name, &parameters, &Patch::Apply(&definition))
+                .await?;
             names.push(name);
         }
         for name in &names {
-            eventually(&format!("{name} Established"), DEADLINE, || established(&api, name)).await?;
+            eventually(&format!("{name} Established"), DEADLINE, || {
+                established(&api, name)
+            })
+            .await?;
         }
         Ok(names.len())
     }

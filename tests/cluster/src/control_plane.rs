@@ -54,7 +54,9 @@ impl Builder {
     /// Starts it and waits until `/readyz` says ok: seconds.
     pub async fn start(self) -> Result<ControlPlane> {
         if let Some(path) = std::env::var_os(OTHER) {
-            let cluster = Cluster::new(&PathBuf::from(path), None).await.context(OTHER)?;
+            let cluster = Cluster::new(&PathBuf::from(path), None)
+                .await
+                .context(OTHER)?;
             return Ok(ControlPlane { cluster, own: None });
         }
         let mut attempt = 1;
@@ -75,9 +77,13 @@ impl Builder {
             etcd_peers: ports::free()?,
             services: "10.0.0.0/24".to_owned(),
         };
-        let pki = Pki::new(&group.folder().join("pki"), &["localhost", "127.0.0.1", "10.0.0.1"])?;
+        let pki = Pki::new(
+            &group.folder().join("pki"),
+            &["localhost", "127.0.0.1", "10.0.0.1"],
+        )?;
         let admin = pki.client("admin", Some("system:masters"))?;
-        let kubeconfig = pki.kubeconfig(&group.folder().join("admin.yaml"), &place.url(), &admin)?;
+        let kubeconfig =
+            pki.kubeconfig(&group.folder().join("admin.yaml"), &place.url(), &admin)?;
         group.spawn("etcd", daemons::etcd(&place, &group.memory()?)?)?;
         group.spawn("kube-apiserver", daemons::apiserver(&place, &pki)?)?;
         let plane = ControlPlane {
@@ -136,7 +142,10 @@ impl ControlPlane {
 
     async fn ready(&self) -> Result<()> {
         let own = self.own()?;
-        until(&own.group, "control plane ready", DEADLINE, || ready(&self.cluster)).await
+        until(&own.group, "control plane ready", DEADLINE, || {
+            ready(&self.cluster)
+        })
+        .await
     }
 
     fn own(&self) -> Result<&Own> {

@@ -181,7 +181,10 @@ fn tear_down(folder: &Path, stdin: Stdio) -> Command {
 /// Tears down what belongs to nobody who lives. What cannot be removed (another user's) stays.
 fn remove_leftovers(place: &Path) {
     let entries = fs::read_dir(place).into_iter().flatten().flatten();
-    for folder in entries.map(|entry| entry.path()).filter(|path| is_left(path)) {
+    for folder in entries
+        .map(|entry| entry.path())
+        .filter(|path| is_left(path))
+    {
         // What happens to it is not this test's matter.
         let _ = tear_down(&folder, Stdio::null()).status();
     }

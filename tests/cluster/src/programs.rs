@@ -46,7 +46,13 @@ fn newest() -> Option<PathBuf> {
     let folders = std::fs::read_dir(cache.join("opes")).ok()?.flatten();
     let kubernetes = folders.filter_map(|folder| {
         let is_one = folder.file_name().to_str()?.starts_with("kubernetes-");
-        let used = folder.path().join(MARKER).metadata().ok()?.modified().ok()?;
+        let used = folder
+            .path()
+            .join(MARKER)
+            .metadata()
+            .ok()?
+            .modified()
+            .ok()?;
         is_one.then(|| (used, folder.path().join("bin")))
     });
     kubernetes.max().map(|(_, folder)| folder)

@@ -34,7 +34,8 @@ mod control_plane {
         println!("control plane ready after {:.1?}", started.elapsed());
         let namespace = plane.namespace("bed").await?;
         let maps: Api<ConfigMap> = Api::namespaced(plane.client()?, &namespace);
-        maps.create(&PostParams::default(), &config_map("kept")).await?;
+        maps.create(&PostParams::default(), &config_map("kept"))
+            .await?;
 
         plane.kill_apiserver()?;
         assert!(maps.get("kept").await.is_err(), "the API server is dead");
@@ -61,7 +62,13 @@ mod control_plane {
         let refused = theirs.list(&ListParams::default()).await;
         assert!(matches!(refused, Err(kube::Error::Api(status)) if status.code == 403));
 
-        let allow = ["create", "rolebinding", "stranger", "--clusterrole=view", "--user=stranger"];
+        let allow = [
+            "create",
+            "rolebinding",
+            "stranger",
+            "--clusterrole=view",
+            "--user=stranger",
+        ];
         plane.kubectl(&[&allow[..], &["-n", &namespace]].concat())?;
         eventually("the right to read", DEADLINE, || async {
             Ok(Some(theirs.list(&ListParams::default()).await?))
@@ -76,7 +83,8 @@ mod control_plane {
         let plane = ControlPlane::shared().await?;
         let name = plane.namespace("gone").await?;
         let maps: Api<ConfigMap> = Api::namespaced(plane.client()?, &name);
-        maps.create(&PostParams::default(), &config_map("gone")).await?;
+        maps.create(&PostParams::default(), &config_map("gone"))
+            .await?;
         let namespaces: Api<Namespace> = Api::all(plane.client()?);
         namespaces.delete(&name, &DeleteParams::default()).await?;
         eventually("the namespace is gone", DEADLINE, || async {

@@ -49,9 +49,14 @@ impl Pki {
     pub(crate) fn new(folder: &Path, names: &[&str]) -> Result<Self> {
         let clients = Authority::new(folder, "ca")?;
         let front_proxy = Authority::new(folder, "front-proxy-ca")?;
-        let names = [names, &["kubernetes", "kubernetes.default", "kubernetes.default.svc"]].concat();
+        let names = [
+            names,
+            &["kubernetes", "kubernetes.default", "kubernetes.default.svc"],
+        ]
+        .concat();
         let serving = clients.server("apiserver", &names)?;
-        let kubelet_client = clients.client("kube-apiserver-kubelet-client", Some("system:masters"))?;
+        let kubelet_client =
+            clients.client("kube-apiserver-kubelet-client", Some("system:masters"))?;
         let front_proxy_client = front_proxy.client("front-proxy-client", None)?;
         let service_accounts = authority::signing_pair(folder)?;
         Ok(Self {
@@ -94,8 +99,18 @@ pub(crate) fn etcd(place: &Place, folder: &Path) -> Result<Command> {
         .args(["--name", "test", "--logger", "zap", "--log-level", "warn"])
         .arg("--data-dir")
         .arg(folder.join("etcd"))
-        .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
-        .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
+        .args([
+            "--listen-client-urls",
+            &clients,
+            "--advertise-client-urls",
+            &clients,
+        ])
+        .args([
+            "--listen-peer-urls",
+            &peers,
+            "--initial-advertise-peer-urls",
+            &peers,
+        ])
         .args(["--initial-cluster", &format!("test={peers}")]);
     Ok(command)
 }
@@ -128,23 +143,48 @@ pub(crate) fn any_apiserver(place: &Place, pki: &Pki) -> Result<Command> {
         ("tls-cert-file", &pki.serving.certificate.display()),
         ("tls-private-key-file", &pki.serving.key.display()),
         ("service-account-issuer", &"https://kubernetes.default.svc"),
-        ("service-account-key-file", &pki.service_accounts.certificate.display()),
-        ("service-account-signing-key-file", &pki.service_accounts.key.display()),
-        ("kubelet-client-certificate", &pki.kubelet_client.certificate.display()),
+        (
+            "service-account-key-file",
+            &pki.service_accounts.certificate.display(),
+        ),
+        (
+            "service-account-signing-key-file",
+            &pki.service_accounts.key.display(),
+        ),
+        (
+            "kubelet-client-certificate",
+            &pki.kubelet_client.certificate.display(),
+        ),
         ("kubelet-client-key", &pki.kubelet_client.key.display()),
-        ("kubelet-certificate-authority", &pki.clients.certificate.display()),
+        (
+            "kubelet-certificate-authority",
+            &pki.clients.certificate.display(),
+        ),
         // Otherwise exec and logs ask a resolver for the node's name.
         ("kubelet-preferred-address-types", &"InternalIP"),
         // Aggregated APIs trust what comes with a certificate of this one.
-        ("requestheader-client-ca-file", &pki.front_proxy.certificate.display()),
+        (
+            "requestheader-client-ca-file",
+            &pki.front_proxy.certificate.display(),
+        ),
         ("requestheader-allowed-names", &"front-proxy-client"),
         ("requestheader-username-headers", &"X-Remote-User"),
         ("requestheader-group-headers", &"X-Remote-Group"),
         ("requestheader-extra-headers-prefix", &"X-Remote-Extra-"),
-        ("proxy-client-cert-file", &pki.front_proxy_client.certificate.display()),
-        ("proxy-client-key-file", &pki.front_proxy_client.key.display()),
+        (
+            "proxy-client-cert-file",
+            &pki.front_proxy_client.certificate.display(),
+        ),
+        (
+            "proxy-client-key-file",
+            &pki.front_proxy_client.key.display(),
+        ),
     ];
-    command.args(flags.iter().map(|(name, value)| format!("--{name}={value}")));
+    command.args(
+        flags
+            .iter()
+            .map(|(name, value)| format!("--{name}={value}")),
+    );
     Ok(command)
 }
 
@@ -158,15 +198,23 @@ pub(crate) fn controller_manager(place: &Place, pki: &Pki) -> Result<Command> {
         ("kubeconfig", &kubeconfig.display()),
         ("secure-port", &0),
         ("leader-elect", &false),
-        ("service-account-private-key-file", &pki.service_accounts.key.display()),
+        (
+            "service-account-private-key-file",
+            &pki.service_accounts.key.display(),
+        ),
         ("root-ca-file", &pki.clients.certificate.display()),
-        ("use-service-account-credentials", &false),
+        // Each controller has a role of its own; this user has hardly any rights.
+        ("use-service-account-credentials", &true),
         // Tests wait for it.
         ("horizontal-pod-autoscaler-sync-period", &"2s"),
         ("horizontal-pod-autoscaler-downscale-stabilization", &"10s"),
         ("horizontal-pod-autoscaler-initial-readiness-delay", &"0s"),
         ("horizontal-pod-autoscaler-cpu-initialization-period", &"0s"),
     ];
-    command.args(flags.iter().map(|(name, value)| format!("--{name}={value}")));
+    command.args(
+        flags
+            .iter()
+            .map(|(name, value)| format!("--{name}={value}")),
+    );
     Ok(command)
 }
