@@ -36,7 +36,7 @@ use self::front_proxy::FrontProxy;
 pub use self::metrics::Metrics;
 pub use self::registration::{Standing, remove};
 use crate::certificates::OwnCertificates;
-use crate::scaler::Busy;
+use crate::scaler::{Busy, WARM_UP};
 use crate::serve::Served;
 use crate::serve::accept::{self, Secured};
 use crate::shared::Leading;
@@ -87,7 +87,8 @@ pub async fn run(
         standing,
         metrics.clone(),
     );
-    let serving = serve(client, listener, own, Busy::new(&served), metrics, &shutdown);
+    let busy = Busy::new(&served, WARM_UP);
+    let serving = serve(client, listener, own, busy, metrics, &shutdown);
     tokio::select! {
         result = serving => result,
         () = registering => {
@@ -128,7 +129,9 @@ async fn serve(
         (Arc::new(config), over)
     };
     let refused = metrics.refused.clone();
-    let refused = move || drop(refused.inc());
+    let refused = move || {
+        refused.inc();
+    };
     let door = accept::accept(listener, CONNECTIONS_MAX, material, callers, refused);
     let _door = AbortOnDropHandle::new(tokio::spawn(door));
     let connections = TaskTracker::new();

@@ -43,7 +43,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Busy {
     snapshots: Snapshots,
     edges: Arc<Edges>,
-    since: Instant,
+    warm_at: Instant,
 }
 
 /// Why there is no figure.
@@ -60,19 +60,19 @@ pub enum NoFigure {
 // === impl Busy ===
 
 impl Busy {
-    /// Begins to warm up now.
-    pub fn new(served: &Served) -> Self {
+    /// For `warm_up` from now on there is no figure ([`WARM_UP`]).
+    pub fn new(served: &Served, warm_up: Duration) -> Self {
         Self {
             snapshots: served.snapshots.clone(),
             edges: Arc::clone(&served.edges),
-            since: Instant::now(),
+            warm_at: Instant::now() + warm_up,
         }
     }
 
     /// Transactions of `service` (`NAMESPACE/NAME`) that are open or wait, over all edges.
     pub fn figure(&self, service: &str) -> Result<u64, NoFigure> {
         self.facts(service)?;
-        if self.since.elapsed() < WARM_UP {
+        if Instant::now() < self.warm_at {
             return Err(NoFigure::TooEarly);
         }
         let load = self.edges.load(service);
@@ -121,9 +121,9 @@ type Activity = Pin<Box<dyn Stream<Item = Result<IsActiveResponse, Status>> + Se
 // === impl Scaler ===
 
 impl Scaler {
-    pub(crate) fn new(served: &Served, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(busy: Busy, shutdown: CancellationToken) -> Self {
         Self {
-            busy: Busy::new(served),
+            busy,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             shutdown,
         }

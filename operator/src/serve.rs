@@ -27,10 +27,10 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use self::accept::Caller;
 use self::follow::Follower;
 pub use self::metrics::Metrics;
-use self::metrics::{Refused, Sent};
+use self::metrics::Refused;
 use crate::certificates::OwnCertificates;
 use crate::edges::{EDGES_MAX, Edges};
-use crate::scaler::Scaler;
+use crate::scaler::{Busy, Scaler, WARM_UP};
 use crate::shared::{PeersNow, Snapshot, Snapshots};
 
 /// Connections at once: of all edges, of their successors while certificates change, and of KEDA.
@@ -60,16 +60,50 @@ pub struct Served {
     pub edges: Arc<Edges>,
 }
 
+/// Waits that tests cannot afford.
+#[derive(Debug, Clone, Copy)]
+struct Waits {
+    /// For the first message of an edge.
+    hello: Duration,
+    /// Over this time streams end when certificates change, so that not all edges come at once.
+    renewal: Duration,
+    /// For edges to say how busy they are, before nothing said means nothing.
+    warm_up: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self {
+            hello: Duration::from_secs(10),
+            renewal: Duration::from_secs(20),
+            warm_up: WARM_UP,
+        }
+    }
+}
+
 /// Serves until `shutdown`, and then ends all streams. Nothing is accepted before there is a certificate.
 ///
 /// `edge_name`: the name that an edge's certificate is for ([`crate::certificates::edge_name`]).
 pub async fn run(
+    listener: TcpListener,
+    own: OwnCertificates,
+    edge_name: String,
+    served: Served,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let waits = Waits::default();
+    run_with(listener, own, edge_name, served, metrics, shutdown, waits).await
+}
+
+async fn run_with(
     listener: TcpListener,
     mut own: OwnCertificates,
     edge_name: String,
     served: Served,
     metrics: Metrics,
     shutdown: CancellationToken,
+    waits: Waits,
 ) -> anyhow::Result<()> {
     let Some(tls) = first_material(&mut own, &shutdown).await else {
         return Ok(());
@@ -78,12 +112,13 @@ pub async fn run(
     let (ready, snapshots) = watch::channel(None);
     let holding = hold_back(served.snapshots.clone(), ready, metrics.clone());
     let _holding = AbortOnDropHandle::new(tokio::spawn(holding));
-    let scaler = Scaler::new(&served, shutdown.clone());
+    let scaler = Scaler::new(Busy::new(&served, waits.warm_up), shutdown.clone());
     let routing = Server {
         edge_name,
         served: Served { snapshots, ..served },
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
+        waits,
     };
     let routing = RoutingServer::new(routing)
         .max_decoding_message_size(FROM_EDGE_OCTETS_MAX)
@@ -181,6 +216,7 @@ struct Server {
     served: Served,
     metrics: Metrics,
     shutdown: CancellationToken,
+    waits: Waits,
 }
 
 #[async_trait]
@@ -202,11 +238,18 @@ impl Routing for Server {
         };
         // One: while an edge takes a message the newest state waits, not a queue of old ones.
         let (out, outbound) = mpsc::channel(1);
-        let follower = Follower::new(&self.served, self.metrics.clone(), caller.over, out);
+        let follower = Follower {
+            served: self.served.clone(),
+            metrics: self.metrics.clone(),
+            waits: self.waits,
+            over: caller.over,
+            out,
+            sent: follow::SentSoFar::default(),
+        };
         tokio::spawn(follower.run(request.into_inner(), self.shutdown.clone()));
         Ok(Response::new(ReceiverStream::new(outbound)))
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

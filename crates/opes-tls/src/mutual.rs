@@ -78,6 +78,11 @@ impl ClientTls {
     pub fn client(files: MutualFiles) -> Result<Self, OpenError> {
         Self::open(files, client_config)
     }
+
+    /// From memory. The error names the part that cannot be used: `tls.crt`, `tls.key` or `ca.crt`.
+    pub fn client_in_memory(texts: &MutualTexts) -> Result<Self, PemError> {
+        Self::hold(texts, client_config)
+    }
 }
 
 impl ServerTls {

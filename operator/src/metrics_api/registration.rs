@@ -1,6 +1,5 @@
 //! The `APIService` that makes the API server ask us: made and kept by the replica that leads, and never taken from somebody else.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;

@@ -9,34 +9,33 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::Served;
+use super::{Served, Waits};
 use super::metrics::{Metrics, Refused, Sent};
 use crate::edges::EdgeHandle;
 use crate::shared::Snapshot;
 
-/// For the first message of an edge.
-pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A stream ends after this, or up to a quarter earlier, whatever its edge does: who got in with a certificate that has expired since
 /// has to show another one.
 const AGE_MAX: Duration = Duration::from_hours(2);
-/// Over this time streams end when certificates change, so that not all edges come at once.
-const RENEWAL_SPREAD: Duration = Duration::from_secs(20);
+/// For the reason of an end to get out.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest name of a pod or namespace (RFC 1123).
 const NAME_OCTETS_MAX: usize = 253;
 
 type Out = mpsc::Sender<Result<FromOperator, Status>>;
 
 pub(super) struct Follower {
-    served: Served,
-    metrics: Metrics,
-    over: CancellationToken,
-    out: Out,
-    sent: SentSoFar,
+    pub(super) served: Served,
+    pub(super) metrics: Metrics,
+    pub(super) waits: Waits,
+    pub(super) over: CancellationToken,
+    pub(super) out: Out,
+    pub(super) sent: SentSoFar,
 }
 
 /// What the edge has been sent.
 #[derive(Default)]
-struct SentSoFar {
+pub(super) struct SentSoFar {
     peers: Option<Arc<Peers>>,
     snapshot: Option<Arc<Snapshot>>,
 }
@@ -44,21 +43,6 @@ struct SentSoFar {
 // === impl Follower ===
 
 impl Follower {
-    pub(super) fn new(
-        served: &Served,
-        metrics: Metrics,
-        over: CancellationToken,
-        out: Out,
-    ) -> Self {
-        Self {
-            served: served.clone(),
-            metrics,
-            over,
-            out,
-            sent: SentSoFar::default(),
-        }
-    }
-
     /// Until either side goes.
     pub(super) async fn run(mut self, mut inbound: Streaming<FromEdge>, shutdown: CancellationToken) {
         let edge = match self.greet(&mut inbound).await {
@@ -86,7 +70,7 @@ impl Follower {
     async fn end(&self, status: Status) {
         // An edge that does not read learns nothing; its connection is closed all the same.
         let said = self.out.send(Err(status));
-        let _elapsed = tokio::time::timeout(HELLO_TIMEOUT, said).await;
+        let _elapsed = tokio::time::timeout(END_TIMEOUT, said).await;
     }
 
     /// The edge says who it is.
@@ -95,7 +79,7 @@ impl Follower {
             self.metrics.refused(Refused::Hello);
             Status::invalid_argument(text)
         };
-        let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message()).await;
+        let first = tokio::time::timeout(self.waits.hello, inbound.message()).await;
         let Some(first) = first.map_err(|_elapsed| refuse("no Hello in time"))?? else {
             return Ok(None);
         };
@@ -170,11 +154,11 @@ impl Follower {
         let mut hasher = DefaultHasher::new();
         edge.hash(&mut hasher);
         let share = u32::try_from(hasher.finish() % 1_000).unwrap_or(0);
-        let over = self.over.clone();
+        let (over, spread) = (self.over.clone(), self.waits.renewal);
         async move {
             tokio::select! {
                 () = tokio::time::sleep(AGE_MAX - AGE_MAX / 4 * share / 1_000) => {}
-                () = over.cancelled() => tokio::time::sleep(RENEWAL_SPREAD * share / 1_000).await,
+                () = over.cancelled() => tokio::time::sleep(spread * share / 1_000).await,
             }
         }
     }
