@@ -43,7 +43,8 @@ pub fn pools<'s>(services: impl Iterator<Item = (&'s str, &'s CalloutServiceSpec
         .map(|(qualified, spec)| {
             let (namespace, name) = qualified.split_once('/').unwrap_or_default();
             let scheme = if has_tls(spec) { "https" } else { "http" };
-            let found = by_service.get(&(namespace, pool_name(name).as_str()));
+            let full_name = pool_name(name);
+            let found = by_service.get(&(namespace, full_name.as_str()));
             Pool {
                 service: qualified.to_owned(),
                 endpoints: addresses(scheme, OCP_PORT, found.into_iter().flatten().copied()),

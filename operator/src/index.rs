@@ -215,7 +215,7 @@ impl Index {
     }
 
     fn finding(&mut self, seen: &Seen, judgement: Judgement, not_permitted: Option<NotPermitted>) -> Finding {
-        if judgement.outcome.is_accepted()
+        if judgement.outcome == Outcome::Accepted
             && let Some(object) = &seen.parsed.object
         {
             let known = self.accepted.get(&seen.key);
@@ -287,6 +287,20 @@ impl Index {
         };
         place(&mut snapshot, services, slices);
         snapshot
+    }
+}
+
+// === impl Finding ===
+
+impl Finding {
+    /// What became of it, as metrics have it.
+    pub const fn outcome_name(&self) -> &'static str {
+        match self.judgement.outcome {
+            Outcome::Accepted => "accepted",
+            Outcome::LastAccepted => "lastAccepted",
+            Outcome::StandIn(_) => "standIn",
+            Outcome::LeftOut => "leftOut",
+        }
     }
 }
 

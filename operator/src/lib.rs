@@ -1,5 +1,18 @@
 //! The operator: custom resources in, routing tables and callout pools out (docs/adr/0022-kubernetes.md).
 
+pub mod apply;
+pub mod backoff;
 pub mod config;
 pub mod edges;
+pub mod endpoints;
+pub mod features;
+pub mod index;
+pub mod kinds;
+pub mod lease;
+pub mod metrics;
+pub mod objects;
+pub mod plan;
 pub mod shared;
+pub mod tenancy;
+pub mod watch;
+pub mod world;

@@ -1,5 +1,6 @@
 //! Rules and services as the API server has them, read by the parser that `opes rules check` has: the messages are the same.
 
+use opes_rules::parse::object_from_value;
 use opes_rules::{Diagnostic, Object};
 use serde_json::{Value, json};
 
@@ -27,12 +28,9 @@ impl Parsed {
             "spec": spec,
         });
         let source = format!("{} {}", key.kind, key.name);
-        let (mut objects, diagnostics) = opes_rules::parse(&source, &document.to_string());
-        Self { object: objects.pop(), diagnostics }
-    }
-
-    /// The first thing that is wrong, if something is.
-    pub fn mistake(&self) -> Option<&Diagnostic> {
-        self.diagnostics.iter().find(|found| found.is_error())
+        match object_from_value(&source, document) {
+            Ok(object) => Self { object: Some(object), diagnostics: Vec::new() },
+            Err(diagnostics) => Self { object: None, diagnostics },
+        }
     }
 }

@@ -160,7 +160,7 @@ fn wanted(kind: Kind, config: &Config) -> bool {
 }
 
 /// Without what the API server keeps for itself, which is most of a small object.
-fn slim(mut object: DynamicObject) -> DynamicObject {
+pub fn slim(mut object: DynamicObject) -> DynamicObject {
     object.metadata.managed_fields = None;
     if let Some(annotations) = &mut object.metadata.annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");

@@ -203,7 +203,7 @@ fn resources(input: &Input<'_>) -> ResourceRequirements {
         if own.is_empty() {
             return default.clone();
         }
-        let amounts = own.iter().map(|(name, amount)| (name.clone(), Quantity(amount.to_string())));
+        let amounts = own.iter().map(|(name, amount)| (name.clone(), Quantity(amount.as_str().to_owned())));
         Some(amounts.collect())
     };
     ResourceRequirements {

@@ -10,12 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::json;
 
 use super::{Input, Planned, Scaling};
-use crate::kinds::Kind;
+use crate::kinds::{Kind, SERVICE_LABEL};
 
 /// Name of the external metric: transactions open and waiting at all edges.
-pub const LOAD_METRIC: &str = "opes-callout-in-flight";
-/// Label that selects the service in the HPA's own namespace.
-pub const LOAD_SELECTOR: &str = "service";
+pub(super) const LOAD_METRIC: &str = "opes-callout-in-flight";
 
 /// The objects that scale it; none where nothing does.
 pub(super) fn plan(input: &Input<'_>, scaling: Scaling) -> Vec<Planned> {
@@ -52,7 +50,7 @@ fn metrics(input: &Input<'_>) -> Vec<MetricSpec> {
         metric: MetricIdentifier {
             name: LOAD_METRIC.into(),
             selector: Some(LabelSelector {
-                match_labels: Some([(LOAD_SELECTOR.to_owned(), input.name.to_owned())].into()),
+                match_labels: Some([(SERVICE_LABEL.to_owned(), input.name.to_owned())].into()),
                 ..LabelSelector::default()
             }),
         },
@@ -134,9 +132,7 @@ fn scaled_object(input: &Input<'_>) -> Planned {
             "metricType": "AverageValue",
             "metadata": {
                 "scalerAddress": address,
-                "service": input.name,
-                "namespace": input.namespace,
-                "targetInFlight": pool.target_in_flight.to_string(),
+                "service": format!("{}/{}", input.namespace, input.name),
                 "enableTLS": "true",
             },
             "authenticationRef": { "name": input.full_name() },
