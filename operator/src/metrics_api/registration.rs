@@ -293,7 +293,7 @@ mod tests {
     fn what_is_right_is_not_written() {
         let mut found = wanted(&config("opes"), "PEM", None);
         assert!(is_right(&found, &config("opes"), "PEM"));
-        assert!(!is_right(&found, "PEM of a rotation"));
+        assert!(!is_right(&found, &config("opes"), "PEM of a rotation"));
         found.spec.as_mut().unwrap().insecure_skip_tls_verify = Some(true);
         assert!(!is_right(&found, &config("opes"), "PEM"));
     }

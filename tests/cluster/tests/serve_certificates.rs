@@ -31,10 +31,27 @@ mod control_plane {
 
     /// Two namespaces, a user with the operator's rights in them, and what is wanted there.
     struct Bed {
-        plane: &'static ControlPlane,
+        plane: Plane,
         home: String,
         mail: String,
         wanted: watch::Sender<Arc<Vec<CertificateWanted>>>,
+    }
+
+    /// Shared with the other tests, or not where requests are counted.
+    enum Plane {
+        Shared(&'static ControlPlane),
+        Own(ControlPlane),
+    }
+
+    impl std::ops::Deref for Plane {
+        type Target = ControlPlane;
+
+        fn deref(&self) -> &ControlPlane {
+            match self {
+                Self::Shared(plane) => plane,
+                Self::Own(plane) => plane,
+            }
+        }
     }
 
     /// One replica's certificates.
@@ -50,10 +67,13 @@ mod control_plane {
 
     impl Bed {
         async fn new() -> Result<Self> {
-            let plane = ControlPlane::shared().await?;
+            Self::on(Plane::Shared(ControlPlane::shared().await?)).await
+        }
+
+        async fn on(plane: Plane) -> Result<Self> {
             let home = plane.namespace("home").await?;
             let mail = plane.namespace("mail").await?;
-            grant(plane, &home, &mail)?;
+            grant(&plane, &home, &mail)?;
             let wanted = watch::Sender::new(Arc::new(Vec::new()));
             Ok(Self {
                 plane,
@@ -270,7 +290,7 @@ mod control_plane {
 
     #[tokio::test]
     async fn certificates_are_made_kept_and_put_back_without_reading_secrets() -> Result<()> {
-        let bed = Bed::new().await?;
+        let bed = Bed::on(Plane::Own(ControlPlane::start().await?)).await?;
         let maps: Api<ConfigMap> = Api::namespaced(bed.plane.client()?, &bed.mail);
         let owner = ConfigMap {
             metadata: ObjectMeta {
