@@ -57,8 +57,6 @@ pub enum Step {
 pub struct Question<'a> {
     /// Which rule.
     pub key: &'a ObjectKey,
-    /// Its generation now.
-    pub generation: i64,
     /// What of it is in the table.
     pub in_table: InTable,
     /// What was said last.
@@ -202,7 +200,6 @@ mod tests {
         let key = ObjectKey { kind: "OpesRule", name: "mail/r".into() };
         EdgeView::of(edges, &sequences()).judge(&Question {
             key: &key,
-            generation: 1,
             in_table: InTable { generation: 1, since: 2 },
             before,
             since: now.checked_sub(Duration::from_secs(seconds)).unwrap(),
