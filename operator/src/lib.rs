@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod backoff;
+pub mod certificates;
 pub mod config;
 pub mod edges;
 pub mod endpoints;
@@ -11,8 +12,11 @@ pub mod index;
 pub mod kinds;
 pub mod lease;
 pub mod metrics;
+pub mod metrics_api;
 pub mod objects;
 pub mod plan;
+pub mod scaler;
+pub mod serve;
 pub mod shared;
 pub mod status;
 pub mod tenancy;
