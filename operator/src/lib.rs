@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod metrics_api;
 pub mod objects;
 pub mod plan;
+pub mod run;
 pub mod scaler;
 pub mod serve;
 pub mod shared;
