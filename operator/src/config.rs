@@ -482,8 +482,8 @@ impl Default for Certificates {
             issuer_ref: None,
             authority_secret: "opes-ca".into(),
             folder: "/etc/opes/tls".into(),
-            lifetime: HumanDuration::from_secs(30 * 86_400),
-            authority_lifetime: HumanDuration::from_secs(365 * 86_400),
+            lifetime: HumanDuration::from_secs(90 * 86_400),
+            authority_lifetime: HumanDuration::from_secs(5 * 365 * 86_400),
         }
     }
 }

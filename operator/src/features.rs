@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::kinds::Kind;
+use crate::metrics_api::Standing;
 
 /// How often the cluster is asked: it may get them while the operator runs.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -20,6 +21,8 @@ pub struct Features {
     pub cert_manager: bool,
     /// `metrics.k8s.io/v1beta1`: HPAs can look at CPU.
     pub cpu_metrics: bool,
+    /// `external.metrics.k8s.io` is somebody else's: HPAs cannot ask the operator for load.
+    pub foreign_metrics: bool,
     /// The cluster has been asked.
     pub known: bool,
 }
@@ -38,20 +41,29 @@ impl Features {
 }
 
 /// Asks the cluster until it is told to stop. What cannot be found out stays as it was.
-pub async fn run(client: Client, found: watch::Sender<Features>, shutdown: CancellationToken) {
+pub async fn run(client: Client, mut standing: watch::Receiver<Standing>, found: watch::Sender<Features>, shutdown: CancellationToken) {
     loop {
         let before = *found.borrow();
-        let now = look(&client, before).await;
+        let foreign = matches!(*standing.borrow_and_update(), Standing::Foreign(_));
+        let now = look(&client, before, foreign).await;
         found.send_if_modified(|features| std::mem::replace(features, now) != now);
+        let registered = async {
+            // Nobody registers anything where the API is off.
+            if standing.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             () = tokio::time::sleep(PERIOD) => {}
+            () = registered => {}
             () = shutdown.cancelled() => return,
         }
     }
 }
 
-async fn look(client: &Client, before: Features) -> Features {
+async fn look(client: &Client, before: Features, foreign_metrics: bool) -> Features {
     Features {
+        foreign_metrics,
         keda: has(client, "keda.sh/v1alpha1", before.keda).await,
         cert_manager: has(client, "cert-manager.io/v1", before.cert_manager).await,
         cpu_metrics: has(client, "metrics.k8s.io/v1beta1", before.cpu_metrics).await,

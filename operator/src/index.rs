@@ -23,7 +23,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use run::run;
+pub use run::{Outputs, run};
 
 /// Revisions whose place in the order is remembered; an edge that runs an older one counts as one that runs none.
 const REVISIONS_MAX: usize = 1_024;

@@ -142,7 +142,7 @@ impl Input<'_> {
 
     /// HPAs can ask the operator for load.
     fn has_load(&self) -> bool {
-        self.config.metrics_api.enabled == Enabled::Auto
+        self.config.metrics_api.enabled == Enabled::Auto && !self.features.foreign_metrics
     }
 
     /// `opes-NAME`.

@@ -8,6 +8,8 @@ mod json;
 mod pod;
 mod rule;
 mod scalar;
+#[cfg(feature = "schema")]
+pub(crate) mod schema;
 mod service;
 
 use crate::diagnostic::Origin;

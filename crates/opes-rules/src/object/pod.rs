@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 /// Pods of a service. Everything that is not said here the operator decides: user, capabilities, probes, certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::pod))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PodSettings {
     /// What a pod asks for and may use at most.
@@ -33,6 +34,7 @@ pub struct PodSettings {
 
 /// Amounts by name of the resource: `cpu`, `memory`, `ephemeral-storage`, `hugepages-2Mi`, …
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::resources))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Resources {
     /// What a pod gets for certain; without a request for `cpu` scaling by CPU is not possible.
@@ -45,6 +47,7 @@ pub struct Resources {
 
 /// Credentials of a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::pull_secret))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PullSecret {
     /// Name of a Secret of type `kubernetes.io/dockerconfigjson`.
@@ -53,6 +56,7 @@ pub struct PullSecret {
 
 /// Files in a pod. Exactly one of `secret`, `configMap` and `persistentVolumeClaim`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::mount))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mount {
     /// Name of a Secret; each key is a file.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// `spec` of an `OpesRule`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::rule))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OpesRuleSpec {
     /// Processing points; at least one.
@@ -30,6 +31,7 @@ pub struct OpesRuleSpec {
 
 /// Conditions. Each present field must hold; a list holds if one of its members does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::matching))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Match {
     /// Names of listeners that the client came in on.
@@ -63,6 +65,7 @@ pub struct Match {
 
 /// Which service to call and what it may do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::callout))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Callout {
     /// A `CalloutService` in the namespace of the rule.
@@ -86,6 +89,7 @@ pub struct Callout {
 
 /// Name of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::service_ref))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceRef {
     /// `metadata.name` of the `CalloutService`.
@@ -94,6 +98,7 @@ pub struct ServiceRef {
 
 /// How much of the content a rule sends to its service.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::wants))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RuleWants {
     /// Absent = what the service asks for at negotiation.
@@ -106,6 +111,7 @@ pub struct RuleWants {
 
 /// How much of the mail data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::choice))]
 #[serde(rename_all = "camelCase")]
 pub enum ContentChoice {
     /// Nothing.
@@ -120,6 +126,7 @@ pub enum ContentChoice {
 
 /// What the processor does itself. Exactly one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::action))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Action {
     /// Refuse for good, 5xx. Terminal.
@@ -168,6 +175,7 @@ pub enum Action {
 
 /// An SMTP reply. What is absent is filled in as fits the point.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::reply))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ReplySpec {
     /// Reply code.
@@ -183,6 +191,7 @@ pub struct ReplySpec {
 
 /// How a rule is introduced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::rollout))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Rollout {
     /// Enforce, or only watch.
@@ -193,6 +202,7 @@ pub struct Rollout {
 
 /// Whether a rule changes anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::choice))]
 #[serde(rename_all = "camelCase")]
 pub enum RolloutMode {
     /// The rule acts.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// `spec` of a `CalloutService`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::service))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CalloutServiceSpec {
     /// What the service may do; decides the stage it runs in.
@@ -47,6 +48,7 @@ pub struct CalloutServiceSpec {
 
 /// Whether a service may be bypassed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::bypass))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct BypassPolicy {
     /// An authenticated sender may have it left out. Never for access control, security and reporting.
@@ -58,6 +60,7 @@ pub struct BypassPolicy {
 
 /// A service that comes with OPES.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::builtin))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Builtin {
     /// Name as in `opes service NAME`.
@@ -69,6 +72,7 @@ pub struct Builtin {
 
 /// A container image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::image))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Image {
     /// Image reference, such as `registry.example.com/filter:1.2`.
@@ -83,6 +87,7 @@ pub struct Image {
 
 /// Size of a pool of service instances.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::pool))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Pool {
     /// Fewest instances; 2 if absent. 0 only with `engine: keda`, and only if every rule that calls the service has `onFailure`
@@ -102,6 +107,7 @@ pub struct Pool {
 
 /// What scales a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::choice))]
 #[serde(rename_all = "camelCase")]
 pub enum PoolEngine {
     /// HorizontalPodAutoscaler.
@@ -115,6 +121,7 @@ pub enum PoolEngine {
 
 /// How many instances stay up in a voluntary disruption.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::disruption_budget))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DisruptionBudget {
     /// Instances that stay.
@@ -123,6 +130,7 @@ pub struct DisruptionBudget {
 
 /// How the processor talks to a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::transport))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Transport {
     /// Absent = `mutual`, except on a Unix socket or a loopback address.
@@ -137,6 +145,7 @@ pub struct Transport {
 
 /// Transport security between processor and service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::choice))]
 #[serde(rename_all = "camelCase")]
 pub enum TlsMode {
     /// In the clear.
@@ -147,6 +156,7 @@ pub enum TlsMode {
 
 /// Limits of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::limits))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServiceLimits {
     /// For a connection to be usable.
