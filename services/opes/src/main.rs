@@ -14,6 +14,7 @@ mod report;
 mod rules;
 mod rulesets;
 mod runtime;
+mod send;
 mod time;
 mod user;
 
@@ -53,6 +54,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Dev(args) => runtime::start()?.block_on(dev::run(args)),
         Command::Edge { config } => runtime::start()?.block_on(edge::run(&config)),
         Command::Quarantine(args) => runtime::start()?.block_on(quarantine::run(args)),
+        Command::Send(args) => runtime::start()?.block_on(send::run(args)),
         Command::Report(args) => runtime::start()?.block_on(report::run(args)),
         Command::Service(args) => runtime::start()?.block_on(builtin::run(args)),
     }
