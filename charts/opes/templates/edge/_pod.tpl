@@ -57,6 +57,11 @@ spec:
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       command: [/usr/bin/opes]
       args: [edge, --config, /etc/opes/config/edge.yaml, --log-format, json, --log, {{ $edge.log | quote }}]
+      env:
+        - name: POD_NAME
+          valueFrom: { fieldRef: { fieldPath: metadata.name } }
+        - name: POD_NAMESPACE
+          valueFrom: { fieldRef: { fieldPath: metadata.namespace } }
       ports:
         {{- range $key := list "smtp" "submission" "submissions" "lmtp" }}
         {{- if (index $edge.listeners $key).enabled }}
