@@ -24,6 +24,9 @@ pub mod smtp {
 /// How edges follow the routing table: `proto/opes/routing/v1/routing.proto`.
 pub mod routing {
     include!(concat!(env!("OUT_DIR"), "/opes.routing.v1.rs"));
+
+    /// Largest message on the stream, in octets. A table beyond is not sent, and the operator says so.
+    pub const TABLE_OCTETS_MAX: usize = 64 << 20;
 }
 
 /// What KEDA asks an external scaler: `proto/externalscaler/externalscaler.proto`.

@@ -10,6 +10,6 @@ mod mutual;
 mod pem;
 
 pub use complaint::{Complaint, complaint, refusal};
-pub use mutual::{ALPN_H2, ClientTls, Mutual, MutualFiles, ServerTls};
+pub use mutual::{ALPN_H2, ClientTls, Mutual, MutualFiles, MutualTexts, ServerTls};
 pub use opes_reload::OpenError;
 pub use pem::{PemError, authorities, certified_key};

@@ -3,11 +3,13 @@
 //! A change of any of the three files makes a new generation: new connections use it, and whoever holds a connection of the
 //! old one is told by a token, so that an authority that was taken away does not live on in a long-lived connection.
 //! Sessions are never resumed: a resumed one would not look at the certificates again.
+//! Material comes from files that are watched, or from memory, where its owner replaces it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use opes_reload::{Look, OpenError, Reloaded};
 use rustls::client::Resumption;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -31,10 +33,30 @@ pub struct MutualFiles {
     pub ca: PathBuf,
 }
 
+/// The same three as PEM texts, for material that is in no file.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MutualTexts {
+    /// Our certificate chain, leaf first.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+    /// The authorities that the other end's certificate must come from.
+    pub ca: String,
+}
+
 /// One end's material. Clones share it.
 pub struct Mutual<C> {
+    /// Names of the three parts for messages, whether they are files or not.
     files: Arc<MutualFiles>,
-    live: Reloaded<Generation<C>>,
+    live: Live<C>,
+    make: Make<C>,
+}
+
+type Make<C> = fn(SingleCertAndKey, RootCertStore, &Path) -> Result<C, PemError>;
+
+enum Live<C> {
+    Files(Reloaded<Generation<C>>),
+    Memory(Arc<ArcSwap<Generation<C>>>),
 }
 
 /// The end that calls and checks the other one's name.
@@ -56,6 +78,11 @@ impl ClientTls {
     pub fn client(files: MutualFiles) -> Result<Self, OpenError> {
         Self::open(files, client_config)
     }
+
+    /// From memory. The error names the part that cannot be used: `tls.crt`, `tls.key` or `ca.crt`.
+    pub fn client_in_memory(texts: &MutualTexts) -> Result<Self, PemError> {
+        Self::hold(texts, client_config)
+    }
 }
 
 impl ServerTls {
@@ -63,29 +90,54 @@ impl ServerTls {
     pub fn server(files: MutualFiles) -> Result<Self, OpenError> {
         Self::open(files, server_config)
     }
+
+    /// From memory. The error names the part that cannot be used: `tls.crt`, `tls.key` or `ca.crt`.
+    pub fn server_in_memory(texts: &MutualTexts) -> Result<Self, PemError> {
+        Self::hold(texts, server_config)
+    }
 }
 
 impl<C: Send + Sync + 'static> Mutual<C> {
-    fn open(
-        files: MutualFiles,
-        make: fn(SingleCertAndKey, RootCertStore, &Path) -> Result<C, PemError>,
-    ) -> Result<Self, OpenError> {
+    fn open(files: MutualFiles, make: Make<C>) -> Result<Self, OpenError> {
         let paths = [&files.certificate, &files.key, &files.ca].map(PathBuf::clone);
-        let live = Reloaded::open_all(paths, move |[cert_at, key_at, ca_at], [cert, key, ca]| {
-            let ours = certified_key((cert_at, cert), (key_at, key))?;
-            let config = make(ours.into(), authorities(ca_at, ca)?, ca_at)?;
-            Ok::<_, PemError>(Generation {
-                config: Arc::new(config),
-                over: CancellationToken::new().drop_guard(),
-            })
-        })?;
-        let files = Arc::new(files);
-        Ok(Self { files, live })
+        let live = Reloaded::open_all(paths, move |paths, texts| generation(paths, texts, make))?;
+        Ok(Self {
+            files: Arc::new(files),
+            live: Live::Files(live),
+            make,
+        })
+    }
+
+    fn hold(texts: &MutualTexts, make: Make<C>) -> Result<Self, PemError> {
+        let files = MutualFiles {
+            certificate: "tls.crt".into(),
+            key: "tls.key".into(),
+            ca: "ca.crt".into(),
+        };
+        let first = generation(files.paths(), texts.all(), make)?;
+        Ok(Self {
+            files: Arc::new(files),
+            live: Live::Memory(Arc::new(ArcSwap::from_pointee(first))),
+            make,
+        })
+    }
+
+    /// Puts `texts` in force, as a change of the files would. Texts that cannot be used change nothing. Material from files is
+    /// its files' only, and stays as it is.
+    pub fn replace(&self, texts: &MutualTexts) -> Result<(), PemError> {
+        if let Live::Memory(live) = &self.live {
+            let fresh = generation(self.files.paths(), texts.all(), self.make)?;
+            live.store(Arc::new(fresh));
+        }
+        Ok(())
     }
 
     /// For a new connection, with the token that says when it is to be replaced by another one.
     pub fn current(&self) -> (Arc<C>, CancellationToken) {
-        let generation = self.live.current();
+        let generation = match &self.live {
+            Live::Files(live) => live.current(),
+            Live::Memory(live) => live.load_full(),
+        };
         let over = DropGuard::token(&generation.over);
         (Arc::clone(&generation.config), over.clone())
     }
@@ -95,17 +147,37 @@ impl<C: Send + Sync + 'static> Mutual<C> {
         &self.files
     }
 
-    /// Looks at the files now ([`Reloaded::look`]).
+    /// Looks at the files now ([`Reloaded::look`]); without files there is nothing to see.
     pub fn look(&self) -> Look {
-        self.live.look()
+        match &self.live {
+            Live::Files(live) => live.look(),
+            Live::Memory(_) => Look::Unchanged,
+        }
     }
+}
+
+fn generation<C>(
+    [cert_at, key_at, ca_at]: [&Path; 3],
+    [cert, key, ca]: [&str; 3],
+    make: Make<C>,
+) -> Result<Generation<C>, PemError> {
+    let ours = certified_key((cert_at, cert), (key_at, key))?;
+    let config = make(ours.into(), authorities(ca_at, ca)?, ca_at)?;
+    Ok(Generation {
+        config: Arc::new(config),
+        over: CancellationToken::new().drop_guard(),
+    })
 }
 
 impl<C> Clone for Mutual<C> {
     fn clone(&self) -> Self {
         Self {
             files: Arc::clone(&self.files),
-            live: self.live.clone(),
+            live: match &self.live {
+                Live::Files(live) => Live::Files(live.clone()),
+                Live::Memory(live) => Live::Memory(Arc::clone(live)),
+            },
+            make: self.make,
         }
     }
 }
@@ -113,6 +185,30 @@ impl<C> Clone for Mutual<C> {
 impl<C> fmt::Debug for Mutual<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Mutual").field(&self.files).finish()
+    }
+}
+
+// === impl MutualFiles, MutualTexts ===
+
+impl MutualFiles {
+    fn paths(&self) -> [&Path; 3] {
+        [&self.certificate, &self.key, &self.ca].map(PathBuf::as_path)
+    }
+}
+
+impl MutualTexts {
+    fn all(&self) -> [&str; 3] {
+        [&self.certificate, &self.key, &self.ca].map(String::as_str)
+    }
+}
+
+impl fmt::Debug for MutualTexts {
+    // The key is nobody's to see.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MutualTexts")
+            .field("certificate", &self.certificate)
+            .field("ca", &self.ca)
+            .finish_non_exhaustive()
     }
 }
 

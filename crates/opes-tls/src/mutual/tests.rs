@@ -4,7 +4,7 @@ use std::path::Path;
 use opes_reload::Look;
 use tempfile::TempDir;
 
-use super::{ClientTls, MutualFiles, ServerTls};
+use super::{ClientTls, MutualFiles, MutualTexts, ServerTls};
 
 fn files(folder: &Path) -> MutualFiles {
     MutualFiles {
@@ -50,4 +50,29 @@ fn what_cannot_be_opened_is_named() {
     fs::write(&files.ca, "").unwrap();
     let error = ServerTls::server(files).unwrap_err().to_string();
     assert!(error.contains("ca.crt: holds no certificate"), "{error}");
+}
+
+#[test]
+fn material_in_memory_is_replaced_by_its_owner() {
+    let texts = || {
+        let made = rcgen::generate_simple_self_signed(["a.example.com".to_owned()]).unwrap();
+        MutualTexts {
+            certificate: made.cert.pem(),
+            key: made.signing_key.serialize_pem(),
+            ca: made.cert.pem(),
+        }
+    };
+    let tls = ServerTls::server_in_memory(&texts()).unwrap();
+    let (_, first) = tls.current();
+    let crossed = MutualTexts {
+        key: texts().key,
+        ..texts()
+    };
+    let error = tls.replace(&crossed).unwrap_err().to_string();
+    assert!(error.contains("tls.key is not the key of tls.crt"), "{error}");
+    assert!(!first.is_cancelled());
+    tls.clone().replace(&texts()).unwrap();
+    assert!(first.is_cancelled());
+    assert!(!tls.current().1.is_cancelled());
+    assert!(!format!("{:?}", texts()).contains("PRIVATE"));
 }

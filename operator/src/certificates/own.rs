@@ -1,0 +1,93 @@
+//! This replica's own certificate: made in memory by the authority, or followed in a folder.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opes_reload::{OpenError, POLL_INTERVAL, Reloaded};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::authority::AuthorityError;
+use super::state::Authorities;
+use super::{AuthorityConfig, OwnCertificate, OwnCertificates};
+
+/// Longest wait before the clock is looked at again: it may have been set.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Makes one whenever others sign or are believed, and when a third of the last one's time is left.
+pub(super) async fn make(
+    config: &AuthorityConfig,
+    mut authorities: watch::Receiver<Option<Arc<Authorities>>>,
+    own: &watch::Sender<Option<Arc<OwnCertificate>>>,
+) {
+    let (mut made_by, mut renew_at) = (String::new(), 0);
+    loop {
+        let now = config.clock.since_epoch().as_secs();
+        let current = authorities.borrow_and_update().clone();
+        if let Some(current) = current.filter(|c| c.fingerprint() != made_by || now >= renew_at) {
+            match issue(config, &current, now) {
+                Ok((certificate, not_after)) => {
+                    made_by = current.fingerprint();
+                    renew_at = not_after.saturating_sub(config.lifetimes.leaf.as_secs() / 3);
+                    own.send_replace(Some(Arc::new(certificate)));
+                    tracing::info!(authority = %current.issuer.id, "own certificate made");
+                }
+                // What cannot be made now is tried again at the next look.
+                Err(error) => tracing::error!(%error, "own certificate not made"),
+            }
+        }
+        let wait = Duration::from_secs(renew_at.saturating_sub(now).max(1)).min(LOOK_INTERVAL);
+        tokio::select! {
+            changed = authorities.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+fn issue(
+    config: &AuthorityConfig,
+    authorities: &Authorities,
+    now: u64,
+) -> Result<(OwnCertificate, u64), AuthorityError> {
+    let leaf = authorities
+        .issuer
+        .issue(&config.own_names, now, config.lifetimes.leaf)?;
+    let certificate = OwnCertificate {
+        certificate: leaf.certificate,
+        key: leaf.key,
+        ca: authorities.bundle(),
+    };
+    Ok((certificate, leaf.not_after))
+}
+
+/// Follows `tls.crt`, `tls.key` and `ca.crt` in `folder`, a mounted Secret, until `shutdown`.
+pub fn follow_folder(
+    folder: &Path,
+    shutdown: CancellationToken,
+) -> Result<OwnCertificates, OpenError> {
+    let paths = ["tls.crt", "tls.key", "ca.crt"].map(|name| folder.join(name));
+    let files = Reloaded::open_all(paths, |_: [&Path; 3], [certificate, key, ca]| {
+        Ok::<_, std::convert::Infallible>(OwnCertificate {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            ca: ca.to_owned(),
+        })
+    })?;
+    let (own, followed) = watch::channel(Some(files.current()));
+    tokio::spawn(async move {
+        let mut sent = files.current();
+        while !shutdown.is_cancelled() && !own.is_closed() {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
+            }
+            let current = files.current();
+            if !Arc::ptr_eq(&sent, &current) {
+                sent = Arc::clone(&current);
+                own.send_replace(Some(current));
+            }
+        }
+    });
+    Ok(followed)
+}
