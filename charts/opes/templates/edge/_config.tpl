@@ -42,7 +42,7 @@
 {{- $_ := set $quarantine "s3" $s3 -}}
 {{- end -}}
 {{- with $edge.quarantine.api.tokenSecretName -}}
-{{- $_ := set $quarantine "api" (dict "address" (printf "%s:9091" .Values.global.listenAddress) "tokenFile" "/etc/opes/quarantine-api/token") -}}
+{{- $_ := set $quarantine "api" (dict "address" (printf "%s:9091" $.Values.global.listenAddress) "tokenFile" "/etc/opes/quarantine-api/token") -}}
 {{- end -}}
 {{- $_ := set $config "quarantine" $quarantine -}}
 {{- toYaml $config -}}

@@ -66,6 +66,6 @@ fn every_map_of_ours_is_closed_and_every_text_and_list_bounded() -> Result<()> {
             _ => {}
         }
     }
-    assert!(closed > 50, "{closed}");
+    assert!(closed > 40, "{closed}");
     Ok(())
 }

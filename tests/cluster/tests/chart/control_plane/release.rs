@@ -79,8 +79,10 @@ async fn in_a_single_namespace_the_operator_may_do_what_is_documented_and_nothin
     helm(&plane, &["install"], &chart(), &["--values", values.to_str().context("path")?])?;
     let account = format!("--as=system:serviceaccount:{NAMESPACE}:opes-operator");
     let may = |verb: &str, what: &str, namespace: &str| -> bool {
+        let (what, part) = what.split_once('/').unwrap_or((what, ""));
+        let part = format!("--subresource={part}");
         // `can-i` exits with 1 for no.
-        let asked = plane.kubectl(&["auth", "can-i", verb, what, "--namespace", namespace, &account]);
+        let asked = plane.kubectl(&["auth", "can-i", verb, what, &part, "--namespace", namespace, &account]);
         asked.is_ok_and(|said| said.trim() == "yes")
     };
     let document = std::fs::read_to_string(crate::helm::root().join("docs/operate/kubernetes/multi-tenancy.md"))?;
