@@ -6,6 +6,7 @@
 
 mod action;
 mod conflict;
+mod isolate;
 mod revision;
 mod rule;
 mod service;
@@ -18,7 +19,12 @@ use crate::table::{RoutingTable, Rule, Service};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use isolate::{
+    Candidate, Fault, FaultKind, Isolated, Judgement, Outcome, Runs, compile_isolated,
+};
+
 pub(crate) use action::is_field_name;
+pub(crate) use revision::canonical_json;
 
 /// Most objects in one table.
 const OBJECTS_MAX: usize = 10_000;
@@ -89,7 +95,7 @@ fn compile_beside(
     let services = compile_services(objects, &mut found);
     let mut rules = compile_rules(objects, &services, broken, &mut found);
     rules.sort_by(|a, b| (a.rule.priority, &a.rule.name).cmp(&(b.rule.priority, &b.rule.name)));
-    conflict::check(&rules, &mut found);
+    conflict::check(objects, &rules, &mut found);
     // Who would call it may be in a rule that could not be read.
     if !broken.iter().any(|(kind, _)| kind == "OpesRule") {
         conflict::unused_services(objects, &mut found);
@@ -98,8 +104,19 @@ fn compile_beside(
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);
     }
-    let rules: Vec<Arc<Rule>> = rules.into_iter().map(|compiled| compiled.rule).collect();
-    Ok(RoutingTable {
+    let rules = rules.into_iter().map(|compiled| compiled.rule).collect();
+    Ok(assemble(objects, rules, services, found))
+}
+
+/// Puts what has compiled into running order.
+fn assemble(
+    objects: &[Object],
+    mut rules: Vec<Arc<Rule>>,
+    services: BTreeMap<String, Service>,
+    warnings: Vec<Diagnostic>,
+) -> RoutingTable {
+    rules.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
+    RoutingTable {
         revision: revision::of(objects),
         by_point: index(&rules),
         rules,
@@ -107,8 +124,8 @@ fn compile_beside(
             .into_iter()
             .map(|(name, service)| (name, Arc::new(service)))
             .collect(),
-        warnings: found,
-    })
+        warnings,
+    }
 }
 
 fn index(rules: &[Arc<Rule>]) -> [Vec<u32>; POINTS] {

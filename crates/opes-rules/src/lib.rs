@@ -23,7 +23,7 @@ pub mod plan;
 pub mod point;
 pub mod table;
 
-pub use compile::{compile, load};
+pub use compile::{Candidate, Isolated, compile, compile_isolated, load};
 pub use diagnostic::{Diagnostic, Origin, Position, Severity};
 pub use facts::{Facts, Headers, Recipient, Sender};
 pub use object::{Object, Resource, TlsMode};

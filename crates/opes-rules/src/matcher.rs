@@ -123,6 +123,15 @@ impl Matcher {
         }
     }
 
+    /// For each of three fields the values of which a message has one: what is listed; `None` = any, or more than is listed.
+    pub(crate) fn keys(&self) -> [Option<&[String]>; 3] {
+        [
+            self.recipient_domains.as_ref().and_then(Domains::only),
+            self.sender_domains.as_ref().and_then(Domains::only),
+            self.listener.as_deref(),
+        ]
+    }
+
     /// No message can meet both, as far as the structured fields tell.
     pub(crate) fn excludes(&self, other: &Self) -> bool {
         let listeners = match (&self.listener, &other.listener) {
@@ -217,6 +226,11 @@ impl Domains {
             rest = parent;
         }
         false
+    }
+
+    /// The domains, if these are all that is in the set.
+    fn only(&self) -> Option<&[String]> {
+        (self.parents.is_empty() && !self.null_path).then_some(self.exact.as_slice())
     }
 
     /// Nothing of this set's own names is in the other. Two wildcards may always meet.

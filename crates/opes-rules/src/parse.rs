@@ -4,8 +4,10 @@
 //! an object with a mistake is left out, its neighbours are not. Unknown fields are mistakes. The
 //! members that an API server writes (`status`, `metadata.uid`, …) are ignored, so that what
 //! `kubectl get -o yaml` prints can be read back. Objects of other API groups are passed over with
-//! a warning. Sizes are bounded: [`TEXT_OCTETS_MAX`], and the depth and node limits of the reader.
+//! a warning. [`object_from_json`] reads one object that is JSON, as it comes from an API server.
+//! Sizes are bounded: [`TEXT_OCTETS_MAX`], and the depth and node limits of the reader.
 
+mod json;
 mod suggest;
 mod tree;
 mod typed;
@@ -18,6 +20,7 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use tree::{Entry, Node, Value};
 
+pub use json::{object_from_json, object_from_value};
 pub(crate) use suggest::remedy as suggestion;
 
 /// Largest text that is read, in octets.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// One thing that a service may do to a message, as listed in `allow`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::object::schema::choice))]
 #[serde(rename_all = "camelCase")]
 pub enum Permission {
     /// Header operations, except the subject mark.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::object::schema::choice))]
 #[serde(rename_all = "camelCase")]
 pub enum Point {
     /// A client has connected; the greeting has not been sent.
@@ -45,6 +46,7 @@ pub const POINTS: usize = 13;
 
 /// What a callout service may do to a message; decides the stage it runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::object::schema::choice))]
 #[serde(rename_all = "camelCase")]
 pub enum Class {
     /// Looks on and is never waited for.
@@ -59,6 +61,7 @@ pub enum Class {
 
 /// What happens to a message when a callout fails or runs out of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::object::schema::choice))]
 #[serde(rename_all = "camelCase")]
 pub enum OnFailure {
     /// As if the rule had not been there.

@@ -48,6 +48,8 @@ pub struct Rule {
     pub percent: u8,
     /// Class of the service it calls.
     pub class: Option<Class>,
+    /// It stands in for a rule that cannot run as it was written, and does what that does when its service fails.
+    pub stand_in: bool,
 }
 
 /// A call to a service.

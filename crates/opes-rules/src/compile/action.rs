@@ -87,8 +87,8 @@ fn fits(action: &LocalAction, point: Point) -> bool {
         return false;
     }
     match action {
-        LocalAction::Reject(_) | LocalAction::Tempfail(_) => point < Point::Routing,
-        LocalAction::Accept | LocalAction::Continue => true,
+        LocalAction::Reject(_) => point < Point::Routing,
+        LocalAction::Tempfail(_) | LocalAction::Accept | LocalAction::Continue => true,
         LocalAction::Discard
         | LocalAction::Quarantine { .. }
         | LocalAction::AddHeader { .. }

@@ -1,121 +1,86 @@
 //! What is wrong between rules that are each right.
 
+mod meeting;
+
 use super::Compiled;
 use crate::diagnostic::Diagnostic;
 use crate::object::{Object, Resource};
-use crate::point::{Class, Point};
-use crate::table::{LocalAction, Rule};
+use crate::point::OnFailure;
+use crate::table::Rule;
 use std::collections::BTreeSet;
 
+pub(super) use meeting::{Conflicts, broken_signature, contradiction};
+
 /// Looks at all pairs that can be in conflict.
-pub(super) fn check(rules: &[Compiled<'_>], found: &mut Vec<Diagnostic>) {
+pub(super) fn check(objects: &[Object], rules: &[Compiled<'_>], found: &mut Vec<Diagnostic>) {
     contradictions(rules, found);
     changes_after_signing(rules, found);
+    scale_to_zero(objects, rules, found);
 }
 
 /// Two terminal actions of one priority at one point: which of them wins must not be an accident
 /// of names. `rules` is sorted by priority.
 fn contradictions(rules: &[Compiled<'_>], found: &mut Vec<Diagnostic>) {
-    for (index, later) in rules.iter().enumerate() {
-        let Some(action) = terminal(&later.rule) else {
-            continue;
-        };
-        let peers = rules.iter().take(index).rev();
-        let peers = peers.take_while(|earlier| earlier.rule.priority == later.rule.priority);
-        let conflict = peers
-            .filter(|earlier| {
-                terminal(&earlier.rule).is_some_and(|other| other.name() != action.name())
-            })
-            .find(|earlier| meet(&earlier.rule, &later.rule));
-        if let Some(earlier) = conflict {
-            let other = terminal(&earlier.rule).map_or("", LocalAction::name);
-            let message = format!(
-                "`{}` contradicts `{other}` of rule {} at the same point with the same priority {}",
-                action.name(),
-                earlier.rule.name,
-                later.rule.priority
-            );
-            let remedy = "give one of them another priority; the lower number wins";
+    let mut earlier = Conflicts::default();
+    for later in rules {
+        if let Some(other) = earlier.contradicted(&later.rule).pop() {
+            let (message, remedy) = contradiction(&later.rule, other);
             found.push(later.origin.error("spec.action", message, remedy));
         }
+        earlier.add(&later.rule);
     }
-}
-
-fn terminal(rule: &Rule) -> Option<&LocalAction> {
-    rule.action
-        .as_ref()
-        .filter(|action| action.is_terminal() && !rule.shadow)
-}
-
-/// Some message can meet both rules at one point.
-fn meet(a: &Rule, b: &Rule) -> bool {
-    a.points.iter().any(|point| b.points.contains(point)) && !a.matcher.excludes(&b.matcher)
 }
 
 /// Within one point signers run last by construction. At a later point nothing may change octets
 /// that have been signed.
 fn changes_after_signing(rules: &[Compiled<'_>], found: &mut Vec<Diagnostic>) {
-    let signers: Vec<&Compiled<'_>> = rules
-        .iter()
-        .filter(|c| c.rule.class == Some(Class::Sign) && !c.rule.shadow)
-        .collect();
-    for changer in rules
-        .iter()
-        .filter(|compiled| changes_octets(&compiled.rule))
-    {
-        let Some(last) = changer.rule.points.iter().max() else {
-            continue;
-        };
-        let before = signers.iter().find_map(|signer| {
-            let signed_at = signer
-                .rule
-                .points
-                .iter()
-                .filter(|point| *point < last)
-                .min()?;
-            let apart = signer.rule.matcher.excludes(&changer.rule.matcher);
-            (!apart).then_some((signer, *signed_at))
-        });
-        if let Some((signer, signed_at)) = before {
-            report_broken_signature(changer, *last, &signer.rule.name, signed_at, found);
+    let mut all = Conflicts::default();
+    for compiled in rules {
+        all.add(&compiled.rule);
+    }
+    for changer in rules {
+        if let Some(signer) = all.signed_before(&changer.rule).first() {
+            let (field, message, remedy) = broken_signature(&changer.rule, signer);
+            found.push(changer.origin.error(field, message, remedy));
         }
     }
 }
 
-fn changes_octets(rule: &Rule) -> bool {
-    if rule.shadow {
-        return false;
+/// A pool without instances fails the first messages after a pause: every rule must live with that.
+fn scale_to_zero(objects: &[Object], rules: &[Compiled<'_>], found: &mut Vec<Diagnostic>) {
+    for object in objects {
+        let Resource::CalloutService(service) = &object.resource else {
+            continue;
+        };
+        if !service.spec.scales_to_zero() {
+            continue;
+        }
+        let name = service.metadata.qualified_name();
+        let calls = |compiled: &&Compiled<'_>| !bears_no_instance(&compiled.rule, &name);
+        if let Some(caller) = rules.iter().find(calls) {
+            let (message, remedy) = no_instance_for(&caller.rule);
+            found.push(object.origin.error("spec.pool.min", message, remedy));
+        }
     }
-    let adapts = rule.class == Some(Class::Adapt)
-        && rule
-            .callout
-            .as_ref()
-            .is_some_and(|callout| callout.allow.changes_octets());
-    let edits = matches!(
-        rule.action,
-        Some(LocalAction::AddHeader { .. } | LocalAction::MarkSubject { .. })
-    );
-    adapts || edits
 }
 
-fn report_broken_signature(
-    changer: &Compiled<'_>,
-    at: Point,
-    signer: &str,
-    signed_at: Point,
-    found: &mut Vec<Diagnostic>,
-) {
-    let field = changer
-        .rule
-        .points
-        .iter()
-        .position(|point| *point == at)
-        .map_or_else(|| "spec.at".to_owned(), |index| format!("spec.at[{index}]"));
+/// The rule does not call this service, or a message that it fails for is not lost and not refused for good.
+pub(super) fn bears_no_instance(rule: &Rule, service: &str) -> bool {
+    rule.callout.as_ref().is_none_or(|callout| {
+        callout.service != service
+            || matches!(callout.on_failure, OnFailure::Accept | OnFailure::Tempfail)
+    })
+}
+
+/// What is wrong with a service that may have no instance, and what to do about it.
+pub(super) fn no_instance_for(rule: &Rule) -> (String, String) {
+    let policy = rule.callout.as_ref().map_or("", |c| c.on_failure.name());
     let message = format!(
-        "the message can be changed at {at} after rule {signer} has signed it at {signed_at}"
+        "0 would fail the first messages after a pause, and rule {} says onFailure: {policy}",
+        rule.name
     );
-    let remedy = format!("move this rule to {signed_at}, or let {signer} sign at {at}");
-    found.push(changer.origin.error(field, message, remedy));
+    let remedy = "write 1 or more, or onFailure: tempfail or accept in the rule".to_owned();
+    (message, remedy)
 }
 
 /// A service that no rule calls does nothing.

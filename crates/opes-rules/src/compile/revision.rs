@@ -1,6 +1,6 @@
-//! The revision: a hash over what the objects say, not over how they are written.
+//! The revision: a hash over what the objects say to an edge, not over how they are written.
 
-use crate::object::{Object, Resource};
+use crate::object::Object;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -26,19 +26,13 @@ pub(super) fn of(objects: &[Object]) -> String {
         })
 }
 
+/// What is for the operator alone changes nothing that an edge does.
 fn canonical(object: &Object) -> String {
-    let spec = match &object.resource {
-        Resource::OpesRule(rule) => serde_json::to_value(&rule.spec),
-        Resource::CalloutService(service) => serde_json::to_value(&service.spec),
-    };
-    // A spec holds nothing that JSON cannot say: maps have text keys, numbers are finite.
-    let spec = spec.unwrap_or(Value::Null);
-    let name = object.metadata().qualified_name();
-    format!("{} {name} {}", object.kind(), canonical_json(&spec))
+    object.for_edges().to_json()
 }
 
 /// JSON with the members of every object sorted, so that equal values give equal texts.
-pub(super) fn canonical_json(value: &Value) -> String {
+pub(crate) fn canonical_json(value: &Value) -> String {
     let mut text = String::new();
     write_canonical(value, &mut text);
     text
@@ -70,6 +64,16 @@ fn write_canonical(value: &Value, out: &mut String) {
             }
             out.push(']');
         }
+        Value::Number(number) if number.is_f64() => {
+            out.push_str(&rounded(number).to_string());
+        }
         scalar => out.push_str(&scalar.to_string()),
     }
+}
+
+/// To 15 significant digits, which come back the same whoever reads and writes them.
+fn rounded(number: &serde_json::Number) -> Value {
+    let number = number.as_f64().unwrap_or_default();
+    let rounded = format!("{number:.14e}").parse::<f64>();
+    rounded.map_or(Value::Null, Value::from)
 }

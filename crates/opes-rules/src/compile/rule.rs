@@ -2,6 +2,7 @@
 
 use super::{Report, action};
 use crate::condition::{Condition, Variable};
+use crate::diagnostic::{Diagnostic, Origin};
 use crate::matcher::{Domains, Matcher, NULL_PATH};
 use crate::object::{Callout, ContentChoice, Match, OpesRule, RolloutMode, RuleWants};
 use crate::permission::{Permission, PermissionSet};
@@ -15,6 +16,9 @@ const PARAMETERS_OCTETS_MAX: usize = 64 << 10;
 const LIST_VALUES_MAX: usize = 10_000;
 /// Largest `prefix` in octets.
 const PREFIX_OCTETS_MAX: u64 = 1 << 30;
+
+/// Where a rule names its service.
+pub(super) const SERVICE_FIELD: &str = "spec.callout.serviceRef.name";
 
 /// Compiles a rule. What comes back is for further checks; it is used only if nothing was reported.
 pub(super) fn compile(
@@ -47,7 +51,8 @@ pub(super) fn compile(
     if let (Some(name), None) = (&service_name, service)
         && !broken.contains(&("CalloutService".to_owned(), name.clone()))
     {
-        unresolved(name, services, report);
+        let diagnostic = unresolved(name, services, report.origin);
+        report.found.push(diagnostic);
     }
     let class = service.map(|service| service.class);
     let callout = spec
@@ -69,6 +74,7 @@ pub(super) fn compile(
         shadow: spec.rollout.mode == RolloutMode::Shadow,
         percent: percent(spec.rollout.percent, report),
         class,
+        stand_in: rule.metadata.is_stand_in(),
     }
 }
 
@@ -102,7 +108,12 @@ fn percent(percent: i64, report: &mut Report<'_>) -> u8 {
         })
 }
 
-fn unresolved(name: &str, services: &BTreeMap<String, Service>, report: &mut Report<'_>) {
+/// There is no such service.
+pub(super) fn unresolved(
+    name: &str,
+    services: &BTreeMap<String, Service>,
+    origin: &Origin,
+) -> Diagnostic {
     let namespace = name.split('/').next().unwrap_or_default();
     let wanted = name.split('/').nth(1).unwrap_or_default();
     let known: Vec<&str> = services
@@ -117,7 +128,7 @@ fn unresolved(name: &str, services: &BTreeMap<String, Service>, report: &mut Rep
         crate::parse::suggestion(wanted, &known)
     };
     let message = format!("there is no CalloutService {name}");
-    report.error("spec.callout.serviceRef.name", message, remedy);
+    origin.error(SERVICE_FIELD, message, remedy)
 }
 
 // === match ===

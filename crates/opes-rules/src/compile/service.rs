@@ -1,5 +1,7 @@
 //! One `CalloutService`.
 
+mod pool;
+
 use super::Report;
 use crate::object::{CalloutService, CalloutServiceSpec, HumanDuration, ServiceLimits, TlsMode};
 use crate::table::{Service, Target};
@@ -14,8 +16,6 @@ const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 /// Most transactions on one connection.
 const TRANSACTIONS_MAX: u32 = 65_536;
-/// Most instances of a service.
-const INSTANCES_MAX: u32 = 10_000;
 /// Most endpoints written out; more are better found by a name.
 const ENDPOINTS_MAX: usize = 256;
 /// Most transactions open or waiting per service and edge.
@@ -23,7 +23,7 @@ const IN_FLIGHT_MAX: u32 = 1_000_000;
 
 pub(super) fn compile(service: &CalloutService, report: &mut Report<'_>) -> Service {
     let spec = &service.spec;
-    check_pool(spec, report);
+    pool::check(spec, report);
     let limits = &spec.limits;
     let transactions = spec.transport.max_transactions_per_connection;
     if !(1..=TRANSACTIONS_MAX).contains(&transactions) {
@@ -88,35 +88,6 @@ pub(super) fn timeout(field: &str, written: HumanDuration, report: &mut Report<'
         );
     }
     written.0
-}
-
-fn check_pool(spec: &CalloutServiceSpec, report: &mut Report<'_>) {
-    let pool = &spec.pool;
-    if pool.min == 0 {
-        let remedy = "write 1 or more";
-        report.error(
-            "spec.pool.min",
-            "a service without instances fails every message",
-            remedy,
-        );
-    }
-    if pool.max < pool.min || pool.max > INSTANCES_MAX {
-        let message = format!(
-            "{} is not between min ({}) and {INSTANCES_MAX}",
-            pool.max, pool.min
-        );
-        report.error("spec.pool.max", message, "");
-    }
-    if pool.target_in_flight == 0 {
-        report.error(
-            "spec.pool.targetInFlight",
-            "0 would scale without end",
-            "write 1 or more",
-        );
-    }
-    if pool.pdb.min_available > pool.max {
-        report.error("spec.pool.pdb.minAvailable", "is more than max", "");
-    }
 }
 
 fn target(spec: &CalloutServiceSpec, report: &mut Report<'_>) -> Target {

@@ -21,6 +21,17 @@ pub struct Quantity(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network(pub IpNet);
 
+/// An amount of a resource as Kubernetes writes it: `500m`, `2`, `1.5`, `256Mi`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResourceAmount(String);
+
+/// Suffixes of a [`ResourceAmount`].
+const AMOUNT_UNITS: [&str; 16] = [
+    "", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei",
+];
+/// Longest [`ResourceAmount`] in octets.
+const AMOUNT_OCTETS_MAX: usize = 32;
+
 const QUANTITY_UNITS: [(&str, u64); 9] = [
     ("Ki", 1 << 10),
     ("Mi", 1 << 20),
@@ -95,6 +106,41 @@ impl fmt::Display for Quantity {
     }
 }
 
+// === impl ResourceAmount ===
+
+impl ResourceAmount {
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ResourceAmount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = text.strip_prefix(number).unwrap_or_default();
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        let is_number = match number.split_once('.') {
+            Some((whole, fraction)) => digits(whole) && digits(fraction),
+            None => digits(number),
+        };
+        if is_number && AMOUNT_UNITS.contains(&unit) && text.len() <= AMOUNT_OCTETS_MAX {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!(
+            "`{text}` is not an amount of a resource; write 500m or 2 for CPU, 256Mi for memory"
+        ))
+    }
+}
+
+impl fmt::Display for ResourceAmount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 // === impl Network ===
 
 impl FromStr for Network {
@@ -164,6 +210,44 @@ impl Visitor<'_> for QuantityVisitor {
         u64::try_from(octets)
             .map(Quantity)
             .map_err(|_| E::custom(format!("{octets} octets are fewer than none")))
+    }
+}
+
+struct AmountVisitor;
+
+impl Visitor<'_> for AmountVisitor {
+    type Value = ResourceAmount;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an amount of a resource, as in 500m or 256Mi")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<ResourceAmount, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_u64<E: de::Error>(self, whole: u64) -> Result<ResourceAmount, E> {
+        Ok(ResourceAmount(whole.to_string()))
+    }
+
+    fn visit_i64<E: de::Error>(self, whole: i64) -> Result<ResourceAmount, E> {
+        whole.to_string().parse().map_err(E::custom)
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<ResourceAmount, E> {
+        number.to_string().parse().map_err(E::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for ResourceAmount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AmountVisitor)
+    }
+}
+
+impl Serialize for ResourceAmount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
@@ -243,6 +327,16 @@ mod tests {
         assert_eq!(parsed("7"), Ok(7));
         for wrong in ["", "Mi", "30MB", "1e3", "18446744073709551615Ki"] {
             assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn amounts_of_resources_are_kept_as_written() {
+        for right in ["500m", "2", "1.5", "256Mi", "1G", "0"] {
+            assert_eq!(right.parse::<ResourceAmount>().unwrap().as_str(), right);
+        }
+        for wrong in ["", "Mi", "-1", "1.", ".5", "1 Gi", "1GB", "ten", "1e3"] {
+            assert!(wrong.parse::<ResourceAmount>().is_err(), "{wrong}");
         }
     }
 
