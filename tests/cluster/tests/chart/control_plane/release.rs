@@ -50,7 +50,7 @@ async fn crds_are_upgraded_and_rules_outlive_the_release() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let newer = folder.path().join("opes");
     copy(&chart(), &newer)?;
-    let file = newer.join("crds-src/opesrules.opes.dev.yaml");
+    let file = newer.join("crds-src/opesrules.yaml");
     let mut crd: Value = serde_saphyr::from_str(&std::fs::read_to_string(&file)?)?;
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"] = "The next version.".into();
     std::fs::write(&file, crd.to_string())?;
