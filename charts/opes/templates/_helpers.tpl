@@ -93,8 +93,10 @@ readOnlyRootFilesystem: true
 {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" -}}
 {{- $own = append $own (dict "maxSkew" 1 "topologyKey" $key "whenUnsatisfiable" "ScheduleAnyway" "labelSelector" (dict "matchLabels" $labels) "matchLabelKeys" (list (index $ 3))) -}}
 {{- end -}}
+{{- if has (index . 1) (list "operator" "edge") -}}
 topologySpreadConstraints:
   {{- toYaml (default $own $section.topologySpreadConstraints) | nindent 2 }}
+{{- end }}
 {{- with $section.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
