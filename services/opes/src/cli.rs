@@ -477,6 +477,15 @@ pub(crate) enum UserCommand {
     },
 }
 
+impl From<LogFormat> for opes_telemetry::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Human => Self::Human,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
 impl BuiltinName {
     /// Name as written in `CalloutService.spec.builtin.name`.
     pub(crate) fn parse(name: &str) -> Option<Self> {

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command, LogFormat, UserCommand};
+use crate::cli::{Cli, Command, UserCommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -42,11 +42,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     // The one TLS provider of the process; fails only if another was installed before, which nothing here does.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let format = match cli.log_format {
-        LogFormat::Human => opes_telemetry::Format::Human,
-        LogFormat::Json => opes_telemetry::Format::Json,
-    };
-    opes_telemetry::init_logs(format, &cli.log)?;
+    opes_telemetry::init_logs(cli.log_format.into(), &cli.log)?;
     match cli.command {
         Command::Rules(command) => rules::run(command),
         Command::User(UserCommand::Hash { name }) => user::hash(&name),
