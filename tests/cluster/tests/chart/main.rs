@@ -5,6 +5,7 @@
 mod alerts;
 mod cases;
 mod control_plane;
+mod docs;
 mod helm;
 mod readme;
 mod schema;
