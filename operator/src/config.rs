@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
 use k8s_openapi::api::networking::v1::{NetworkPolicyPeer, NetworkPolicyPort};
@@ -101,6 +101,8 @@ pub struct MetricsApi {
     pub listen: SocketAddr,
     /// Whether it is.
     pub enabled: Enabled,
+    /// ClusterRole of the operator, which owns the APIService that it makes; absent: nobody does, and it stays after uninstalling.
+    pub cluster_role: Option<String>,
 }
 
 /// Whether something is done.
@@ -132,8 +134,8 @@ pub struct Certificates {
     pub issuer_ref: Option<IssuerRef>,
     /// Secret of the authority, in the operator's namespace.
     pub authority_secret: String,
-    /// Secret of the operator's own certificate, in its namespace; with `issuer: certManager`.
-    pub secret: String,
+    /// Folder with the operator's own `tls.crt`, `tls.key` and `ca.crt`; with `issuer: certManager`.
+    pub folder: PathBuf,
     /// How long a certificate holds; at a third left there is a new one.
     pub lifetime: HumanDuration,
     /// How long the authority holds; at a third left there is a new one, and both are believed.
@@ -321,7 +323,6 @@ impl Config {
         check_label("service", &self.service)?;
         check_label("edge.secret", &self.edge.secret)?;
         check_label("certificates.authoritySecret", &self.certificates.authority_secret)?;
-        check_label("certificates.secret", &self.certificates.secret)?;
         self.check_issuer()?;
         self.check_images()?;
         self.check_tenants()?;
@@ -461,6 +462,7 @@ impl Default for MetricsApi {
         Self {
             listen: any_address(9444),
             enabled: Enabled::default(),
+            cluster_role: None,
         }
     }
 }
@@ -479,19 +481,16 @@ impl Default for Certificates {
             issuer: Issuer::default(),
             issuer_ref: None,
             authority_secret: "opes-ca".into(),
-            secret: "opes-operator-tls".into(),
-            lifetime: HumanDuration::from_secs(30 * 86_400),
-            authority_lifetime: HumanDuration::from_secs(365 * 86_400),
+            folder: "/etc/opes/tls".into(),
+            lifetime: HumanDuration::from_secs(90 * 86_400),
+            authority_lifetime: HumanDuration::from_secs(5 * 365 * 86_400),
         }
     }
 }
 
 impl Default for EdgeConfig {
     fn default() -> Self {
-        let labels = [
-            ("app.kubernetes.io/name", "opes"),
-            ("app.kubernetes.io/component", "edge"),
-        ];
+        let labels = [("app.kubernetes.io/component", "edge")];
         Self {
             secret: "opes-edge-tls".into(),
             dns_names: Vec::new(),

@@ -4,7 +4,7 @@
 //! scales pools. Every edge is connected to every replica, so each replica can answer for all of them. Bounded in edges, in pools
 //! an edge, and in faults and their text. Nothing in here fails: what is too much is refused at the door or left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,12 +36,13 @@ pub struct Edges {
 #[derive(Debug, Default)]
 struct Inner {
     edges: BTreeMap<String, Edge>,
-    connections: u64,
+    streams: u64,
 }
 
 #[derive(Debug)]
 struct Edge {
-    connection: u64,
+    /// More than one for a moment, when it has come over the Service and then learns of this replica's own address.
+    streams: BTreeSet<u64>,
     state: EdgeState,
     load: BTreeMap<String, (u32, u32)>,
     load_at: Option<Instant>,
@@ -54,7 +55,7 @@ pub struct EdgeState {
     pub edge: String,
     /// Version of its program.
     pub version: String,
-    /// When the stream that counts was opened.
+    /// When it came.
     pub since: Instant,
     /// Revision in force; empty: none yet.
     pub running: String,
@@ -87,7 +88,7 @@ pub struct ServiceLoad {
 pub struct EdgeHandle {
     edges: Arc<Edges>,
     name: String,
-    connection: u64,
+    stream: u64,
 }
 
 /// There are too many edges.
@@ -113,7 +114,8 @@ impl Edges {
         Arc::default()
     }
 
-    /// An edge has said Hello. A second stream of the same name replaces the first, whose handle has no effect any more.
+    /// An edge has said Hello on a stream. It may have several streams: what it says on any of them counts, the last word most, and
+    /// it has left when the last one ends.
     pub fn join(self: &Arc<Self>, hello: &Hello) -> Result<EdgeHandle, TooMany> {
         let name = format!("{}/{}", cut(&hello.namespace), cut(&hello.edge));
         let mut inner = self.lock();
@@ -121,29 +123,19 @@ impl Edges {
         if inner.edges.len() >= EDGES_MAX && !inner.edges.contains_key(&name) {
             return Err(TooMany);
         }
-        inner.connections += 1;
-        let connection = inner.connections;
-        let state = EdgeState {
-            edge: name.clone(),
-            version: cut(&hello.version),
-            since: Instant::now(),
-            running: cut(&hello.running),
-            refused: None,
-            left: None,
-        };
-        let edge = Edge {
-            connection,
-            state,
-            load: BTreeMap::new(),
-            load_at: None,
-        };
-        inner.edges.insert(name.clone(), edge);
+        inner.streams += 1;
+        let stream = inner.streams;
+        let edge = inner.edges.entry(name.clone()).or_insert_with(|| Edge::new(&name));
+        edge.streams.insert(stream);
+        edge.state.version = cut(&hello.version);
+        edge.state.running = cut(&hello.running);
+        edge.state.left = None;
         drop(inner);
         self.touch();
         Ok(EdgeHandle {
             edges: Arc::clone(self),
             name,
-            connection,
+            stream,
         })
     }
 
@@ -189,6 +181,24 @@ impl Edges {
     // Each change of the map is complete in itself, so a panic elsewhere cannot leave it half-done.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Edge {
+    fn new(name: &str) -> Self {
+        Self {
+            streams: BTreeSet::new(),
+            state: EdgeState {
+                edge: name.to_owned(),
+                version: String::new(),
+                since: Instant::now(),
+                running: String::new(),
+                refused: None,
+                left: None,
+            },
+            load: BTreeMap::new(),
+            load_at: None,
+        }
     }
 }
 
@@ -246,7 +256,7 @@ impl EdgeHandle {
     fn update(&self, change: impl FnOnce(&mut Edge)) {
         let mut inner = self.edges.lock();
         let edge = inner.edges.get_mut(&self.name);
-        if let Some(edge) = edge.filter(|edge| edge.connection == self.connection) {
+        if let Some(edge) = edge.filter(|edge| edge.streams.contains(&self.stream)) {
             change(edge);
         }
     }
@@ -254,7 +264,12 @@ impl EdgeHandle {
 
 impl Drop for EdgeHandle {
     fn drop(&mut self) {
-        self.update(|edge| edge.state.left = Some(Instant::now()));
+        self.update(|edge| {
+            edge.streams.remove(&self.stream);
+            if edge.streams.is_empty() {
+                edge.state.left = Some(Instant::now());
+            }
+        });
         self.edges.touch();
         self.edges
             .loaded
@@ -297,13 +312,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_second_stream_of_an_edge_replaces_the_first() {
+    async fn an_edge_has_left_when_its_last_stream_ends() {
         let edges = Edges::new();
         let first = edges.join(&hello("a")).unwrap();
-        let second = edges.join(&hello("a")).unwrap();
-        second.ack("2222");
         first.ack("1111");
+        let mut again = hello("a");
+        again.running = "1111".into();
+        let second = edges.join(&again).unwrap();
         drop(first);
+        second.ack("2222");
         let states = edges.states();
         assert_eq!(states.len(), 1);
         assert_eq!(states[0].running, "2222");

@@ -62,7 +62,7 @@ pub struct Served {
 
 /// Waits that tests cannot afford.
 #[derive(Debug, Clone, Copy)]
-struct Waits {
+pub(crate) struct Waits {
     /// For the first message of an edge.
     hello: Duration,
     /// Over this time streams end when certificates change, so that not all edges come at once.

@@ -1,10 +1,13 @@
 //! The security filter as a program of its own: `opes-security-filter --config FILE --listen ADDRESS`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Parser;
 use opes_security_filter::SecurityFilter;
+use opes_telemetry::{Format, Health, Registry, init_logs, serve_admin};
+use tokio::net::TcpListener;
 
 /// OPES callout service: attachment policy by detected type, name and nesting (RFC 4496 §4.1).
 #[derive(Debug, Parser)]
@@ -15,6 +18,12 @@ struct Arguments {
     config: Option<PathBuf>,
     #[command(flatten)]
     listen: opes_callout_server::ListenOptions,
+    /// Serve /metrics, /healthz and /readyz here.
+    #[arg(long, value_name = "HOST:PORT")]
+    admin: Option<SocketAddr>,
+    /// human or json.
+    #[arg(long, default_value = "human")]
+    log_format: Format,
     /// Level or filter, such as debug or info,opes_security_filter=debug.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
@@ -23,8 +32,14 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    opes_telemetry::init_logs(opes_telemetry::Format::Human, &arguments.log_level)?;
+    init_logs(arguments.log_format, &arguments.log_level)?;
     let filter = SecurityFilter::from_config(&read_config(arguments.config)?)?;
+    if let Some(address) = arguments.admin {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} for --admin"))?;
+        tokio::spawn(serve_admin(listener, Registry::new(), Health::new()));
+    }
     opes_callout_server::run_on(filter, &arguments.listen).await
 }
 

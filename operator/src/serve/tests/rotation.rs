@@ -83,13 +83,17 @@ async fn no_call_fails_while_authority_and_certificates_are_replaced() {
         })
         .await;
     };
-    let (lifetimes, first) = (Lifetimes::default(), bed.authorities.issuer.id.clone());
-    let (mut state, mut time) = (bed.authorities.clone(), bed::now());
+    let lifetimes = Lifetimes {
+        settle: Duration::ZERO,
+        overlap: Duration::ZERO,
+        ..Lifetimes::default()
+    };
+    let (mut state, first) = (bed.authorities.clone(), bed.authorities.issuer.id.clone());
     for _rotation in 0..2 {
         state.asked = true;
         for expected in ["announced", "switched", "steady"] {
-            time += lifetimes.settle.as_secs() + lifetimes.overlap.as_secs();
-            state = state.next_step(time, &lifetimes, true).unwrap().unwrap();
+            let next = state.next_step(bed::now(), &lifetimes, true);
+            state = next.unwrap().unwrap();
             let step = match state.step {
                 Step::Announced(_) => "announced",
                 Step::Switched(_) => "switched",
