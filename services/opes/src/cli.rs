@@ -48,6 +48,8 @@ pub(crate) enum Command {
     },
     /// Run one built-in callout service
     Service(ServiceArgs),
+    /// Send one message over SMTP and say whether it was answered as expected
+    Send(SendArgs),
     /// Held messages: look at them, release or delete them
     Quarantine(QuarantineArgs),
     /// What became of mail: volume, verdicts, latencies, deliveries, from the reporting service's database
@@ -147,6 +149,68 @@ pub(crate) struct ConformArgs {
     /// As JSON, transcripts included
     #[arg(long, conflicts_with = "transcript")]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+  opes send --server mail.example.com --from ann@example.org --to paul@example.com
+  opes send --server 192.0.2.1 --port 2525 --from ann@example.org --to paul@example.com message.eml")]
+pub(crate) struct SendArgs {
+    /// Name or address of the server
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    pub(crate) server: String,
+
+    /// Its port
+    #[arg(long, default_value_t = 25)]
+    pub(crate) port: u16,
+
+    /// Speak LMTP
+    #[arg(long)]
+    pub(crate) lmtp: bool,
+
+    /// Our name in EHLO
+    #[arg(long, value_name = "NAME", default_value = "client.example.org")]
+    pub(crate) helo: String,
+
+    /// Reverse-path; empty: the null reverse-path
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) from: String,
+
+    /// Forward-path; may be repeated
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub(crate) to: Vec<String>,
+
+    /// Subject of the message that is made if no file is named
+    #[arg(long, value_name = "TEXT", default_value = "OPES test")]
+    pub(crate) subject: String,
+
+    /// What the server is to answer
+    #[arg(long, value_enum, default_value_t = Expectation::Accepted)]
+    pub(crate) expect: Expectation,
+
+    /// How long all of it may take, in seconds; a server that does not listen yet is waited for
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) patience: u64,
+
+    /// A message with CRLF line ends, of at most 64 MiB
+    #[arg(value_name = "MESSAGE.EML")]
+    pub(crate) message: Option<PathBuf>,
+}
+
+/// What `opes send` takes for success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Expectation {
+    /// 2xx for every recipient
+    #[value(name = "2")]
+    Accepted,
+    /// 4xx
+    #[value(name = "4")]
+    Later,
+    /// 5xx
+    #[value(name = "5")]
+    Refused,
+    /// The connection is closed without a reply
+    Closed,
 }
 
 /// The services in this binary.
@@ -411,6 +475,15 @@ pub(crate) enum UserCommand {
         /// Name that the client authenticates as
         name: String,
     },
+}
+
+impl From<LogFormat> for opes_telemetry::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Human => Self::Human,
+            LogFormat::Json => Self::Json,
+        }
+    }
 }
 
 impl BuiltinName {

@@ -14,6 +14,7 @@ mod report;
 mod rules;
 mod rulesets;
 mod runtime;
+mod send;
 mod time;
 mod user;
 
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command, LogFormat, UserCommand};
+use crate::cli::{Cli, Command, UserCommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,11 +42,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     // The one TLS provider of the process; fails only if another was installed before, which nothing here does.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let format = match cli.log_format {
-        LogFormat::Human => opes_telemetry::Format::Human,
-        LogFormat::Json => opes_telemetry::Format::Json,
-    };
-    opes_telemetry::init_logs(format, &cli.log)?;
+    opes_telemetry::init_logs(cli.log_format.into(), &cli.log)?;
     match cli.command {
         Command::Rules(command) => rules::run(command),
         Command::User(UserCommand::Hash { name }) => user::hash(&name),
@@ -53,6 +50,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Dev(args) => runtime::start()?.block_on(dev::run(args)),
         Command::Edge { config } => runtime::start()?.block_on(edge::run(&config)),
         Command::Quarantine(args) => runtime::start()?.block_on(quarantine::run(args)),
+        Command::Send(args) => runtime::start()?.block_on(send::run(args)),
         Command::Report(args) => runtime::start()?.block_on(report::run(args)),
         Command::Service(args) => runtime::start()?.block_on(builtin::run(args)),
     }

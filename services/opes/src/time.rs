@@ -17,6 +17,25 @@ pub(crate) fn shown(ms: u64) -> String {
     )
 }
 
+/// The body of a Date field (RFC 5322 §3.3), UTC, of milliseconds since 1970: `23 Nov 2025 21:05:09 +0000`.
+pub(crate) fn date_field(ms: u64) -> String {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let (year, month, day) = date(ms / DAY_MS);
+    let name = usize::try_from(month)
+        .ok()
+        .and_then(|month| MONTHS.get(month.wrapping_sub(1)))
+        .unwrap_or(&"Jan");
+    let seconds = ms % DAY_MS / 1000;
+    format!(
+        "{day} {name} {year:04} {:02}:{:02}:{:02} +0000",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+}
+
 /// Milliseconds since 1970 of `2025-11-23` (its beginning, UTC), or of `2d`: that long ago.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     if let Some(ms) = parse_date(text) {

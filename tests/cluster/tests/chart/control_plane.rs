@@ -1,0 +1,8 @@
+//! What helm renders, and what an API server makes of it.
+
+mod admission;
+mod configs;
+mod pods;
+mod refusals;
+mod release;
+mod rendering;
