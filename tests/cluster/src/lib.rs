@@ -1,1 +1,3 @@
 //! A real Kubernetes for tests: control plane alone, or a whole node.
+
+pub mod load;
