@@ -1,0 +1,141 @@
+//! The cluster of the story, the next hop behind it, and what the steps have in common.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use opes_cluster::Node;
+use opes_cluster::load::{Load, Sent, once_each};
+use opes_e2e::hop::{Arrival, Hop, Manners};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+/// Namespace of the release.
+pub const NAMESPACE: &str = "opes";
+/// Where mail comes in on each node.
+pub const NODE_PORT: u16 = 30_025;
+/// Longest time for anything in the cluster to come about.
+pub const PATIENCE: Duration = Duration::from_mins(3);
+/// Between two looks at the cluster.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// See the module.
+pub struct World<'n> {
+    /// The cluster.
+    pub node: &'n Node,
+    /// Where edges deliver to.
+    pub hop: Hop,
+    /// Messages sent one by one so far.
+    count: usize,
+}
+
+impl<'n> World<'n> {
+    /// Loads the images and starts the next hop.
+    pub async fn new(node: &'n Node) -> Result<Self> {
+        for archive in images()? {
+            node.load_image(&archive)?;
+        }
+        let address = SocketAddr::new(node.ip(), 2526);
+        let hop = Hop::start_at(address, Manners::default()).await?;
+        Ok(Self { node, hop, count: 0 })
+    }
+
+    /// Where clients connect to.
+    pub fn edge(&self) -> SocketAddr {
+        SocketAddr::new(self.node.ip(), NODE_PORT)
+    }
+
+    /// `kubectl --namespace opes …`.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        let namespace = ["--namespace", NAMESPACE];
+        self.node.kubectl(&[&namespace, arguments].concat())
+    }
+
+    /// `kubectl apply` of a text.
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        let arguments = ["--namespace", NAMESPACE, "apply", "--server-side", "-f", "-"];
+        self.node.kubectl_with(&arguments, manifest)
+    }
+
+    /// An object as JSON.
+    pub fn get(&self, what: &[&str]) -> Result<Value> {
+        let text = self.kubectl(&[&["get", "-o", "json"], what].concat())?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Waits for a condition of objects, as a user would.
+    pub fn wait_for(&self, condition: &str, what: &str) -> Result<String> {
+        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+        self.kubectl(&["wait", &format!("--for={condition}"), what, &timeout])
+    }
+
+    /// Waits until `look` gives something.
+    pub async fn eventually<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Result<Option<T>>) -> Result<T> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let seen = look(self);
+            match seen {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) | Err(_) if Instant::now() < deadline => sleep(LOOK).await,
+                Ok(None) => anyhow::bail!("not within {PATIENCE:?}: {what}"),
+                Err(error) => return Err(error).with_context(|| format!("not within {PATIENCE:?}: {what}")),
+            }
+        }
+    }
+
+    /// Sends one message with swaks and gives back what arrived at the next hop, or the transcript of a refusal.
+    pub async fn mail(&mut self, arguments: &[&str]) -> Result<Arrival> {
+        self.count += 1;
+        let subject = format!("single {}", self.count);
+        let server = self.edge().to_string();
+        let usual = ["--server", &server, "--from", "steve@example.org", "--to", "paul@example.com"];
+        let header = format!("Subject: {subject}");
+        let mut swaks = tokio::process::Command::new("swaks");
+        swaks.args(usual).args(["--header", &header, "--timeout", "60"]).args(arguments);
+        let output = swaks.output().await.context("swaks")?;
+        let transcript = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success(), "not taken:\n{transcript}");
+        let arrivals = self.hop.arrivals();
+        let ours = |arrival: &&Arrival| String::from_utf8_lossy(&arrival.content).contains(&header);
+        let arrival = arrivals.iter().find(ours).cloned();
+        arrival.with_context(|| format!("250 and nothing arrived:\n{transcript}"))
+    }
+
+    /// A steady load.
+    pub fn load(&self, label: &str, clients: u32, every: Duration) -> Load {
+        Load::start(label, self.edge(), clients, every)
+    }
+
+    /// Ends the load and sees that nothing was lost, doubled or refused.
+    pub async fn finish(&self, label: &str, load: Load) -> Result<Vec<Sent>> {
+        let sent = load.finish().await?;
+        once_each(label, &sent, &self.hop)?;
+        let again: usize = sent.iter().map(|message| message.again.len()).sum();
+        let slowest = sent.iter().map(|message| message.took).max().unwrap_or_default();
+        println!("{label}: {} messages, each arrived once; sent again {again}, slowest {slowest:?}", sent.len());
+        Ok(sent)
+    }
+
+    /// Ready pods of a deployment or stateful set.
+    pub fn ready(&self, workload: &str) -> Result<u64> {
+        let object = self.get(&[workload])?;
+        Ok(object["status"]["readyReplicas"].as_u64().unwrap_or_default())
+    }
+
+    /// Everything that a person would look at, on standard output.
+    pub fn dump(&self) {
+        println!("{}", self.node.dump());
+    }
+}
+
+/// OCI archives made by `cargo xtask images`.
+fn images() -> Result<Vec<PathBuf>> {
+    let folder = std::env::var_os("OPES_IMAGES").context("OPES_IMAGES is not set; `cargo xtask test` makes the images and sets it")?;
+    let entries = std::fs::read_dir(PathBuf::from(&folder)).with_context(|| format!("{}", PathBuf::from(&folder).display()))?;
+    let mut archives: Vec<PathBuf> = entries.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+    archives.retain(|path| path.extension().is_some_and(|extension| extension == "tar"));
+    archives.sort();
+    ensure!(!archives.is_empty(), "no images in {}", PathBuf::from(folder).display());
+    Ok(archives)
+}
