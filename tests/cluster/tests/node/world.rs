@@ -1,5 +1,6 @@
 //! The cluster of the story, the next hop behind it, and what the steps have in common.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -115,6 +116,47 @@ impl<'n> World<'n> {
         let slowest = sent.iter().map(|message| message.took).max().unwrap_or_default();
         println!("{label}: {} messages, each arrived once; sent again {again}, slowest {slowest:?}", sent.len());
         Ok(sent)
+    }
+
+    /// How many of these messages each pod of the stamper has stamped.
+    pub fn stamps(&self, names: &[&str]) -> BTreeMap<String, usize> {
+        let mut stamps = BTreeMap::new();
+        for arrival in self.hop.arrivals() {
+            let content = String::from_utf8_lossy(&arrival.content).into_owned();
+            let value = |field: &str| content.lines().find_map(|line| line.strip_prefix(field));
+            if value("Subject: ").is_some_and(|subject| names.contains(&subject)) {
+                let pod = value("X-Stamp: ").unwrap_or("nobody").to_owned();
+                *stamps.entry(pod).or_default() += 1;
+            }
+        }
+        stamps
+    }
+
+    /// Each message has arrived, perhaps more than once.
+    pub fn at_least_once(&self, label: &str, sent: &[Sent]) -> Result<()> {
+        let mut arrived: BTreeMap<String, usize> = BTreeMap::new();
+        for arrival in self.hop.arrivals() {
+            let content = String::from_utf8_lossy(&arrival.content).into_owned();
+            let subject = content.lines().find_map(|line| line.strip_prefix("Subject: "));
+            *arrived.entry(subject.unwrap_or_default().to_owned()).or_default() += 1;
+        }
+        let lost: Vec<&Sent> = sent.iter().filter(|message| !arrived.contains_key(&message.name)).collect();
+        ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+        let twice = |message: &&Sent| arrived.get(&message.name).is_some_and(|times| *times > 1);
+        let sure: Vec<&Sent> = sent.iter().filter(twice).filter(|message| !message.unanswered).collect();
+        ensure!(sure.is_empty(), "doubled, although each attempt had its reply: {sure:?}");
+        let doubled = sent.iter().filter(twice).count();
+        println!("{label}: {} messages, none lost, {doubled} twice because nobody could tell", sent.len());
+        Ok(())
+    }
+
+    /// A figure at a pod's `/metrics`.
+    pub fn metric(&self, pod: &str, name: &str) -> Result<f64> {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics");
+        let text = self.node.kubectl(&["get", "--raw", &path])?;
+        let line = text.lines().find(|line| line.starts_with(name)).with_context(|| format!("no {name} in\n{text}"))?;
+        let value = line.rsplit(' ').next().unwrap_or_default();
+        value.parse().with_context(|| line.to_owned())
     }
 
     /// Ready pods of a deployment or stateful set.
