@@ -30,13 +30,13 @@ spec:
 
 /// Checklist 14, 28: twelve to sixteen transactions in flight at a target of four are three pods or more; all of them work; without
 /// load one is left. Nothing is lost on either way.
-pub async fn a_pool_scales_out_under_load_by_a_real_hpa_and_back(world: &mut World<'_>) -> Result<()> {
+pub async fn a_pool_scales_out_under_load_by_a_real_hpa_and_back(world: &World<'_>) -> Result<()> {
     world.apply(STAMPER)?;
     world.wait_for("condition=Programmed", "opesrule/stamp")?;
     world.wait_for("condition=Ready", "calloutservice/stamper")?;
     ensure!(world.ready("deployment/opes-stamper")? == 1);
     let label = "scale";
-    let load = world.load(label, 24, Duration::from_secs(1));
+    let load = world.load(label, 24, Duration::from_secs(1)).await?;
     world.eventually("three pods", |world| Ok((world.ready("deployment/opes-stamper")? == 3).then_some(()))).await?;
     let scaled = load.elapsed();
     tokio::time::sleep(Duration::from_secs(10)).await;

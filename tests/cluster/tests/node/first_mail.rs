@@ -2,7 +2,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::world::World;
+use opes_cluster::node::OUTSIDE_IP;
+
+use super::world::{self, World};
 
 /// An executable under another name, as the demo has it.
 const EXECUTABLE: &[u8] = b"MZ\x90\0\x03\0\0\0\x04\0\0\0\xff\xff\0\0\xb8\0\0\0\0\0\0\0@\0\0\0\0\0\0\0";
@@ -15,8 +17,8 @@ const BAD_CONDITION: &str = "apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmeta
      match: { cel: 'mail.nosuch == 1' }, action: { reject: { text: no } } }\n";
 
 /// The example of docs/operate/kubernetes/first-rule.md: `Programmed`, pods ready, and a mail through the NodePort is adapted by them.
-pub async fn example_rules_are_programmed_and_adapt_mail(world: &mut World<'_>) -> Result<()> {
-    let example = opes_cluster::example("kubernetes/first-rule.yaml");
+pub async fn example_rules_are_programmed_and_adapt_mail(world: &World<'_>) -> Result<()> {
+    let example = world::example("kubernetes/first-rule.yaml");
     world.kubectl(&["apply", "-f", example.to_str().unwrap_or_default()])?;
     world.wait_for("condition=Programmed", "opesrule/scan-inbound")?;
     world.wait_for("condition=Ready", "calloutservice/security-filter")?;
@@ -34,17 +36,17 @@ pub async fn example_rules_are_programmed_and_adapt_mail(world: &mut World<'_>) 
 }
 
 /// Checklist 29.
-pub async fn the_clients_address_is_kept_by_the_local_policy(world: &mut World<'_>) -> Result<()> {
+pub async fn the_clients_address_is_kept_by_the_local_policy(world: &World<'_>) -> Result<()> {
     let arrival = world.mail(&[]).await?;
     let content = String::from_utf8_lossy(&arrival.content).into_owned();
     let received = content.lines().find(|line| line.starts_with("Received:")).context("no Received")?;
-    let address = format!("[{}]", world.node.ip());
+    let address = format!("[{OUTSIDE_IP}]");
     ensure!(content.contains(&address), "the client is {address}: {received}\n{content}");
     Ok(())
 }
 
 /// Checklist 3, 8, 25: what CEL can say is refused at apply; what it cannot is a condition that names the field, and mail goes on.
-pub async fn a_bad_rule_is_refused_or_isolated_and_changes_nothing_else(world: &mut World<'_>) -> Result<()> {
+pub async fn a_bad_rule_is_refused_or_isolated_and_changes_nothing_else(world: &World<'_>) -> Result<()> {
     let refused = world.apply(BAD_SYNTAX).err().context("two actions were taken")?;
     ensure!(format!("{refused:#}").contains("action"), "{refused:#}");
     world.apply(BAD_CONDITION)?;

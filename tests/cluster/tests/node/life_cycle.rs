@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::world::{NAMESPACE, NODE_PORT, World};
+use super::world::{self, NAMESPACE, NODE_PORT, World};
 
 /// As in docs/operate/kubernetes/install.md, with what a node without registry and balancer needs.
 fn values(world: &World<'_>) -> Vec<String> {
@@ -14,7 +14,6 @@ fn values(world: &World<'_>) -> Vec<String> {
         format!("edge.delivery.nextHop={hop}"),
         "edge.service.type=NodePort".into(),
         format!("edge.listeners.smtp.nodePort={NODE_PORT}"),
-        "edge.networkPolicy.nextHopPorts={25,2526}".into(),
         "edge.preStopSeconds=3".into(),
         "edge.drainSeconds=20".into(),
     ]
@@ -22,7 +21,7 @@ fn values(world: &World<'_>) -> Vec<String> {
 }
 
 fn helm(world: &World<'_>, verb: &str, more: &[&str]) -> Result<String> {
-    let chart = opes_cluster::chart();
+    let chart = world::chart();
     let values = values(world);
     let mut arguments = vec![verb, "opes", chart.to_str().unwrap_or_default(), "--namespace", NAMESPACE, "--wait", "--timeout", "180s"];
     for value in &values {
@@ -33,7 +32,7 @@ fn helm(world: &World<'_>, verb: &str, more: &[&str]) -> Result<String> {
 }
 
 /// Checklist 32, 36: with `--wait`, where Pod Security is `restricted`; the notes say what to do next.
-pub async fn helm_install_succeeds_on_an_empty_cluster_in_a_restricted_namespace(world: &mut World<'_>) -> Result<()> {
+pub async fn helm_install_succeeds_on_an_empty_cluster_in_a_restricted_namespace(world: &World<'_>) -> Result<()> {
     world.node.kubectl(&["create", "namespace", NAMESPACE])?;
     let label = "pod-security.kubernetes.io/enforce=restricted";
     world.node.kubectl(&["label", "namespace", NAMESPACE, label])?;
@@ -50,7 +49,7 @@ pub async fn helm_install_succeeds_on_an_empty_cluster_in_a_restricted_namespace
 }
 
 /// Checklist 32, 40.
-pub async fn helm_test_sends_a_mail_through_the_pipeline(world: &mut World<'_>) -> Result<()> {
+pub async fn helm_test_sends_a_mail_through_the_pipeline(world: &World<'_>) -> Result<()> {
     let before = world.hop.arrivals().len();
     let output = world.node.helm(&["test", "opes", "--namespace", NAMESPACE, "--timeout", "120s"])?;
     ensure!(output.contains("Succeeded"), "{output}");
@@ -59,7 +58,7 @@ pub async fn helm_test_sends_a_mail_through_the_pipeline(world: &mut World<'_>) 
 }
 
 /// Checklist 34, 35: values change what they should and nothing else; rules and pools go on.
-pub async fn helm_upgrade_changes_what_it_should(world: &mut World<'_>) -> Result<()> {
+pub async fn helm_upgrade_changes_what_it_should(world: &World<'_>) -> Result<()> {
     let rules = world.kubectl(&["get", "opesrules", "-o", "jsonpath={.items[*].metadata.uid}"])?;
     let pool = world.get(&["deployment/opes-security-filter"])?["metadata"]["uid"].clone();
     helm(world, "upgrade", &["--set", "edge.replicas=3"])?;
@@ -74,7 +73,7 @@ pub async fn helm_upgrade_changes_what_it_should(world: &mut World<'_>) -> Resul
 }
 
 /// Checklist 22, 34.
-pub async fn helm_uninstall_keeps_the_rules_and_a_new_install_adopts_them(world: &mut World<'_>) -> Result<()> {
+pub async fn helm_uninstall_keeps_the_rules_and_a_new_install_adopts_them(world: &World<'_>) -> Result<()> {
     let rules = world.kubectl(&["get", "opesrules", "-o", "jsonpath={.items[*].metadata.uid}"])?;
     ensure!(!rules.is_empty(), "no rules to keep");
     world.node.helm(&["uninstall", "opes", "--namespace", NAMESPACE, "--wait"])?;
@@ -93,7 +92,7 @@ pub async fn helm_uninstall_keeps_the_rules_and_a_new_install_adopts_them(world:
 }
 
 /// Checklist 22, 34: kinds, rules, pools and the namespace go, and nothing waits for an operator.
-pub async fn helm_uninstall_leaves_nothing_when_told_so(world: &mut World<'_>) -> Result<()> {
+pub async fn helm_uninstall_leaves_nothing_when_told_so(world: &World<'_>) -> Result<()> {
     helm(world, "upgrade", &["--set", "crds.keep=false"])?;
     world.node.helm(&["uninstall", "opes", "--namespace", NAMESPACE, "--wait"])?;
     world.eventually("the kinds are gone", |world| {

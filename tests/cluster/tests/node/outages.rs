@@ -4,25 +4,25 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::world::{NAMESPACE, World};
+use super::world::World;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// Checklist 24: no operator for a minute; mail flows, an edge that is started anew in its pod comes up from the table on its disk,
 /// and rules applied meanwhile are in force soon after the operator is back.
-pub async fn a_minute_without_operator_and_mail_flows(world: &mut World<'_>) -> Result<()> {
+pub async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) -> Result<()> {
     world.kubectl(&["scale", "deployment/opes-operator", "--replicas=0"])?;
     world.eventually("no operator", |world| {
         let pods = world.kubectl(&["get", "pods", "-l", "app.kubernetes.io/component=operator", "-o", "name"])?;
         Ok(pods.trim().is_empty().then_some(()))
     }).await?;
-    let load = world.load("orphans", 10, Duration::from_millis(500));
+    let load = world.load("orphans", 10, Duration::from_millis(500)).await?;
     let began = load.elapsed();
     tokio::time::sleep(MINUTE / 4).await;
     let pod = world.kubectl(&["get", "pods", "-l", "app.kubernetes.io/component=edge", "-o", "jsonpath={.items[0].metadata.name}"])?;
     let age = world.metric(&pod, "opes_edge_routing_age_seconds")?;
     ensure!(age > 5.0, "the table's age is {age}");
-    tokio::task::block_in_place(|| world.node.kill_container(NAMESPACE, &pod))?;
+    world.kill_container(&pod)?;
     world.eventually("the edge came up from its disk", |world| {
         let object = world.get(&[&format!("pod/{pod}")])?;
         let status = &object["status"]["containerStatuses"][0];
@@ -44,9 +44,9 @@ pub async fn a_minute_without_operator_and_mail_flows(world: &mut World<'_>) -> 
 }
 
 /// Checklist 31: a new authority and new certificates everywhere, while mail flows.
-pub async fn the_authority_rotates_under_load(world: &mut World<'_>) -> Result<()> {
+pub async fn the_authority_rotates_under_load(world: &World<'_>) -> Result<()> {
     let before = world.get(&["secret/opes-ca"])?["data"]["tls.crt"].clone();
-    let load = world.load("rotation", 10, Duration::from_millis(500));
+    let load = world.load("rotation", 10, Duration::from_millis(500)).await?;
     world.kubectl(&["annotate", "secret", "opes-ca", "opes.dev/rotate=now"])?;
     world.eventually("another authority", |world| {
         let now = world.get(&["secret/opes-ca"])?["data"]["tls.crt"].clone();

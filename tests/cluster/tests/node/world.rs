@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,6 +17,8 @@ use tokio::time::{Instant, sleep};
 pub const NAMESPACE: &str = "opes";
 /// Where mail comes in on each node.
 pub const NODE_PORT: u16 = 30_025;
+/// The next hop.
+const HOP: &str = "192.0.2.101:25";
 /// Longest time for anything in the cluster to come about.
 pub const PATIENCE: Duration = Duration::from_mins(3);
 /// Between two looks at the cluster.
@@ -25,10 +28,12 @@ const LOOK: Duration = Duration::from_millis(300);
 pub struct World<'n> {
     /// The cluster.
     pub node: &'n Node,
-    /// Where edges deliver to.
+    /// Where edges deliver to, on a machine outside.
     pub hop: Hop,
+    /// The NodePort as this process reaches it, by way of the machine outside.
+    door: SocketAddr,
     /// Messages sent one by one so far.
-    count: usize,
+    count: AtomicUsize,
 }
 
 impl<'n> World<'n> {
@@ -37,14 +42,9 @@ impl<'n> World<'n> {
         for archive in images()? {
             node.load_image(&archive)?;
         }
-        let address = SocketAddr::new(node.ip(), 2526);
-        let hop = Hop::start_at(address, Manners::default()).await?;
-        Ok(Self { node, hop, count: 0 })
-    }
-
-    /// Where clients connect to.
-    pub fn edge(&self) -> SocketAddr {
-        SocketAddr::new(self.node.ip(), NODE_PORT)
+        let hop = node.outside.run(Hop::start_at(HOP.parse()?, Manners::default())).await??;
+        let door = node.forward(SocketAddr::new(node.node_ip(), NODE_PORT))?;
+        Ok(Self { node, hop, door, count: AtomicUsize::new(0) })
     }
 
     /// `kubectl --namespace opes …`.
@@ -86,26 +86,27 @@ impl<'n> World<'n> {
     }
 
     /// Sends one message with swaks and gives back what arrived at the next hop, or the transcript of a refusal.
-    pub async fn mail(&mut self, arguments: &[&str]) -> Result<Arrival> {
-        self.count += 1;
-        let subject = format!("single {}", self.count);
-        let server = self.edge().to_string();
+    pub async fn mail(&self, arguments: &[&str]) -> Result<Arrival> {
+        let subject = format!("single {}", self.count.fetch_add(1, Ordering::Relaxed));
+        let server = self.door.to_string();
         let usual = ["--server", &server, "--from", "steve@example.org", "--to", "paul@example.com"];
         let header = format!("Subject: {subject}");
+        let line = format!("{header}\r\n");
         let mut swaks = tokio::process::Command::new("swaks");
         swaks.args(usual).args(["--header", &header, "--timeout", "60"]).args(arguments);
         let output = swaks.output().await.context("swaks")?;
         let transcript = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(output.status.success(), "not taken:\n{transcript}");
         let arrivals = self.hop.arrivals();
-        let ours = |arrival: &&Arrival| String::from_utf8_lossy(&arrival.content).contains(&header);
+        let ours = |arrival: &&Arrival| String::from_utf8_lossy(&arrival.content).contains(&line);
         let arrival = arrivals.iter().find(ours).cloned();
         arrival.with_context(|| format!("250 and nothing arrived:\n{transcript}"))
     }
 
-    /// A steady load.
-    pub fn load(&self, label: &str, clients: u32, every: Duration) -> Load {
-        Load::start(label, self.edge(), clients, every)
+    /// A steady load from outside.
+    pub async fn load(&self, label: &'static str, clients: u32, every: Duration) -> Result<Load> {
+        let edge = SocketAddr::new(self.node.node_ip(), NODE_PORT);
+        self.node.outside.run(async move { Load::start(label, edge, clients, every) }).await
     }
 
     /// Ends the load and sees that nothing was lost, doubled or refused.
@@ -165,9 +166,16 @@ impl<'n> World<'n> {
         Ok(object["status"]["readyReplicas"].as_u64().unwrap_or_default())
     }
 
-    /// Everything that a person would look at, on standard output.
-    pub fn dump(&self) {
-        println!("{}", self.node.dump());
+    /// Ends the program of a container as the kernel does when memory is out; the pod and its volumes stay.
+    pub fn kill_container(&self, pod: &str) -> Result<()> {
+        let script = "for process in /proc/[0-9]*; do \
+             if [ \"$(readlink $process/exe)\" = /usr/bin/opes ] && tr '\\0' '\\n' <$process/environ | grep -qx HOSTNAME=$0; then \
+             kill -9 ${process#/proc/} && exit 0; fi; done; exit 1";
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", script, pod]);
+        let status = self.node.enter(&command).status()?;
+        ensure!(status.success(), "no process of {pod}");
+        Ok(())
     }
 }
 
@@ -180,4 +188,18 @@ fn images() -> Result<Vec<PathBuf>> {
     archives.sort();
     ensure!(!archives.is_empty(), "no images in {}", PathBuf::from(folder).display());
     Ok(archives)
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The chart.
+pub fn chart() -> PathBuf {
+    root().join("charts/opes")
+}
+
+/// A file below `examples/`.
+pub fn example(name: &str) -> PathBuf {
+    root().join("examples").join(name)
 }
