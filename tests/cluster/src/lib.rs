@@ -7,6 +7,7 @@ pub mod authority;
 pub mod cluster;
 pub mod control_plane;
 pub mod group;
+pub mod load;
 pub mod ports;
 pub mod programs;
 pub mod wait;

@@ -1,0 +1,68 @@
+//! The whole thing on a whole node: `helm install`, `kubectl apply`, mail through a NodePort, load, rollouts, an operator that is
+//! gone, upgrade, uninstall. One cluster and one story, step by step, because a cluster takes half a minute to make; each step
+//! is a function that says what it promises.
+
+mod node {
+    pub mod autoscaling;
+    pub mod first_mail;
+    pub mod life_cycle;
+    pub mod outages;
+    pub mod rollouts;
+    pub mod world;
+}
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use opes_cluster::Node;
+
+use node::world::World;
+use node::{autoscaling, first_mail, life_cycle, outages, rollouts};
+
+/// Runs a step and says what it took; a failure names it.
+macro_rules! step {
+    ($world:expr, $step:path) => {{
+        let started = Instant::now();
+        let name = stringify!($step);
+        $step($world).await.with_context(|| name.to_owned())?;
+        println!("step {name}: {:.1} s", started.elapsed().as_secs_f64());
+    }};
+}
+
+async fn tell(world: &World<'_>) -> Result<()> {
+    step!(world, life_cycle::helm_install_succeeds_on_an_empty_cluster_in_a_restricted_namespace);
+    step!(world, life_cycle::helm_test_sends_a_mail_through_the_pipeline);
+    step!(world, first_mail::example_rules_are_programmed_and_adapt_mail);
+    step!(world, first_mail::the_clients_address_is_kept_by_the_local_policy);
+    step!(world, first_mail::a_bad_rule_is_refused_or_isolated_and_changes_nothing_else);
+    step!(world, autoscaling::a_pool_scales_out_under_load_by_a_real_hpa_and_back);
+    step!(world, rollouts::a_rolling_update_of_services_under_load_loses_nothing);
+    step!(world, rollouts::a_rolling_update_of_edges_under_load_loses_nothing);
+    step!(world, rollouts::changed_rules_under_load_lose_nothing);
+    step!(world, outages::a_minute_without_operator_and_mail_flows);
+    step!(world, outages::the_authority_rotates_under_load);
+    step!(world, life_cycle::helm_upgrade_changes_what_it_should);
+    step!(world, life_cycle::helm_uninstall_keeps_the_rules_and_a_new_install_adopts_them);
+    step!(world, life_cycle::helm_uninstall_leaves_nothing_when_told_so);
+    Ok(())
+}
+
+mod whole_node {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn story() -> Result<()> {
+        let started = Instant::now();
+        let node = Node::start().await?;
+        println!("node Ready: {:.1} s", started.elapsed().as_secs_f64());
+        let world = World::new(&node).await?;
+        let outcome = tell(&world).await;
+        if outcome.is_err() {
+            let place = std::env::temp_dir().join("opes-node-story");
+            world.node.dump(Path::new(&place)).await?;
+            eprintln!("what the cluster looked like: {}", place.display());
+        }
+        outcome
+    }
+}
