@@ -330,9 +330,7 @@ impl Inner {
             }
             kind => {
                 let keys = self.owned.keys();
-                keys.filter(|key| key.0 == kind)
-                    .map(|key| &key.1)
-                    .collect()
+                keys.filter(|key| key.0 == kind).map(|key| &key.1).collect()
             }
         };
         let within = |name: &str| {
@@ -357,7 +355,10 @@ impl Seen {
         let same = before.filter(|before| before.uid == uid && before.generation == generation);
         let parsed = match same {
             Some(before) => Arc::clone(&before.parsed),
-            None => Arc::new(Parsed::of(&key, object.data.get_mut("spec").map_or(Value::Null, Value::take))),
+            None => Arc::new(Parsed::of(
+                &key,
+                object.data.get_mut("spec").map_or(Value::Null, Value::take),
+            )),
         };
         let created = object.creation_timestamp();
         let annotations = object.annotations().iter();

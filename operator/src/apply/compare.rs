@@ -9,15 +9,23 @@ const NAMES: [&str; 2] = ["name", "uid"];
 /// either ours as it is, or it is not.
 pub(super) fn is_within(planned: &Value, live: &Value) -> bool {
     match (planned, live) {
-        (Value::Object(planned), Value::Object(live)) => planned.iter().all(|(key, value)| match live.get(key) {
-            Some(there) => is_within(value, there),
-            None => is_nothing(value),
-        }),
+        (Value::Object(planned), Value::Object(live)) => {
+            planned.iter().all(|(key, value)| match live.get(key) {
+                Some(there) => is_within(value, there),
+                None => is_nothing(value),
+            })
+        }
         (Value::Array(planned), Value::Array(live)) => {
             if planned.iter().all(is_named) && !planned.is_empty() {
-                planned.iter().all(|value| live.iter().any(|there| is_within(value, there)))
+                planned
+                    .iter()
+                    .all(|value| live.iter().any(|there| is_within(value, there)))
             } else {
-                planned.len() == live.len() && planned.iter().zip(live).all(|(value, there)| is_within(value, there))
+                planned.len() == live.len()
+                    && planned
+                        .iter()
+                        .zip(live)
+                        .all(|(value, there)| is_within(value, there))
             }
         }
         (planned, live) => planned == live,
@@ -25,7 +33,9 @@ pub(super) fn is_within(planned: &Value, live: &Value) -> bool {
 }
 
 fn is_named(element: &Value) -> bool {
-    NAMES.iter().any(|name| element.get(name).is_some_and(Value::is_string))
+    NAMES
+        .iter()
+        .any(|name| element.get(name).is_some_and(Value::is_string))
 }
 
 /// What the API server leaves out when it is empty.
@@ -48,10 +58,18 @@ mod tests {
     fn additions_of_others_do_not_matter_and_changes_do() {
         let planned = json!({ "a": { "b": 1 }, "empty": {}, "list": [{ "name": "x", "v": 1 }], "ports": [{ "port": 1 }] });
         let same = |live: Value| is_within(&planned, &live);
-        assert!(same(json!({ "a": { "b": 1, "c": 2 }, "z": 1, "list": [{ "name": "y" }, { "name": "x", "v": 1, "w": 2 }], "ports": [{ "port": 1, "protocol": "TCP" }] })));
-        assert!(!same(json!({ "a": { "b": 2 }, "list": [{ "name": "x", "v": 1 }], "ports": [{ "port": 1 }] })));
-        assert!(!same(json!({ "a": { "b": 1 }, "list": [{ "name": "y", "v": 1 }], "ports": [{ "port": 1 }] })));
-        assert!(!same(json!({ "a": { "b": 1 }, "list": [{ "name": "x", "v": 1 }], "ports": [{ "port": 1 }, { "port": 2 }] })));
+        assert!(same(
+            json!({ "a": { "b": 1, "c": 2 }, "z": 1, "list": [{ "name": "y" }, { "name": "x", "v": 1, "w": 2 }], "ports": [{ "port": 1, "protocol": "TCP" }] })
+        ));
+        assert!(!same(
+            json!({ "a": { "b": 2 }, "list": [{ "name": "x", "v": 1 }], "ports": [{ "port": 1 }] })
+        ));
+        assert!(!same(
+            json!({ "a": { "b": 1 }, "list": [{ "name": "y", "v": 1 }], "ports": [{ "port": 1 }] })
+        ));
+        assert!(!same(
+            json!({ "a": { "b": 1 }, "list": [{ "name": "x", "v": 1 }], "ports": [{ "port": 1 }, { "port": 2 }] })
+        ));
         assert!(!same(json!({ "a": { "b": 1 }, "ports": [{ "port": 1 }] })));
     }
 

@@ -120,7 +120,10 @@ mod tests {
         let mut next = async || {
             made_for_us.changed().await.unwrap();
             let made = made_for_us.borrow_and_update().clone().unwrap();
-            (made.ca.clone(), Facts::of(&made.certificate).unwrap().not_after)
+            (
+                made.ca.clone(),
+                Facts::of(&made.certificate).unwrap().not_after,
+            )
         };
         let first = Authorities::begin(epoch, &Lifetimes::default()).unwrap();
         authorities.send_replace(Some(Arc::new(first.clone())));
@@ -130,7 +133,10 @@ mod tests {
         let (_, not_after) = next().await;
         let made_at = not_after - leaf - epoch;
         let due = leaf - leaf / 3;
-        assert!((due..=due + LOOK_INTERVAL.as_secs()).contains(&made_at), "{made_at}");
+        assert!(
+            (due..=due + LOOK_INTERVAL.as_secs()).contains(&made_at),
+            "{made_at}"
+        );
 
         let second = Authorities::begin(epoch, &Lifetimes::default()).unwrap();
         authorities.send_replace(Some(Arc::new(second.clone())));
@@ -147,6 +153,9 @@ mod tests {
         }
         let mut followed = follow_folder(folder.path(), CancellationToken::new()).unwrap();
         put("ca.crt", "22");
-        followed.wait_for(|own| own.as_ref().is_some_and(|own| own.ca == "22")).await.unwrap();
+        followed
+            .wait_for(|own| own.as_ref().is_some_and(|own| own.ca == "22"))
+            .await
+            .unwrap();
     }
 }

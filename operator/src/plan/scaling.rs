@@ -1,12 +1,13 @@
 //! What makes a pool larger and smaller.
 
 use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, ExternalMetricSource, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
-    HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricIdentifier, MetricSpec, MetricTarget,
-    ResourceMetricSource,
+    CrossVersionObjectReference, ExternalMetricSource, HPAScalingPolicy, HPAScalingRules,
+    HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec,
+    MetricIdentifier, MetricSpec, MetricTarget, ResourceMetricSource,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use opes_rules::object::Pool;
 use serde_json::json;
 
 use super::{Input, Planned, Scaling};
@@ -37,7 +38,7 @@ fn hpa(input: &Input<'_>) -> Planned {
             min_replicas: Some(count(pool.min)),
             max_replicas: count(pool.max),
             metrics: Some(metrics(input)),
-            behavior: Some(behavior()),
+            behavior: Some(behavior(pool)),
         }),
         status: None,
     };
@@ -81,8 +82,12 @@ fn metrics(input: &Input<'_>) -> Vec<MetricSpec> {
     load.into_iter().chain(cpu).collect()
 }
 
+fn seconds(pool: &Pool) -> i32 {
+    i32::try_from(pool.scale_down_after.0.as_secs()).unwrap_or(i32::MAX)
+}
+
 /// Up at once, down slowly: an instance too many costs little, one too few costs mail time.
-fn behavior() -> HorizontalPodAutoscalerBehavior {
+fn behavior(pool: &Pool) -> HorizontalPodAutoscalerBehavior {
     let policy = |type_: &str, value, period_seconds| HPAScalingPolicy {
         type_: type_.into(),
         value,
@@ -96,7 +101,7 @@ fn behavior() -> HorizontalPodAutoscalerBehavior {
             ..HPAScalingRules::default()
         }),
         scale_down: Some(HPAScalingRules {
-            stabilization_window_seconds: Some(300),
+            stabilization_window_seconds: Some(seconds(pool)),
             policies: Some(vec![policy("Percent", 10, 60), policy("Pods", 1, 60)]),
             select_policy: Some("Max".into()),
             ..HPAScalingRules::default()
@@ -119,14 +124,17 @@ fn trigger_authentication(input: &Input<'_>) -> Planned {
 
 fn scaled_object(input: &Input<'_>) -> Planned {
     let pool = &input.spec.pool;
-    let address = format!("{}.{}.svc:9443", input.config.service, input.operator_namespace);
+    let address = format!(
+        "{}.{}.svc:9443",
+        input.config.service, input.operator_namespace
+    );
     let spec = json!({
         "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": input.full_name() },
         "minReplicaCount": pool.min,
         "maxReplicaCount": pool.max,
         "pollingInterval": 15,
-        "cooldownPeriod": 300,
-        "advanced": { "horizontalPodAutoscalerConfig": { "behavior": behavior() } },
+        "cooldownPeriod": seconds(pool),
+        "advanced": { "horizontalPodAutoscalerConfig": { "behavior": behavior(pool) } },
         "triggers": [{
             "type": "external-push",
             "metricType": "AverageValue",

@@ -78,8 +78,16 @@ impl Load {
                     let name = format!("{name}-{round}");
                     let (again, unanswered) = deliver(&mut dialog, edge, &name).await?;
                     let took = started.elapsed().saturating_sub(due);
-                    let message = Sent { name, due, took, again, unanswered };
-                    sent.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+                    let message = Sent {
+                        name,
+                        due,
+                        took,
+                        again,
+                        unanswered,
+                    };
+                    sent.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(message);
                     if round % MESSAGES_PER_SESSION == MESSAGES_PER_SESSION - 1 {
                         dialog = None;
                     }
@@ -87,7 +95,12 @@ impl Load {
                 Ok(())
             });
         }
-        Self { started, clients: sessions, stop, sent }
+        Self {
+            started,
+            clients: sessions,
+            stop,
+            sent,
+        }
     }
 
     /// Since the start.
@@ -118,10 +131,17 @@ pub fn once_each(label: &str, sent: &[Sent], hop: &Hop) -> Result<()> {
         }
     }
     let doubtful: Vec<&Sent> = sent.iter().filter(|sent| sent.unanswered).collect();
-    ensure!(doubtful.is_empty(), "no reply to the end of data: {doubtful:?}");
+    ensure!(
+        doubtful.is_empty(),
+        "no reply to the end of data: {doubtful:?}"
+    );
     for message in sent {
         let times = arrived.remove(&message.name).unwrap_or_default();
-        ensure!(times == 1, "{} arrived {times} times: {message:?}", message.name);
+        ensure!(
+            times == 1,
+            "{} arrived {times} times: {message:?}",
+            message.name
+        );
     }
     ensure!(arrived.is_empty(), "nobody was told 250 for {arrived:?}");
     Ok(())
@@ -157,7 +177,11 @@ async fn attempt(dialog: &mut Option<Dialog>, edge: SocketAddr, name: &str) -> R
         Some(dialog) => dialog,
         None => dialog.insert(limited(Dialog::open(edge, false)).await.map_err(again)?),
     };
-    for line in ["MAIL FROM:<steve@example.org>", "RCPT TO:<paul@example.com>", "DATA"] {
+    for line in [
+        "MAIL FROM:<steve@example.org>",
+        "RCPT TO:<paul@example.com>",
+        "DATA",
+    ] {
         let reply = limited(dialog.command(line)).await.map_err(again)?;
         judged(&reply)?;
     }

@@ -31,20 +31,50 @@ macro_rules! step {
 }
 
 async fn tell(world: &World<'_>) -> Result<()> {
-    step!(world, life_cycle::helm_install_succeeds_on_an_empty_cluster_in_a_restricted_namespace);
-    step!(world, life_cycle::helm_test_sends_a_mail_through_the_pipeline);
-    step!(world, first_mail::example_rules_are_programmed_and_adapt_mail);
-    step!(world, first_mail::the_clients_address_is_kept_by_the_local_policy);
-    step!(world, first_mail::a_bad_rule_is_refused_or_isolated_and_changes_nothing_else);
-    step!(world, autoscaling::a_pool_scales_out_under_load_by_a_real_hpa_and_back);
-    step!(world, rollouts::a_rolling_update_of_services_under_load_loses_nothing);
-    step!(world, rollouts::a_rolling_update_of_edges_under_load_loses_nothing);
+    step!(
+        world,
+        life_cycle::helm_install_succeeds_on_an_empty_cluster_in_a_restricted_namespace
+    );
+    step!(
+        world,
+        life_cycle::helm_test_sends_a_mail_through_the_pipeline
+    );
+    step!(
+        world,
+        first_mail::example_rules_are_programmed_and_adapt_mail
+    );
+    step!(
+        world,
+        first_mail::the_clients_address_is_kept_by_the_local_policy
+    );
+    step!(
+        world,
+        first_mail::a_bad_rule_is_refused_or_isolated_and_changes_nothing_else
+    );
+    step!(
+        world,
+        autoscaling::a_pool_scales_out_under_load_by_a_real_hpa_and_back
+    );
+    step!(
+        world,
+        rollouts::a_rolling_update_of_services_under_load_loses_nothing
+    );
+    step!(
+        world,
+        rollouts::a_rolling_update_of_edges_under_load_loses_nothing
+    );
     step!(world, rollouts::changed_rules_under_load_lose_nothing);
     step!(world, outages::a_minute_without_operator_and_mail_flows);
     step!(world, outages::the_authority_rotates_under_load);
     step!(world, life_cycle::helm_upgrade_changes_what_it_should);
-    step!(world, life_cycle::helm_uninstall_keeps_the_rules_and_a_new_install_adopts_them);
-    step!(world, life_cycle::helm_uninstall_leaves_nothing_when_told_so);
+    step!(
+        world,
+        life_cycle::helm_uninstall_keeps_the_rules_and_a_new_install_adopts_them
+    );
+    step!(
+        world,
+        life_cycle::helm_uninstall_leaves_nothing_when_told_so
+    );
     Ok(())
 }
 

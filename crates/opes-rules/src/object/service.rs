@@ -99,6 +99,8 @@ pub struct Pool {
     pub target_in_flight: u32,
     /// CPU use that scaling aims at as well, in percent of what a pod requests; 80 if absent, 0 = CPU is not looked at.
     pub target_cpu_percent: u32,
+    /// How long fewer instances must have been enough before there are fewer, at most 1 h; `5m` if absent.
+    pub scale_down_after: HumanDuration,
     /// What scales the pool; `hpa` if absent.
     pub engine: PoolEngine,
     /// How many instances stay up while nodes are drained.
@@ -211,6 +213,7 @@ impl Default for Pool {
             max: 10,
             target_in_flight: 32,
             target_cpu_percent: 80,
+            scale_down_after: HumanDuration::from_secs(300),
             engine: PoolEngine::Hpa,
             pdb: DisruptionBudget::default(),
         }

@@ -104,7 +104,12 @@ pub(crate) fn lint(helm: &str, values: &[&str]) -> Result<()> {
 
 /// `kind namespace/name`, for messages and for looking for doubles.
 pub(crate) fn place(object: &Value) -> String {
-    let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+    let text = |pointer| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or("")
+    };
     format!(
         "{} {}/{}",
         text("/kind"),

@@ -37,24 +37,48 @@ pub async fn a_pool_scales_out_under_load_by_a_real_hpa_and_back(world: &World<'
     ensure!(world.ready("deployment/opes-stamper")? == 1);
     let label = "scale";
     let load = world.load(label, 24, Duration::from_secs(1)).await?;
-    world.eventually("three pods", |world| Ok((world.ready("deployment/opes-stamper")? == 3).then_some(()))).await?;
+    world
+        .eventually("three pods", |world| {
+            Ok((world.ready("deployment/opes-stamper")? == 3).then_some(()))
+        })
+        .await?;
     let scaled = load.elapsed();
     tokio::time::sleep(Duration::from_secs(10)).await;
     let settled = load.elapsed();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let sent = world.finish(label, load).await?;
     println!("three pods {scaled:?} after the load began");
-    let late = sent.iter().filter(|message| message.due > settled).map(|message| message.name.as_str());
+    let late = sent
+        .iter()
+        .filter(|message| message.due > settled)
+        .map(|message| message.name.as_str());
     let stamps = world.stamps(&late.collect::<Vec<_>>());
-    ensure!(stamps.len() == 3, "ten seconds after they were ready, pods that work: {stamps:?}");
+    ensure!(
+        stamps.len() == 3,
+        "ten seconds after they were ready, pods that work: {stamps:?}"
+    );
     let total: usize = stamps.values().sum();
-    ensure!(stamps.values().all(|count| count * 6 >= total), "shares of pods: {stamps:?}");
-    world.eventually("one pod again", |world| Ok((world.ready("deployment/opes-stamper")? == 1).then_some(()))).await?;
+    ensure!(
+        stamps.values().all(|count| count * 6 >= total),
+        "shares of pods: {stamps:?}"
+    );
+    world
+        .eventually("one pod again", |world| {
+            Ok((world.ready("deployment/opes-stamper")? == 1).then_some(()))
+        })
+        .await?;
     println!("one pod again within {PATIENCE:?}");
     let deployment = world.get(&["deployment/opes-stamper", "--show-managed-fields"])?;
-    for manager in deployment["metadata"]["managedFields"].as_array().into_iter().flatten() {
+    for manager in deployment["metadata"]["managedFields"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
         let owns = !manager["fieldsV1"]["f:spec"]["f:replicas"].is_null();
-        ensure!(!(owns && manager["manager"] == "opes-operator"), "the operator owns replicas: {manager}");
+        ensure!(
+            !(owns && manager["manager"] == "opes-operator"),
+            "the operator owns replicas: {manager}"
+        );
     }
     Ok(())
 }

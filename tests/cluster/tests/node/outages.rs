@@ -12,22 +12,42 @@ const MINUTE: Duration = Duration::from_mins(1);
 /// and rules applied meanwhile are in force soon after the operator is back.
 pub async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) -> Result<()> {
     world.kubectl(&["scale", "deployment/opes-operator", "--replicas=0"])?;
-    world.eventually("no operator", |world| {
-        let pods = world.kubectl(&["get", "pods", "-l", "app.kubernetes.io/component=operator", "-o", "name"])?;
-        Ok(pods.trim().is_empty().then_some(()))
-    }).await?;
-    let load = world.load("orphans", 10, Duration::from_millis(500)).await?;
+    world
+        .eventually("no operator", |world| {
+            let pods = world.kubectl(&[
+                "get",
+                "pods",
+                "-l",
+                "app.kubernetes.io/component=operator",
+                "-o",
+                "name",
+            ])?;
+            Ok(pods.trim().is_empty().then_some(()))
+        })
+        .await?;
+    let load = world
+        .load("orphans", 10, Duration::from_millis(500))
+        .await?;
     let began = load.elapsed();
     tokio::time::sleep(MINUTE / 4).await;
-    let pod = world.kubectl(&["get", "pods", "-l", "app.kubernetes.io/component=edge", "-o", "jsonpath={.items[0].metadata.name}"])?;
+    let pod = world.kubectl(&[
+        "get",
+        "pods",
+        "-l",
+        "app.kubernetes.io/component=edge",
+        "-o",
+        "jsonpath={.items[0].metadata.name}",
+    ])?;
     let age = world.metric(&pod, "opes_edge_routing_age_seconds")?;
     ensure!(age > 5.0, "the table's age is {age}");
     world.kill_container(&pod)?;
-    world.eventually("the edge came up from its disk", |world| {
-        let object = world.get(&[&format!("pod/{pod}")])?;
-        let status = &object["status"]["containerStatuses"][0];
-        Ok((status["restartCount"] == 1 && status["ready"] == true).then_some(()))
-    }).await?;
+    world
+        .eventually("the edge came up from its disk", |world| {
+            let object = world.get(&[&format!("pod/{pod}")])?;
+            let status = &object["status"]["containerStatuses"][0];
+            Ok((status["restartCount"] == 1 && status["ready"] == true).then_some(()))
+        })
+        .await?;
     let late = "apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: { name: late }\nspec: { at: [content], action: { addHeader: { name: X-Late, value: 'yes' } } }\n";
     world.apply(late)?;
     tokio::time::sleep(MINUTE.saturating_sub(load.elapsed().saturating_sub(began))).await;
@@ -38,7 +58,10 @@ pub async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) -> Resu
     world.kubectl(&["scale", "deployment/opes-operator", "--replicas=2"])?;
     world.wait_for("condition=Programmed", "opesrule/late")?;
     let arrival = world.mail(&[]).await?;
-    ensure!(String::from_utf8_lossy(&arrival.content).contains("X-Late: yes"), "not in force");
+    ensure!(
+        String::from_utf8_lossy(&arrival.content).contains("X-Late: yes"),
+        "not in force"
+    );
     world.kubectl(&["delete", "opesrule", "late"])?;
     Ok(())
 }
@@ -46,12 +69,16 @@ pub async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) -> Resu
 /// Checklist 31: a new authority and new certificates everywhere, while mail flows.
 pub async fn the_authority_rotates_under_load(world: &World<'_>) -> Result<()> {
     let before = world.get(&["secret/opes-ca"])?["data"]["tls.crt"].clone();
-    let load = world.load("rotation", 10, Duration::from_millis(500)).await?;
+    let load = world
+        .load("rotation", 10, Duration::from_millis(500))
+        .await?;
     world.kubectl(&["annotate", "secret", "opes-ca", "opes.dev/rotate=now"])?;
-    world.eventually("another authority", |world| {
-        let now = world.get(&["secret/opes-ca"])?["data"]["tls.crt"].clone();
-        Ok((now != before).then_some(()))
-    }).await?;
+    world
+        .eventually("another authority", |world| {
+            let now = world.get(&["secret/opes-ca"])?["data"]["tls.crt"].clone();
+            Ok((now != before).then_some(()))
+        })
+        .await?;
     tokio::time::sleep(MINUTE / 3).await;
     let sent = world.finish("rotation", load).await?;
     let again: Vec<_> = sent.iter().flat_map(|message| &message.again).collect();

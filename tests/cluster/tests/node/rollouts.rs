@@ -24,13 +24,19 @@ async fn under_load(world: &World<'_>, label: &'static str, workload: &str) -> R
     rollout(world, workload)?;
     tokio::time::sleep(CALM).await;
     let sent = world.finish(label, load).await?;
-    let other: Vec<_> = sent.iter().flat_map(|message| &message.again).filter(|why| !why.contains("421")).collect();
+    let other: Vec<_> = sent
+        .iter()
+        .flat_map(|message| &message.again)
+        .filter(|why| !why.contains("421"))
+        .collect();
     ensure!(other.is_empty(), "not told to come again by 421: {other:?}");
     Ok(())
 }
 
 /// Checklist 27, 30: pods of two services, one after the other.
-pub async fn a_rolling_update_of_services_under_load_loses_nothing(world: &World<'_>) -> Result<()> {
+pub async fn a_rolling_update_of_services_under_load_loses_nothing(
+    world: &World<'_>,
+) -> Result<()> {
     under_load(world, "services", "deployment/opes-security-filter").await?;
     under_load(world, "stampers", "deployment/opes-stamper").await
 }

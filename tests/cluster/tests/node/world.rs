@@ -42,9 +42,17 @@ impl<'n> World<'n> {
         for archive in images()? {
             node.load_image(&archive)?;
         }
-        let hop = node.outside.run(Hop::start_at(HOP.parse()?, Manners::default())).await??;
+        let hop = node
+            .outside
+            .run(Hop::start_at(HOP.parse()?, Manners::default()))
+            .await??;
         let door = node.forward(SocketAddr::new(node.node_ip(), NODE_PORT))?;
-        Ok(Self { node, hop, door, count: AtomicUsize::new(0) })
+        Ok(Self {
+            node,
+            hop,
+            door,
+            count: AtomicUsize::new(0),
+        })
     }
 
     /// `kubectl --namespace opes …`.
@@ -55,7 +63,14 @@ impl<'n> World<'n> {
 
     /// `kubectl apply` of a text.
     pub fn apply(&self, manifest: &str) -> Result<String> {
-        let arguments = ["--namespace", NAMESPACE, "apply", "--server-side", "-f", "-"];
+        let arguments = [
+            "--namespace",
+            NAMESPACE,
+            "apply",
+            "--server-side",
+            "-f",
+            "-",
+        ];
         self.node.kubectl_with(&arguments, manifest)
     }
 
@@ -72,7 +87,11 @@ impl<'n> World<'n> {
     }
 
     /// Waits until `look` gives something.
-    pub async fn eventually<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Result<Option<T>>) -> Result<T> {
+    pub async fn eventually<T>(
+        &self,
+        what: &str,
+        mut look: impl FnMut(&Self) -> Result<Option<T>>,
+    ) -> Result<T> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let seen = look(self);
@@ -80,7 +99,9 @@ impl<'n> World<'n> {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) | Err(_) if Instant::now() < deadline => sleep(LOOK).await,
                 Ok(None) => anyhow::bail!("not within {PATIENCE:?}: {what}"),
-                Err(error) => return Err(error).with_context(|| format!("not within {PATIENCE:?}: {what}")),
+                Err(error) => {
+                    return Err(error).with_context(|| format!("not within {PATIENCE:?}: {what}"));
+                }
             }
         }
     }
@@ -89,11 +110,21 @@ impl<'n> World<'n> {
     pub async fn mail(&self, arguments: &[&str]) -> Result<Arrival> {
         let subject = format!("single {}", self.count.fetch_add(1, Ordering::Relaxed));
         let server = self.door.to_string();
-        let usual = ["--server", &server, "--from", "steve@example.org", "--to", "paul@example.com"];
+        let usual = [
+            "--server",
+            &server,
+            "--from",
+            "steve@example.org",
+            "--to",
+            "paul@example.com",
+        ];
         let header = format!("Subject: {subject}");
         let line = format!("{header}\r\n");
         let mut swaks = tokio::process::Command::new("swaks");
-        swaks.args(usual).args(["--header", &header, "--timeout", "60"]).args(arguments);
+        swaks
+            .args(usual)
+            .args(["--header", &header, "--timeout", "60"])
+            .args(arguments);
         let output = swaks.output().await.context("swaks")?;
         let transcript = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(output.status.success(), "not taken:\n{transcript}");
@@ -106,7 +137,10 @@ impl<'n> World<'n> {
     /// A steady load from outside.
     pub async fn load(&self, label: &'static str, clients: u32, every: Duration) -> Result<Load> {
         let edge = SocketAddr::new(self.node.node_ip(), NODE_PORT);
-        self.node.outside.run(async move { Load::start(label, edge, clients, every) }).await
+        self.node
+            .outside
+            .run(async move { Load::start(label, edge, clients, every) })
+            .await
     }
 
     /// Ends the load and sees that nothing was lost, doubled or refused.
@@ -114,8 +148,15 @@ impl<'n> World<'n> {
         let sent = load.finish().await?;
         once_each(label, &sent, &self.hop)?;
         let again: usize = sent.iter().map(|message| message.again.len()).sum();
-        let slowest = sent.iter().map(|message| message.took).max().unwrap_or_default();
-        println!("{label}: {} messages, each arrived once; sent again {again}, slowest {slowest:?}", sent.len());
+        let slowest = sent
+            .iter()
+            .map(|message| message.took)
+            .max()
+            .unwrap_or_default();
+        println!(
+            "{label}: {} messages, each arrived once; sent again {again}, slowest {slowest:?}",
+            sent.len()
+        );
         Ok(sent)
     }
 
@@ -138,16 +179,33 @@ impl<'n> World<'n> {
         let mut arrived: BTreeMap<String, usize> = BTreeMap::new();
         for arrival in self.hop.arrivals() {
             let content = String::from_utf8_lossy(&arrival.content).into_owned();
-            let subject = content.lines().find_map(|line| line.strip_prefix("Subject: "));
-            *arrived.entry(subject.unwrap_or_default().to_owned()).or_default() += 1;
+            let subject = content
+                .lines()
+                .find_map(|line| line.strip_prefix("Subject: "));
+            *arrived
+                .entry(subject.unwrap_or_default().to_owned())
+                .or_default() += 1;
         }
-        let lost: Vec<&Sent> = sent.iter().filter(|message| !arrived.contains_key(&message.name)).collect();
+        let lost: Vec<&Sent> = sent
+            .iter()
+            .filter(|message| !arrived.contains_key(&message.name))
+            .collect();
         ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}");
         let twice = |message: &&Sent| arrived.get(&message.name).is_some_and(|times| *times > 1);
-        let sure: Vec<&Sent> = sent.iter().filter(twice).filter(|message| !message.unanswered).collect();
-        ensure!(sure.is_empty(), "doubled, although each attempt had its reply: {sure:?}");
+        let sure: Vec<&Sent> = sent
+            .iter()
+            .filter(twice)
+            .filter(|message| !message.unanswered)
+            .collect();
+        ensure!(
+            sure.is_empty(),
+            "doubled, although each attempt had its reply: {sure:?}"
+        );
         let doubled = sent.iter().filter(twice).count();
-        println!("{label}: {} messages, none lost, {doubled} twice because nobody could tell", sent.len());
+        println!(
+            "{label}: {} messages, none lost, {doubled} twice because nobody could tell",
+            sent.len()
+        );
         Ok(())
     }
 
@@ -155,7 +213,10 @@ impl<'n> World<'n> {
     pub fn metric(&self, pod: &str, name: &str) -> Result<f64> {
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics");
         let text = self.node.kubectl(&["get", "--raw", &path])?;
-        let line = text.lines().find(|line| line.starts_with(name)).with_context(|| format!("no {name} in\n{text}"))?;
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .with_context(|| format!("no {name} in\n{text}"))?;
         let value = line.rsplit(' ').next().unwrap_or_default();
         value.parse().with_context(|| line.to_owned())
     }
@@ -163,7 +224,9 @@ impl<'n> World<'n> {
     /// Ready pods of a deployment or stateful set.
     pub fn ready(&self, workload: &str) -> Result<u64> {
         let object = self.get(&[workload])?;
-        Ok(object["status"]["readyReplicas"].as_u64().unwrap_or_default())
+        Ok(object["status"]["readyReplicas"]
+            .as_u64()
+            .unwrap_or_default())
     }
 
     /// Ends the program of a container as the kernel does when memory is out; the pod and its volumes stay.
@@ -181,12 +244,20 @@ impl<'n> World<'n> {
 
 /// OCI archives made by `cargo xtask images`.
 fn images() -> Result<Vec<PathBuf>> {
-    let folder = std::env::var_os("OPES_IMAGES").context("OPES_IMAGES is not set; `cargo xtask test` makes the images and sets it")?;
-    let entries = std::fs::read_dir(PathBuf::from(&folder)).with_context(|| format!("{}", PathBuf::from(&folder).display()))?;
-    let mut archives: Vec<PathBuf> = entries.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+    let folder = std::env::var_os("OPES_IMAGES")
+        .context("OPES_IMAGES is not set; `cargo xtask test` makes the images and sets it")?;
+    let entries = std::fs::read_dir(PathBuf::from(&folder))
+        .with_context(|| format!("{}", PathBuf::from(&folder).display()))?;
+    let mut archives: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<Result<_, _>>()?;
     archives.retain(|path| path.extension().is_some_and(|extension| extension == "tar"));
     archives.sort();
-    ensure!(!archives.is_empty(), "no images in {}", PathBuf::from(folder).display());
+    ensure!(
+        !archives.is_empty(),
+        "no images in {}",
+        PathBuf::from(folder).display()
+    );
     Ok(archives)
 }
 

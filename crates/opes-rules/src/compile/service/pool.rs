@@ -3,11 +3,14 @@
 use super::Report;
 use crate::object::{CalloutServiceSpec, Mount, PodSettings, PoolEngine};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Most instances of a service.
 const INSTANCES_MAX: u32 = 10_000;
 /// Largest aim for CPU use in percent: ten cores for each that is requested.
 const CPU_PERCENT_MAX: u32 = 1_000;
+/// Longest wait before there are fewer instances, as an HPA has it.
+const SCALE_DOWN_MAX: Duration = Duration::from_hours(1);
 /// Most entries of each map and list of `spec.pod`.
 const ENTRIES_MAX: usize = 64;
 /// Longest value of an annotation in octets.
@@ -64,6 +67,10 @@ fn check_size(spec: &CalloutServiceSpec, report: &mut Report<'_>) {
             message,
             "write 0 if CPU must not be looked at",
         );
+    }
+    if pool.scale_down_after.0 > SCALE_DOWN_MAX {
+        let message = format!("{} is more than 1h", pool.scale_down_after);
+        report.error("spec.pool.scaleDownAfter", message, "write 5m");
     }
     if pool.pdb.min_available > pool.max {
         report.error("spec.pool.pdb.minAvailable", "is more than max", "");

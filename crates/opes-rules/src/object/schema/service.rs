@@ -83,6 +83,14 @@ pub(crate) fn pool(schema: &mut Schema) {
     set(schema, "max", range(1, INSTANCES_MAX));
     set(schema, "targetInFlight", range(1, 1_000_000));
     set(schema, "targetCpuPercent", range(0, 1_000));
+    set(
+        schema,
+        "scaleDownAfter",
+        json!({ "x-kubernetes-validations": [{
+            "rule": "duration(self) <= duration('1h')",
+            "message": "is more than 1h, the longest that autoscalers wait",
+        }] }),
+    );
     require(
         schema,
         &[
