@@ -1,24 +1,34 @@
 //! Operators on a real API server: with the rights of `docs/reference/rbac.md` and no others, and edges that follow them over TLS.
 
-use std::path::{Path, PathBuf};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use opes_cluster::{ControlPlane, DEADLINE, eventually, ports};
+use opes_host::{Accept, Connect, Duplex, Network};
 use opes_operator::config::{Config, Identity};
 use opes_operator::kinds::Kind;
 use opes_routing::{ClientTls, Fault, Follower, FollowerConfig, MutualFiles, News};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// What the operator may do, as the page says it.
 const RBAC: &str = include_str!("../../../../docs/reference/rbac.md");
+
+/// Set: this process is an operator, with this `operator.yaml`.
+const PROCESS: &str = "OPES_TEST_OPERATOR";
 
 /// A namespace with an operator's rights in it.
 pub struct Bed<'p> {
@@ -37,6 +47,17 @@ pub struct Replica {
     shutdown: CancellationToken,
     task: JoinHandle<Result<()>>,
 }
+
+/// One replica, in a process of its own.
+pub struct Process {
+    pub name: String,
+    pub admin: u16,
+    pub routing: u16,
+    child: Child,
+}
+
+/// A network in which every name and address is this machine.
+struct Here;
 
 /// An edge that takes every table, unless it is told otherwise.
 pub struct Edge {
@@ -130,15 +151,15 @@ impl<'p> Bed<'p> {
         self.plane.client_as(&self.user(), &["system:authenticated"])
     }
 
-    /// `operator.yaml` of a replica, its ports filled in.
-    fn config(&self, more: &str) -> Result<(Config, u16, u16)> {
+    /// `operator.yaml` of a replica, and its ports for admin and routing.
+    fn config(&self, more: &str) -> Result<(String, u16, u16)> {
         let (admin, routing) = (ports::free()?, ports::free()?);
-        let watch = if self.cluster_wide { String::new() } else { self.namespace.clone() };
+        let watch = if self.cluster_wide { "" } else { self.namespace.as_str() };
         let text = format!(
             "watch: {{ namespaces: [{watch}] }}\nadmin: {{ listen: '127.0.0.1:{admin}' }}\nrouting: {{ listen: '127.0.0.1:{routing}' }}\n\
-             metricsApi: {{ enabled: off }}\ncertificates: {{ dnsNames: [localhost] }}\nimages: {{ registry: registry.example.com/opes, tag: '1' }}\n{more}"
+             metricsApi: {{ enabled: off }}\nimages: {{ registry: registry.example.com/opes, tag: '1' }}\n{more}"
         );
-        Ok((Config::parse("operator.yaml", &text)?, admin, routing))
+        Ok((text, admin, routing))
     }
 
     /// Starts a replica and waits until it serves.
@@ -148,7 +169,8 @@ impl<'p> Bed<'p> {
 
     /// With more in its `operator.yaml`.
     pub async fn start_with(&self, name: &str, more: &str) -> Result<Replica> {
-        let (config, admin, routing) = self.config(more)?;
+        let (text, admin, routing) = self.config(more)?;
+        let config = Config::parse("operator.yaml", &text)?;
         let identity = Identity { namespace: self.namespace.clone(), name: name.to_owned() };
         let shutdown = CancellationToken::new();
         let running = opes_operator::run::run(config, identity, self.client()?, shutdown.clone());
@@ -158,26 +180,33 @@ impl<'p> Bed<'p> {
         Ok(replica)
     }
 
-    /// Writes `operator.yaml` and a kubeconfig for a process of its own.
-    pub fn files(&self, more: &str) -> Result<(PathBuf, PathBuf, u16, u16)> {
-        let (_, admin, routing) = self.config(more)?;
-        let watch = if self.cluster_wide { String::new() } else { self.namespace.clone() };
-        let config = self.folder.path().join("operator.yaml");
-        let text = format!(
-            "watch: {{ namespaces: [{watch}] }}\nadmin: {{ listen: '127.0.0.1:{admin}' }}\nrouting: {{ listen: '127.0.0.1:{routing}' }}\nmetricsApi: {{ enabled: off }}\n{more}"
-        );
+    /// Starts a replica in a process of its own, which can be killed, and waits until it serves.
+    pub async fn process(&self, name: &str) -> Result<Process> {
+        let (text, admin, routing) = self.config("")?;
+        let config = self.folder.path().join(format!("{name}.yaml"));
         std::fs::write(&config, text)?;
-        let kubeconfig = self.folder.path().join("kubeconfig");
+        let kubeconfig = self.folder.path().join(format!("{name}.kubeconfig"));
         self.plane.kubeconfig_as(&kubeconfig, &self.user(), &["system:authenticated"])?;
-        Ok((config, kubeconfig, admin, routing))
+        let child = Command::new(std::env::current_exe()?)
+            .args(["--exact", "--nocapture", "--test-threads=1", "control_plane::an_operator_that_can_be_killed"])
+            .env(PROCESS, &config)
+            .env("KUBECONFIG", &kubeconfig)
+            .env("POD_NAMESPACE", &self.namespace)
+            .env("POD_NAME", name)
+            .stdout(Stdio::null())
+            .spawn()?;
+        let process = Process { name: name.to_owned(), admin, routing, child };
+        eventually(&format!("operator {name} ready"), DEADLINE, || async { Ok(is_ready(admin).await.then_some(())) }).await?;
+        Ok(process)
     }
 
-    /// An edge of this name that follows a replica.
-    pub async fn edge(&self, name: &str, replica: &Replica) -> Result<Edge> {
+    /// An edge of this name that follows a replica, by its routing port, and whichever others that tells it of.
+    pub async fn edge(&self, name: &str, routing: u16) -> Result<Edge> {
         let tls = self.edge_tls().await?;
-        let address = format!("https://localhost:{}", replica.routing);
+        let address = format!("https://opes-operator.{}.svc:{routing}", self.namespace);
         let mut config = FollowerConfig::new(address.parse()?, name, tls);
         config.namespace.clone_from(&self.namespace);
+        config.host.network = Network::Other(Arc::new(Here));
         Ok(Edge::start(config))
     }
 
@@ -240,21 +269,20 @@ impl<'p> Bed<'p> {
         found.with_context(|| format!("it is {last:?}"))
     }
 
-    /// Tells edges where these replicas are, as the Service's EndpointSlices would.
-    pub async fn announce(&self, replicas: &[&Replica]) -> Result<()> {
+    /// Tells edges where these replicas are, by name and routing port, as the Service's EndpointSlices would.
+    pub async fn announce(&self, replicas: &[(&str, u16)]) -> Result<()> {
         let slices = self.api(Kind::EndpointSlice)?;
-        for replica in replicas {
-            let name = format!("operator-{}", replica.name);
+        for (replica, port) in replicas {
+            let name = format!("operator-{replica}");
             let slice = json!({
                 "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
                 "metadata": { "name": name, "labels": { "kubernetes.io/service-name": "opes-operator" } },
                 "addressType": "IPv4",
-                "endpoints": [{ "addresses": ["127.0.0.1"], "conditions": { "ready": true } }],
-                "ports": [{ "name": "routing", "port": replica.routing, "protocol": "TCP" }],
+                // Not a loopback address, which the API server takes for a mistake; edges here find every address on this machine.
+                "endpoints": [{ "addresses": ["192.0.2.1"], "conditions": { "ready": true } }],
+                "ports": [{ "name": "routing", "port": port, "protocol": "TCP" }],
             });
-            // The API server takes no loopback address for an endpoint.
-            let taken = slices.patch(&name, &PatchParams::apply("people").force(), &Patch::Apply(&slice)).await;
-            taken.context("slice")?;
+            slices.patch(&name, &PatchParams::apply("people").force(), &Patch::Apply(&slice)).await?;
         }
         Ok(())
     }
@@ -300,7 +328,7 @@ impl Replica {
         let what = format!("operator {} ready", self.name);
         eventually(&what, DEADLINE, || async {
             ensure!(!self.task.is_finished(), "the operator has ended");
-            Ok(get(self.admin, "/readyz").await.ok().filter(|answer| answer.contains("200 OK")).map(|_| ()))
+            Ok(is_ready(self.admin).await.then_some(()))
         })
         .await
     }
@@ -320,10 +348,63 @@ impl Replica {
         self.shutdown.cancel();
         self.task.await?
     }
+}
 
-    /// As SIGKILL does it: nothing is given back. What it has started ends with the runtime's tasks, so their writes are cut off too.
-    pub fn cut_off(&self) {
-        self.task.abort();
+async fn is_ready(admin: u16) -> bool {
+    get(admin, "/readyz").await.is_ok_and(|answer| answer.contains("200 OK"))
+}
+
+// === impl Process ===
+
+impl Process {
+    /// SIGKILL: nothing is given back.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Memory in RAM, in octets.
+    pub fn resident(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kibibytes * 1024)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended, or it ends now.
+        let _ = self.kill();
+    }
+}
+
+/// What a process of [`Bed::process`] does: an operator until somebody kills it. Nothing in any other process.
+pub async fn be_a_process() -> Result<()> {
+    let Some(config) = std::env::var_os(PROCESS) else { return Ok(()) };
+    opes_telemetry::init_logs(opes_telemetry::Format::Human, "warn")?;
+    let config = Config::read(Path::new(&config))?;
+    let client = Client::try_default().await?;
+    opes_operator::run::run(config, Identity::from_env()?, client, CancellationToken::new()).await
+}
+
+// === impl Here ===
+
+impl Connect for Here {
+    fn connect<'a>(&'a self, _: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Duplex>>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+            Ok(Box::new(stream) as Box<dyn Duplex>)
+        })
+    }
+
+    fn bind(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Accept>>> {
+        Box::pin(std::future::ready(Err(io::Error::other("edges of tests do not listen"))))
+    }
+
+    fn look_up<'a>(&'a self, _: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(std::future::ready(Ok(vec![([127, 0, 0, 1], port).into()])))
     }
 }
 
@@ -382,11 +463,6 @@ impl Drop for Edge {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-/// For what is looked at in files.
-pub fn exists(path: &Path) -> bool {
-    path.exists()
 }
 
 /// Names of managers that own a field of an object.
