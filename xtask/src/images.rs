@@ -84,7 +84,21 @@ const RECIPES: &[Recipe] = &[
 ];
 
 /// What the whole-node tests run.
-pub(crate) const FOR_TESTS: &[&str] = &["opes-edge", "opes-operator", "opes-security-filter"];
+pub(crate) const FOR_TESTS: &[&str] = &[
+    "opes-edge",
+    "opes-operator",
+    "opes-security-filter",
+    STAMPER.name,
+];
+
+/// Of the test bed, not of the project: somebody's own callout service.
+const STAMPER: Recipe = Recipe {
+    name: "opes-test-stamper",
+    package: "opes-cluster",
+    program: "opes-test-stamper",
+    arguments: &[],
+    what: "Callout service for tests: takes its time",
+};
 
 /// Of the test bed, not of the project: Debian's static busybox, which also does nothing when asked to (`pause`).
 const BUSYBOX: &str = "/usr/bin/busybox";
@@ -169,7 +183,7 @@ fn write(out: &Path, name: &str, image: &oci::Image) -> Result<()> {
 }
 
 fn recipe(name: &str) -> Result<&'static Recipe> {
-    let found = RECIPES.iter().find(|recipe| recipe.name == name);
+    let found = RECIPES.iter().chain([&STAMPER]).find(|recipe| recipe.name == name);
     found.with_context(|| {
         let names: Vec<_> = RECIPES.iter().map(|recipe| recipe.name).collect();
         format!("no image `{name}`; there are {}", names.join(", "))
