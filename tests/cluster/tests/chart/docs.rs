@@ -52,7 +52,7 @@ fn every_value_that_a_page_sets_exists() -> Result<()> {
             let word = word.split([':', '=', ' ']).next().unwrap_or_default();
             let first = word.split_once('.').map(|it| it.0);
             let is_key = matches!(first, Some("edge" | "operator" | "crds" | "certificates" | "pools" | "tenants" | "monitoring" | "global"));
-            let is_file = word.contains('/') || word.ends_with(".yaml") || word.contains("NAME");
+            let is_file = word.ends_with(".io") || word.contains('/') || word.ends_with(".yaml") || word.contains("NAME");
             if is_key && !is_file {
                 assert!(exists(&values, word), "{}: `{word}`", path.display());
                 seen += 1;
