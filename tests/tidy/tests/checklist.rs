@@ -53,7 +53,12 @@ fn every_promise_names_tests_that_exist() -> Result<()> {
     assert_eq!(numbers, (1..=LINES).collect::<Vec<_>>(), "{PAGE}");
     let wrong: Vec<String> = rows
         .iter()
-        .filter_map(|(number, _, proof)| Some(format!("{PAGE}: line {number} {}", complaint(root(), proof)?)))
+        .filter_map(|(number, _, proof)| {
+            Some(format!(
+                "{PAGE}: line {number} {}",
+                complaint(root(), proof)?
+            ))
+        })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
@@ -62,10 +67,16 @@ fn every_promise_names_tests_that_exist() -> Result<()> {
 #[test]
 fn a_promise_without_a_test_is_found() {
     let of = |proof| complaint(root(), proof);
-    assert_eq!(of("`tests/tidy/tests/checklist.rs::a_promise_without_a_test_is_found`"), None);
+    assert_eq!(
+        of("`tests/tidy/tests/checklist.rs::a_promise_without_a_test_is_found`"),
+        None
+    );
     assert_eq!(of("not proven: one node only"), None);
     assert!(of("trust us").is_some());
     assert!(of("`tests/tidy/tests/checklist.rs::no_such_test`").is_some());
     assert!(of("`tests/tidy/tests/nothing.rs::no_such_test`").is_some());
-    assert_eq!(rows("| 1 | a | b |\n| --- | --- | --- |\n| 2 | c | d |").len(), 2);
+    assert_eq!(
+        rows("| 1 | a | b |\n| --- | --- | --- |\n| 2 | c | d |").len(),
+        2
+    );
 }

@@ -8,13 +8,24 @@ use serde_json::Value;
 use crate::helm::{chart, file, objects, root};
 
 /// Metrics that are not ours: Prometheus's own, and the process's.
-const FOREIGN: [&str; 3] = ["up", "process_resident_memory_bytes", "process_cpu_seconds_total"];
+const FOREIGN: [&str; 3] = [
+    "up",
+    "process_resident_memory_bytes",
+    "process_cpu_seconds_total",
+];
 
 /// Alerts as they stand in the chart's file: Prometheus's own templates, no Helm's, so that they can be read without helm.
 fn alerts() -> Result<Vec<Value>> {
     let groups = objects(&file("alerts.yaml")?)?;
-    let groups = groups.first().and_then(|it| it["groups"].as_array()).context("no groups")?.clone();
-    Ok(groups.iter().flat_map(|group| group["rules"].as_array().cloned().unwrap_or_default()).collect())
+    let groups = groups
+        .first()
+        .and_then(|it| it["groups"].as_array())
+        .context("no groups")?
+        .clone();
+    Ok(groups
+        .iter()
+        .flat_map(|group| group["rules"].as_array().cloned().unwrap_or_default())
+        .collect())
 }
 
 /// Words of a PromQL expression that are metrics of ours, without the suffixes of histograms.
@@ -27,13 +38,19 @@ fn metrics(expression: &str) -> BTreeSet<String> {
 }
 
 fn documented() -> Result<String> {
-    Ok(std::fs::read_to_string(root().join("docs/reference/metrics.md"))?)
+    Ok(std::fs::read_to_string(
+        root().join("docs/reference/metrics.md"),
+    )?)
 }
 
 fn assert_documented(expression: &str, documents: &str, place: &str) {
     for metric in metrics(expression) {
-        let is_known = FOREIGN.contains(&metric.as_str()) || documents.contains(&format!("`{metric}`"));
-        assert!(is_known, "{place}: docs/reference/metrics.md does not know {metric}");
+        let is_known =
+            FOREIGN.contains(&metric.as_str()) || documents.contains(&format!("`{metric}`"));
+        assert!(
+            is_known,
+            "{place}: docs/reference/metrics.md does not know {metric}"
+        );
     }
 }
 
@@ -48,23 +65,43 @@ fn every_alert_has_a_runbook_and_asks_for_what_exists() -> Result<()> {
         let page = format!("docs/operate/runbooks/{name}.md");
         let text = std::fs::read_to_string(root().join(&page)).with_context(|| page.clone())?;
         assert!(text.starts_with(&format!("# {name}\n")), "{page}");
+        assert!(
+            !text.contains("{{"),
+            "{page}: a template of Prometheus's in a page for people"
+        );
         for part in ["## Meaning", "## Look", "## Do"] {
             assert!(text.contains(part), "{page} lacks {part}");
         }
         let expression = alert["expr"].as_str().context("expr")?;
         assert_documented(expression, &documents, name);
-        assert!(!metrics(expression).is_empty() || expression.contains("up{"), "{name}");
+        assert!(
+            !metrics(expression).is_empty() || expression.contains("up{"),
+            "{name}"
+        );
         let severity = alert["labels"]["severity"].as_str();
-        assert!(matches!(severity, Some("critical" | "warning")), "{name}: {severity:?}");
+        assert!(
+            matches!(severity, Some("critical" | "warning")),
+            "{name}: {severity:?}"
+        );
         for text in ["summary", "description"] {
-            assert!(alert["annotations"][text].is_string(), "{name} lacks {text}");
+            assert!(
+                alert["annotations"][text].is_string(),
+                "{name} lacks {text}"
+            );
         }
-        assert_eq!(alert["annotations"]["runbook_url"], format!("RUNBOOKS/{name}.md"), "{name}");
+        assert_eq!(
+            alert["annotations"]["runbook_url"],
+            format!("RUNBOOKS/{name}.md"),
+            "{name}"
+        );
         pages.insert(format!("{name}.md"));
     }
     for entry in std::fs::read_dir(root().join("docs/operate/runbooks"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        assert!(name == "README.md" || pages.contains(&name), "{name} belongs to no alert");
+        assert!(
+            name == "README.md" || pages.contains(&name),
+            "{name} belongs to no alert"
+        );
     }
     Ok(())
 }
@@ -93,7 +130,16 @@ fn every_dashboard_asks_for_what_exists() -> Result<()> {
 
 #[test]
 fn a_metric_that_nobody_has_is_found() {
-    let found = metrics("sum by (service) (rate(opes_nothing_total[5m])) / opes_callout_seconds_bucket{service!=\"x\"} > process_open_fds");
+    let found = metrics(
+        "sum by (service) (rate(opes_nothing_total[5m])) / opes_callout_seconds_bucket{service!=\"x\"} > process_open_fds",
+    );
     let found: Vec<&str> = found.iter().map(String::as_str).collect();
-    assert_eq!(found, ["opes_callout_seconds", "opes_nothing_total", "process_open_fds"]);
+    assert_eq!(
+        found,
+        [
+            "opes_callout_seconds",
+            "opes_nothing_total",
+            "process_open_fds"
+        ]
+    );
 }

@@ -153,7 +153,13 @@ pub(crate) fn all() -> Result<Vec<Case>> {
         case("default", &[]),
         case("documented defaults", &[&file("values.yaml")?]),
         case("high availability", &[&high]),
-        case("high availability, spool", &[&high, "edge: { mode: spool, autoscaling: { enabled: false } }"]),
+        case(
+            "high availability, spool",
+            &[
+                &high,
+                "edge: { mode: spool, autoscaling: { enabled: false } }",
+            ],
+        ),
         case("single namespace", &[SINGLE_NAMESPACE]),
         case("spool", &[SPOOL]),
         case("certManager", &[CERT_MANAGER]),

@@ -9,7 +9,11 @@ use crate::helm::{chart, file, root};
 
 /// The pages that speak of the chart.
 fn pages() -> Result<Vec<(PathBuf, String)>> {
-    let mut paths = vec![root().join("README.md"), chart().join("README.md"), chart().join("templates/NOTES.txt")];
+    let mut paths = vec![
+        root().join("README.md"),
+        chart().join("README.md"),
+        chart().join("templates/NOTES.txt"),
+    ];
     for folder in ["docs/operate/kubernetes", "docs/operate/runbooks"] {
         for entry in std::fs::read_dir(root().join(folder))? {
             paths.push(entry?.path());
@@ -26,9 +30,18 @@ fn pages() -> Result<Vec<(PathBuf, String)>> {
 fn keys_set(text: &str) -> Vec<String> {
     let mut keys = Vec::new();
     for rest in text.split("--set ").skip(1) {
-        let argument = rest.trim_start_matches('\'').split([' ', '\n', '\'', '`']).next().unwrap_or_default();
+        let argument = rest
+            .trim_start_matches('\'')
+            .split([' ', '\n', '\'', '`'])
+            .next()
+            .unwrap_or_default();
         let outside = argument.split('{').next().unwrap_or_default();
-        keys.extend(outside.split(',').filter_map(|it| it.split_once('=')).map(|(key, _)| key.to_owned()));
+        keys.extend(
+            outside
+                .split(',')
+                .filter_map(|it| it.split_once('='))
+                .map(|(key, _)| key.to_owned()),
+        );
     }
     keys
 }
@@ -51,8 +64,23 @@ fn every_value_that_a_page_sets_exists() -> Result<()> {
         for word in text.split('`').skip(1).step_by(2) {
             let word = word.split([':', '=', ' ']).next().unwrap_or_default();
             let first = word.split_once('.').map(|it| it.0);
-            let is_key = matches!(first, Some("edge" | "operator" | "crds" | "certificates" | "pools" | "tenants" | "monitoring" | "global"));
-            let is_file = word.ends_with(".io") || word.contains('/') || word.ends_with(".yaml") || word.contains("NAME");
+            let is_key = matches!(
+                first,
+                Some(
+                    "edge"
+                        | "operator"
+                        | "crds"
+                        | "certificates"
+                        | "pools"
+                        | "tenants"
+                        | "monitoring"
+                        | "global"
+                )
+            );
+            let is_file = word.ends_with(".io")
+                || word.contains('/')
+                || word.ends_with(".yaml")
+                || word.contains("NAME");
             if is_key && !is_file {
                 assert!(exists(&values, word), "{}: `{word}`", path.display());
                 seen += 1;
@@ -72,7 +100,8 @@ fn every_example_compiles() -> Result<()> {
         let text = std::fs::read_to_string(&path)?;
         let (objects, wrong) = opes_rules::parse::parse(&name, &text);
         assert!(wrong.is_empty(), "{name}: {wrong:?}");
-        let table = opes_rules::compile(objects).map_err(|wrong| anyhow::anyhow!("{name}: {wrong:?}"))?;
+        let table =
+            opes_rules::compile(objects).map_err(|wrong| anyhow::anyhow!("{name}: {wrong:?}"))?;
         assert!(!table.rules.is_empty(), "{name}");
         seen += 1;
     }
@@ -84,15 +113,28 @@ fn every_example_compiles() -> Result<()> {
 fn links_lead_somewhere() -> Result<()> {
     let mut seen = 0;
     for (path, text) in pages()? {
-        for target in text.split("](").skip(1).filter_map(|it| it.split(')').next()) {
+        for target in text
+            .split("](")
+            .skip(1)
+            .filter_map(|it| it.split(')').next())
+        {
             if target.starts_with("http") {
                 continue;
             }
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
             let folder = path.parent().context("no folder")?;
-            let found = if file.is_empty() { path.clone() } else { folder.join(file) };
-            let text = std::fs::read_to_string(&found).with_context(|| format!("{}: {target}", path.display()))?;
-            assert!(anchor.is_empty() || has_heading(&text, anchor), "{}: {target}", path.display());
+            let found = if file.is_empty() {
+                path.clone()
+            } else {
+                folder.join(file)
+            };
+            let text = std::fs::read_to_string(&found)
+                .with_context(|| format!("{}: {target}", path.display()))?;
+            assert!(
+                anchor.is_empty() || has_heading(&text, anchor),
+                "{}: {target}",
+                path.display()
+            );
             seen += 1;
         }
     }
@@ -102,16 +144,27 @@ fn links_lead_somewhere() -> Result<()> {
 
 /// Whether a heading has this anchor, as web pages of repositories make them.
 fn has_heading(text: &str, anchor: &str) -> bool {
-    text.lines().filter(|line| line.starts_with('#')).any(|line| {
-        let words = line.trim_start_matches('#').trim().to_lowercase();
-        let kept: String = words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).collect();
-        kept.replace(' ', "-") == anchor
-    })
+    text.lines()
+        .filter(|line| line.starts_with('#'))
+        .any(|line| {
+            let words = line.trim_start_matches('#').trim().to_lowercase();
+            let kept: String = words
+                .chars()
+                .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+                .collect();
+            kept.replace(' ', "-") == anchor
+        })
 }
 
 #[test]
 fn a_key_that_does_not_exist_is_found() {
-    assert_eq!(keys_set("x --set a.b=1,c=2 y --set 'd.e={f,g}' \\\n --set h=`x`"), ["a.b", "c", "d.e", "h"]);
-    assert!(!exists(&serde_json::json!({ "edge": { "mode": 1 } }), "edge.modus"));
+    assert_eq!(
+        keys_set("x --set a.b=1,c=2 y --set 'd.e={f,g}' \\\n --set h=`x`"),
+        ["a.b", "c", "d.e", "h"]
+    );
+    assert!(!exists(
+        &serde_json::json!({ "edge": { "mode": 1 } }),
+        "edge.modus"
+    ));
     assert!(has_heading("## A node is lost\n", "a-node-is-lost"));
 }

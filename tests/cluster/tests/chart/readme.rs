@@ -34,13 +34,22 @@ fn entries(values: &str) -> Result<Vec<Entry>> {
             continue;
         }
         let place = format!("values.yaml:{}", index + 1);
-        let (key, value) = text.split_once(':').with_context(|| format!("{place}: no key"))?;
+        let (key, value) = text
+            .split_once(':')
+            .with_context(|| format!("{place}: no key"))?;
         let indent = line.len() - text.len();
-        ensure!(indent % 2 == 0 && indent / 2 <= path.len(), "{place}: indent by two");
+        ensure!(
+            indent % 2 == 0 && indent / 2 <= path.len(),
+            "{place}: indent by two"
+        );
         path.truncate(indent / 2);
         path.push(key);
         let default = Some(value.trim()).filter(|it| !it.is_empty());
-        ensure!(default.is_none() || !comment.is_empty(), "{place}: {} has no comment", path.join("."));
+        ensure!(
+            default.is_none() || !comment.is_empty(),
+            "{place}: {} has no comment",
+            path.join(".")
+        );
         entries.push(Entry {
             path: path.join("."),
             default: default.map(str::to_owned),
@@ -55,7 +64,8 @@ fn tables(values: &str) -> Result<String> {
     const HEAD: &str = "\n| key | default | meaning |\n| --- | --- | --- |\n";
     let mut out = String::new();
     let entries = entries(values)?;
-    let (mut top, nested): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|it| !it.path.contains('.'));
+    let (mut top, nested): (Vec<&Entry>, Vec<&Entry>) =
+        entries.iter().partition(|it| !it.path.contains('.'));
     out.push_str("\n## Values\n");
     out.push_str(HEAD);
     for entry in top.iter().filter(|it| it.default.is_some()) {
@@ -75,29 +85,55 @@ fn tables(values: &str) -> Result<String> {
 }
 
 fn row(out: &mut String, entry: &Entry) -> Result<()> {
-    let default = entry.default.as_ref().map_or("–".to_owned(), |it| format!("`{it}`"));
+    let default = entry
+        .default
+        .as_ref()
+        .map_or("–".to_owned(), |it| format!("`{it}`"));
     let meaning = entry.meaning.replace('|', "\\|");
-    writeln!(out, "| `{}` | {} | {meaning} |", entry.path, default.replace('|', "\\|"))?;
+    writeln!(
+        out,
+        "| `{}` | {} | {meaning} |",
+        entry.path,
+        default.replace('|', "\\|")
+    )?;
     Ok(())
 }
 
 #[test]
 fn the_readme_is_up_to_date() -> Result<()> {
     let readme = file("README.md")?;
-    let (head, _) = readme.split_once(MARKER).context("README.md has lost its marker")?;
+    let (head, _) = readme
+        .split_once(MARKER)
+        .context("README.md has lost its marker")?;
     let wanted = format!("{head}{MARKER}{}", tables(&file("values.yaml")?)?);
     if std::env::var_os("OPES_UPDATE").is_some() {
         std::fs::write(chart().join("README.md"), wanted)?;
         return Ok(());
     }
-    assert!(readme == wanted, "charts/opes/README.md is not what values.yaml makes of it: run this test with OPES_UPDATE=1");
+    assert!(
+        readme == wanted,
+        "charts/opes/README.md is not what values.yaml makes of it: run this test with OPES_UPDATE=1"
+    );
     Ok(())
 }
 
 #[test]
 fn a_key_without_a_comment_is_found() {
-    let of = |text: &str| entries(text).map(|it| it.len()).map_err(|error| error.to_string());
-    assert_eq!(of("# What it is.\nkey: 1\n\n# A map.\nmap:\n  # Inner.\n  key: {}\n"), Ok(3));
-    assert_eq!(of("# Of another.\n\nkey: 1\n"), Err("values.yaml:3: key has no comment".to_owned()));
-    assert_eq!(of("map:\n  key: 1\n"), Err("values.yaml:2: map.key has no comment".to_owned()));
+    let of = |text: &str| {
+        entries(text)
+            .map(|it| it.len())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(
+        of("# What it is.\nkey: 1\n\n# A map.\nmap:\n  # Inner.\n  key: {}\n"),
+        Ok(3)
+    );
+    assert_eq!(
+        of("# Of another.\n\nkey: 1\n"),
+        Err("values.yaml:3: key has no comment".to_owned())
+    );
+    assert_eq!(
+        of("map:\n  key: 1\n"),
+        Err("values.yaml:2: map.key has no comment".to_owned())
+    );
 }

@@ -26,16 +26,24 @@ fn keys_of_values_and_schema_are_the_same() -> Result<()> {
         let Some(properties) = schema["properties"].as_object() else {
             continue;
         };
-        let value = value.as_object().with_context(|| format!("{path} is no map"))?;
+        let value = value
+            .as_object()
+            .with_context(|| format!("{path} is no map"))?;
         for key in value.keys() {
-            assert!(properties.contains_key(key), "{path}.{key} is not in the schema");
+            assert!(
+                properties.contains_key(key),
+                "{path}.{key} is not in the schema"
+            );
         }
         for (key, schema) in properties {
             let path = format!("{path}.{key}");
             match value.get(key) {
                 Some(value) => pending.push((path, value, schema)),
                 // Of a map that is empty by default the comment above it names the keys.
-                None => assert!(text.contains(key), "{path} is in the schema and not in values.yaml"),
+                None => assert!(
+                    text.contains(key),
+                    "{path} is in the schema and not in values.yaml"
+                ),
             }
         }
     }
@@ -57,11 +65,17 @@ fn every_map_of_ours_is_closed_and_every_text_and_list_bounded() -> Result<()> {
                 let is_bounded = schema.get("enum").is_some() || schema.get("maxLength").is_some();
                 assert!(is_bounded, "{path}: a text without maxLength");
             }
-            Some("array") => assert!(schema.get("maxItems").is_some(), "{path}: a list without maxItems"),
+            Some("array") => assert!(
+                schema.get("maxItems").is_some(),
+                "{path}: a list without maxItems"
+            ),
             _ => {}
         }
         match schema {
-            Value::Object(map) => pending.extend(map.iter().map(|(key, value)| (format!("{path}/{key}"), value))),
+            Value::Object(map) => pending.extend(
+                map.iter()
+                    .map(|(key, value)| (format!("{path}/{key}"), value)),
+            ),
             Value::Array(list) => pending.extend(list.iter().map(|value| (path.clone(), value))),
             _ => {}
         }

@@ -29,7 +29,10 @@ fn every_pod_is_confined_as_restricted_demands_and_more() -> Result<()> {
         for id in ["runAsUser", "runAsGroup", "fsGroup"] {
             assert_eq!(security[id], 65532, "{place}: {id}");
         }
-        assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault", "{place}");
+        assert_eq!(
+            security["seccompProfile"]["type"], "RuntimeDefault",
+            "{place}"
+        );
         for host in ["hostNetwork", "hostPID", "hostIPC", "initContainers"] {
             assert!(pod.spec.get(host).is_none(), "{place}: {host}");
         }
@@ -43,10 +46,15 @@ fn every_pod_is_confined_as_restricted_demands_and_more() -> Result<()> {
         );
         let resources = &pod.container()["resources"];
         for amount in ["/requests/cpu", "/requests/memory", "/limits/memory"] {
-            assert!(resources.pointer(amount).is_some(), "{place}: resources{amount}");
+            assert!(
+                resources.pointer(amount).is_some(),
+                "{place}: resources{amount}"
+            );
         }
         for volume in pod.spec["volumes"].as_array().into_iter().flatten() {
-            let is_known = ["configMap", "secret", "emptyDir", "persistentVolumeClaim"].iter().any(|kind| volume.get(kind).is_some());
+            let is_known = ["configMap", "secret", "emptyDir", "persistentVolumeClaim"]
+                .iter()
+                .any(|kind| volume.get(kind).is_some());
             assert!(is_known, "{place}: {volume}");
         }
         Ok(())
@@ -84,8 +92,15 @@ fn startup_live_and_ready_are_three_questions() -> Result<()> {
             let seconds = probe(name)["periodSeconds"].as_u64()?;
             Some(seconds * probe(name)["failureThreshold"].as_u64()?)
         };
-        let (startup, live, ready) = (patience("startupProbe"), patience("livenessProbe"), patience("readinessProbe"));
-        assert!(startup > live && live > ready, "{place}: {startup:?} {live:?} {ready:?}");
+        let (startup, live, ready) = (
+            patience("startupProbe"),
+            patience("livenessProbe"),
+            patience("readinessProbe"),
+        );
+        assert!(
+            startup > live && live > ready,
+            "{place}: {startup:?} {live:?} {ready:?}"
+        );
         Ok(())
     })
 }
@@ -98,9 +113,18 @@ fn a_pod_that_goes_has_time_for_what_runs() -> Result<()> {
         }
         let pause = pod.container()["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64();
         let pause = pause.with_context(|| format!("{place}: no preStop.sleep"))?;
-        let grace = pod.spec["terminationGracePeriodSeconds"].as_u64().context("no grace period")?;
-        let drain = if pod.component() == "edge" { 2 * 150 } else { 30 };
-        assert!(grace > pause + drain, "{place}: {grace} s for {pause} s and {drain} s");
+        let grace = pod.spec["terminationGracePeriodSeconds"]
+            .as_u64()
+            .context("no grace period")?;
+        let drain = if pod.component() == "edge" {
+            2 * 150
+        } else {
+            30
+        };
+        assert!(
+            grace > pause + drain,
+            "{place}: {grace} s for {pause} s and {drain} s"
+        );
         Ok(())
     })
 }
@@ -112,18 +136,35 @@ fn what_stays_is_spread_protected_and_fenced() -> Result<()> {
         let is_nothing = place.starts_with("nothing:");
         if pod.stays() {
             let budgets = of_kind(objects, "PodDisruptionBudget");
-            let budgets: Vec<_> = budgets.into_iter().filter(|it| selects(&it["spec"]["selector"], labels)).collect();
-            assert_eq!(budgets.len(), usize::from(!is_nothing), "{place}: disruption budgets");
+            let budgets: Vec<_> = budgets
+                .into_iter()
+                .filter(|it| selects(&it["spec"]["selector"], labels))
+                .collect();
+            assert_eq!(
+                budgets.len(),
+                usize::from(!is_nothing),
+                "{place}: disruption budgets"
+            );
             for budget in budgets {
                 assert_eq!(budget["spec"]["maxUnavailable"], 1, "{place}");
-                assert_eq!(budget["spec"]["unhealthyPodEvictionPolicy"], "AlwaysAllow", "{place}");
+                assert_eq!(
+                    budget["spec"]["unhealthyPodEvictionPolicy"], "AlwaysAllow",
+                    "{place}"
+                );
             }
         }
         let constraints = &pod.spec["topologySpreadConstraints"];
-        assert_eq!(constraints.is_array(), pod.stays(), "{place}: what runs once needs no spread");
+        assert_eq!(
+            constraints.is_array(),
+            pod.stays(),
+            "{place}: what runs once needs no spread"
+        );
         let none = Vec::new();
         let spread = constraints.as_array().unwrap_or(&none);
-        let mut keys: Vec<&str> = spread.iter().filter_map(|it| it["topologyKey"].as_str()).collect();
+        let mut keys: Vec<&str> = spread
+            .iter()
+            .filter_map(|it| it["topologyKey"].as_str())
+            .collect();
         keys.sort_unstable();
         if place.starts_with("names:") {
             assert!(!pod.stays() || keys == ["rack"], "{place}");
@@ -132,17 +173,35 @@ fn what_stays_is_spread_protected_and_fenced() -> Result<()> {
             assert_eq!(pod.spec["tolerations"][0]["key"], "mail", "{place}");
             assert!(pod.spec["affinity"]["nodeAffinity"].is_object(), "{place}");
         } else if pod.stays() {
-            assert_eq!(keys, ["kubernetes.io/hostname", "topology.kubernetes.io/zone"], "{place}");
+            assert_eq!(
+                keys,
+                ["kubernetes.io/hostname", "topology.kubernetes.io/zone"],
+                "{place}"
+            );
             for constraint in spread {
-                assert!(selects(&constraint["labelSelector"], labels), "{place}: others are counted");
+                assert!(
+                    selects(&constraint["labelSelector"], labels),
+                    "{place}: others are counted"
+                );
             }
         }
         let policies = of_kind(objects, "NetworkPolicy");
-        let fences: Vec<_> = policies.into_iter().filter(|it| selects(&it["spec"]["podSelector"], labels)).collect();
+        let fences: Vec<_> = policies
+            .into_iter()
+            .filter(|it| selects(&it["spec"]["podSelector"], labels))
+            .collect();
         let is_fenced = !is_nothing && pod.component() != "test";
-        assert_eq!(fences.len(), usize::from(is_fenced), "{place}: network policies");
+        assert_eq!(
+            fences.len(),
+            usize::from(is_fenced),
+            "{place}: network policies"
+        );
         for fence in fences {
-            assert_eq!(fence["spec"]["policyTypes"], json!(["Ingress", "Egress"]), "{place}");
+            assert_eq!(
+                fence["spec"]["policyTypes"],
+                json!(["Ingress", "Egress"]),
+                "{place}"
+            );
         }
         Ok(())
     })
@@ -153,16 +212,26 @@ fn volumes_and_mounts_are_pairs() -> Result<()> {
     for_every_pod(|place, _, pod| {
         let names = |list: &Value, key: &str| -> Vec<String> {
             let items = list.as_array().into_iter().flatten();
-            let mut names: Vec<String> = items.filter_map(|it| it[key].as_str().map(str::to_owned)).collect();
+            let mut names: Vec<String> = items
+                .filter_map(|it| it[key].as_str().map(str::to_owned))
+                .collect();
             names.sort();
             names
         };
         let mut volumes = names(&pod.spec["volumes"], "name");
-        for claim in pod.owner["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten() {
+        for claim in pod.owner["spec"]["volumeClaimTemplates"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
             volumes.extend(claim["metadata"]["name"].as_str().map(str::to_owned));
         }
         volumes.sort();
-        assert_eq!(volumes, names(&pod.container()["volumeMounts"], "name"), "{place}");
+        assert_eq!(
+            volumes,
+            names(&pod.container()["volumeMounts"], "name"),
+            "{place}"
+        );
         Ok(())
     })
 }
@@ -179,8 +248,15 @@ fn mail_that_was_accepted_stays_on_its_volume() -> Result<()> {
         assert_eq!(claims.is_some(), kind == "StatefulSet", "{place}");
         if kind == "StatefulSet" {
             let policy = &pod.owner["spec"]["persistentVolumeClaimRetentionPolicy"];
-            assert_eq!(*policy, json!({ "whenDeleted": "Retain", "whenScaled": "Retain" }), "{place}");
-            assert_eq!(pod.owner["spec"]["podManagementPolicy"], "Parallel", "{place}");
+            assert_eq!(
+                *policy,
+                json!({ "whenDeleted": "Retain", "whenScaled": "Retain" }),
+                "{place}"
+            );
+            assert_eq!(
+                pod.owner["spec"]["podManagementPolicy"], "Parallel",
+                "{place}"
+            );
         }
         Ok(())
     })?;
@@ -198,11 +274,18 @@ fn a_job_delivers_what_an_edge_left() -> Result<()> {
     let jobs = of_kind(&objects, "Job");
     let claims: Vec<&str> = jobs
         .iter()
-        .filter_map(|job| job.pointer("/spec/template/spec/volumes")?.as_array()?.iter().find_map(|it| it["persistentVolumeClaim"]["claimName"].as_str()))
+        .filter_map(|job| {
+            job.pointer("/spec/template/spec/volumes")?
+                .as_array()?
+                .iter()
+                .find_map(|it| it["persistentVolumeClaim"]["claimName"].as_str())
+        })
         .collect();
     assert_eq!(claims, ["spool-opes-edge-3", "spool-opes-edge-4"]);
     for job in jobs {
-        let arguments = job.pointer("/spec/template/spec/containers/0/args").context("args")?;
+        let arguments = job
+            .pointer("/spec/template/spec/containers/0/args")
+            .context("args")?;
         assert!(arguments.to_string().contains("\"--drain\""));
     }
     Ok(())
@@ -216,8 +299,14 @@ fn images_are_by_digest_and_from_one_registry() -> Result<()> {
     for pod in &pods {
         let image = pod.container()["image"].as_str().context("image")?;
         let (name, digest) = image.split_once('@').with_context(|| image.to_owned())?;
-        assert!(name.starts_with("registry.example.com/mail/opes-"), "{image}");
-        assert!(digest.starts_with("sha256:") && digest.len() == 71, "{image}");
+        assert!(
+            name.starts_with("registry.example.com/mail/opes-"),
+            "{image}"
+        );
+        assert!(
+            digest.starts_with("sha256:") && digest.len() == 71,
+            "{image}"
+        );
         assert_eq!(pod.spec["imagePullSecrets"], json!([{ "name": "pull" }]));
     }
     Ok(())

@@ -7,7 +7,9 @@ use crate::helm::{HELMS, file, render};
 
 /// Every place that can be written to, with a key that nobody knows in it.
 fn with_stranger(values: &Value, path: &mut Vec<String>, found: &mut Vec<(String, String)>) {
-    let Some(map) = values.as_object() else { return };
+    let Some(map) = values.as_object() else {
+        return;
+    };
     let mut wrong = serde_json::json!({ "noSuchKey": 1 });
     for key in path.iter().rev() {
         wrong = serde_json::json!({ key: wrong });
@@ -22,7 +24,18 @@ fn with_stranger(values: &Value, path: &mut Vec<String>, found: &mut Vec<(String
 
 /// Maps with keys of other people's.
 const OPEN: [&str; 12] = [
-    "annotations", "labels", "Labels", "Annotations", "affinity", "nodeSelector", "behavior", "requests", "limits", "digests", "commonLabels", "dashboards.labels",
+    "annotations",
+    "labels",
+    "Labels",
+    "Annotations",
+    "affinity",
+    "nodeSelector",
+    "behavior",
+    "requests",
+    "limits",
+    "digests",
+    "commonLabels",
+    "dashboards.labels",
 ];
 
 #[test]
@@ -52,10 +65,16 @@ fn a_value_that_makes_no_sense_is_refused_with_its_key() -> Result<()> {
         ("edge: { replicas: many }", "replicas"),
         ("edge: { domains: ['@example.com'] }", "domains"),
         ("edge: { relayNetworks: [everybody] }", "relayNetworks"),
-        ("edge: { delivery: { nextHop: mail.example.com } }", "nextHop"),
+        (
+            "edge: { delivery: { nextHop: mail.example.com } }",
+            "nextHop",
+        ),
         ("edge: { service: { type: HostPort } }", "type"),
         ("edge: { listeners: { smtp: { port: 70000 } } }", "port"),
-        ("edge: { listeners: { smtp: { options: { sizeMax: big } } } }", "sizeMax"),
+        (
+            "edge: { listeners: { smtp: { options: { sizeMax: big } } } }",
+            "sizeMax",
+        ),
         ("edge: { drainSeconds: 0 }", "drainSeconds"),
         ("edge: { decisionTimeout: 4 minutes }", "decisionTimeout"),
         ("edge: { image: { digest: latest } }", "digest"),
@@ -77,11 +96,26 @@ fn a_value_that_makes_no_sense_is_refused_with_its_key() -> Result<()> {
 #[test]
 fn what_cannot_work_together_is_refused_with_the_remedy() -> Result<()> {
     for (values, remedy) in [
-        ("edge: { listeners: { submission: { enabled: true } } }", "needs edge.tls.secretName and edge.users.secretName"),
-        ("edge: { listeners: { smtp: { enabled: false } } }", "none is enabled"),
-        ("edge: { mode: spool, autoscaling: { enabled: true } }", "set edge.replicas"),
-        ("edge: { mode: spool, spool: { drainOrdinals: [1] } }", "name ordinals from edge.replicas on"),
-        ("certificates: { issuer: certManager }", "needs certificates.certManager.issuerRef.name"),
+        (
+            "edge: { listeners: { submission: { enabled: true } } }",
+            "needs edge.tls.secretName and edge.users.secretName",
+        ),
+        (
+            "edge: { listeners: { smtp: { enabled: false } } }",
+            "none is enabled",
+        ),
+        (
+            "edge: { mode: spool, autoscaling: { enabled: true } }",
+            "set edge.replicas",
+        ),
+        (
+            "edge: { mode: spool, spool: { drainOrdinals: [1] } }",
+            "name ordinals from edge.replicas on",
+        ),
+        (
+            "certificates: { issuer: certManager }",
+            "needs certificates.certManager.issuerRef.name",
+        ),
     ] {
         for helm in HELMS {
             let said = render(helm, &[values])?.expect_err(values);

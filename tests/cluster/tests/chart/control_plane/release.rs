@@ -29,7 +29,18 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 fn helm(cluster: &Cluster, verb: &[&str], chart: &Path, more: &[&str]) -> Result<String> {
     let chart = chart.to_str().context("path")?;
-    let arguments = [verb, &[RELEASE, chart, "--namespace", NAMESPACE, "--create-namespace"], more].concat();
+    let arguments = [
+        verb,
+        &[
+            RELEASE,
+            chart,
+            "--namespace",
+            NAMESPACE,
+            "--create-namespace",
+        ],
+        more,
+    ]
+    .concat();
     cluster.helm(&arguments)
 }
 
@@ -42,9 +53,18 @@ fn described(cluster: &Cluster) -> Result<String> {
 async fn crds_are_upgraded_and_rules_outlive_the_release() -> Result<()> {
     let plane = ControlPlane::start().await?;
     let notes = helm(&plane, &["install"], &chart(), &[])?;
-    assert!(notes.contains("helm upgrade opes") && notes.contains("helm test opes"), "{notes}");
+    assert!(
+        notes.contains("helm upgrade opes") && notes.contains("helm test opes"),
+        "{notes}"
+    );
     assert!(notes.contains("NO MAIL IS TAKEN YET"), "{notes}");
-    plane.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/opesrules.opes.dev", "crd/calloutservices.opes.dev"])?;
+    plane.kubectl(&[
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        "crd/opesrules.opes.dev",
+        "crd/calloutservices.opes.dev",
+    ])?;
     plane.kubectl_with(&["apply", "-f", "-"], RULE)?;
 
     let folder = tempfile::tempdir()?;
@@ -52,18 +72,43 @@ async fn crds_are_upgraded_and_rules_outlive_the_release() -> Result<()> {
     copy(&chart(), &newer)?;
     let file = newer.join("crds-src/opesrules.yaml");
     let mut crd: Value = serde_saphyr::from_str(&std::fs::read_to_string(&file)?)?;
-    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"] = "The next version.".into();
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"] =
+        "The next version.".into();
     std::fs::write(&file, crd.to_string())?;
     assert_ne!(described(&plane)?, "The next version.");
-    helm(&plane, &["upgrade"], &newer, &["--set", "edge.domains={example.com}"])?;
+    helm(
+        &plane,
+        &["upgrade"],
+        &newer,
+        &["--set", "edge.domains={example.com}"],
+    )?;
     assert_eq!(described(&plane)?, "The next version.");
 
     plane.helm(&["uninstall", RELEASE, "--namespace", NAMESPACE])?;
     plane.kubectl(&["get", "opesrule", "kept", "--namespace", NAMESPACE])?;
-    let left = plane.kubectl(&["get", "deploy,sts,svc,cm,sa,pdb,netpol,clusterrole,clusterrolebinding", "--all-namespaces", "-l", "app.kubernetes.io/instance=opes", "-o", "name"])?;
-    assert_eq!(left, "", "only the definitions, and what people wrote, stay");
+    let left = plane.kubectl(&[
+        "get",
+        "deploy,sts,svc,cm,sa,pdb,netpol,clusterrole,clusterrolebinding",
+        "--all-namespaces",
+        "-l",
+        "app.kubernetes.io/instance=opes",
+        "-o",
+        "name",
+    ])?;
+    assert_eq!(
+        left, "",
+        "only the definitions, and what people wrote, stay"
+    );
 
-    let notes = helm(&plane, &["install"], &chart(), &["--set", "edge.domains={example.com},edge.delivery.nextHop=mailstore.example.net:25"])?;
+    let notes = helm(
+        &plane,
+        &["install"],
+        &chart(),
+        &[
+            "--set",
+            "edge.domains={example.com},edge.delivery.nextHop=mailstore.example.net:25",
+        ],
+    )?;
     assert!(notes.contains("kubectl apply"), "{notes}");
     plane.kubectl(&["get", "opesrule", "kept", "--namespace", NAMESPACE])?;
     assert_ne!(described(&plane)?, "The next version.");
@@ -71,21 +116,38 @@ async fn crds_are_upgraded_and_rules_outlive_the_release() -> Result<()> {
 }
 
 #[tokio::test]
-async fn in_a_single_namespace_the_operator_may_do_what_is_documented_and_nothing_elsewhere() -> Result<()> {
+async fn in_a_single_namespace_the_operator_may_do_what_is_documented_and_nothing_elsewhere()
+-> Result<()> {
     let plane = ControlPlane::start().await?;
     let folder = tempfile::tempdir()?;
     let values = folder.path().join("values.yaml");
     std::fs::write(&values, SINGLE_NAMESPACE)?;
-    helm(&plane, &["install"], &chart(), &["--values", values.to_str().context("path")?])?;
+    helm(
+        &plane,
+        &["install"],
+        &chart(),
+        &["--values", values.to_str().context("path")?],
+    )?;
     let account = format!("--as=system:serviceaccount:{NAMESPACE}:opes-operator");
     let may = |verb: &str, what: &str, namespace: &str| -> bool {
         let (what, part) = what.split_once('/').unwrap_or((what, ""));
         let part = format!("--subresource={part}");
         // `can-i` exits with 1 for no.
-        let asked = plane.kubectl(&["auth", "can-i", verb, what, &part, "--namespace", namespace, &account]);
+        let asked = plane.kubectl(&[
+            "auth",
+            "can-i",
+            verb,
+            what,
+            &part,
+            "--namespace",
+            namespace,
+            &account,
+        ]);
         asked.is_ok_and(|said| said.trim() == "yes")
     };
-    let document = std::fs::read_to_string(crate::helm::root().join("docs/operate/kubernetes/multi-tenancy.md"))?;
+    let document = std::fs::read_to_string(
+        crate::helm::root().join("docs/operate/kubernetes/multi-tenancy.md"),
+    )?;
     let mut rows = 0;
     for line in document.lines() {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
@@ -93,13 +155,19 @@ async fn in_a_single_namespace_the_operator_may_do_what_is_documented_and_nothin
             continue;
         };
         rows += 1;
-        let words = |cell: &str| -> Vec<String> { cell.split(", ").map(|it| it.trim_matches('`').to_owned()).collect() };
+        let words = |cell: &str| -> Vec<String> {
+            cell.split(", ")
+                .map(|it| it.trim_matches('`').to_owned())
+                .collect()
+        };
         for what in words(what) {
             if what.ends_with("keda.sh") || what.ends_with("cert-manager.io") {
                 // A kind that the server does not know cannot be asked for.
                 continue;
             }
-            for verb in ["get", "list", "watch", "create", "patch", "update", "delete"] {
+            for verb in [
+                "get", "list", "watch", "create", "patch", "update", "delete",
+            ] {
                 let documented = words(verbs).iter().any(|it| it == verb);
                 assert_eq!(may(verb, &what, NAMESPACE), documented, "{verb} {what}");
                 assert!(!may(verb, &what, "kube-system"), "{verb} {what} elsewhere");
