@@ -239,8 +239,8 @@ impl EdgeHandle {
         self.edge.unhealthy_reason().map(str::to_owned)
     }
 
-    /// Delivers what is in the spool, for at most `patience`, then drains. For an edge without listeners.
-    pub async fn empty(self, patience: Duration) -> Drained {
+    /// Delivers what is in the spool, for at most `patience` or until it is told to go, then drains. For an edge without listeners.
+    pub async fn empty(self, patience: Duration, gone: &CancellationToken) -> Drained {
         let edge = Arc::clone(&self.edge);
         let emptied = async {
             while edge.left() != Drained::default() {
@@ -248,6 +248,7 @@ impl EdgeHandle {
             }
         };
         // Whether that was enough is seen in what is left.
+        let emptied = gone.run_until_cancelled(emptied);
         let _elapsed = tokio::time::timeout(patience, emptied).await;
         self.drain().await
     }

@@ -103,6 +103,18 @@ pub enum RoutingError {
     },
 }
 
+impl RoutingError {
+    /// `namespace/name` of the `CalloutService` that is at fault, if one is.
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::NoEndpoint { service, .. }
+            | Self::NoCertificate { service }
+            | Self::InTheClear { service, .. } => Some(service),
+            Self::System { .. } => None,
+        }
+    }
+}
+
 impl Routing {
     /// Makes the clients and names the services after `system`, an absolute URI. Connections are opened when first needed. Services that
     /// want TLS are refused.
@@ -186,6 +198,11 @@ impl Routing {
                 pooled.move_to(now);
             }
         }
+    }
+
+    /// Of the table.
+    pub fn revision(&self) -> &str {
+        &self.table.revision
     }
 
     /// Services with their clients.
