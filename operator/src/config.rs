@@ -136,6 +136,8 @@ pub struct Certificates {
     pub authority_secret: String,
     /// Folder with the operator's own `tls.crt`, `tls.key` and `ca.crt`; with `issuer: certManager`.
     pub folder: PathBuf,
+    /// Names of the operator besides its Service's, for edges that reach it by another way; with `issuer: operator`.
+    pub dns_names: Vec<String>,
     /// How long a certificate holds; at a third left there is a new one.
     pub lifetime: HumanDuration,
     /// How long the authority holds; at a third left there is a new one, and both are believed.
@@ -482,6 +484,7 @@ impl Default for Certificates {
             issuer_ref: None,
             authority_secret: "opes-ca".into(),
             folder: "/etc/opes/tls".into(),
+            dns_names: Vec::new(),
             lifetime: HumanDuration::from_secs(90 * 86_400),
             authority_lifetime: HumanDuration::from_secs(5 * 365 * 86_400),
         }

@@ -237,7 +237,7 @@ impl Operator {
         let authority = AuthorityConfig {
             namespace: self.identity.namespace.clone(),
             secret: config.authority_secret.clone(),
-            own_names: vec![self.own_name()],
+            own_names: std::iter::once(self.own_name()).chain(config.dns_names.iter().cloned()).collect(),
             lifetimes: Lifetimes {
                 leaf: config.lifetime.0,
                 authority: config.authority_lifetime.0,
