@@ -41,6 +41,8 @@ use crate::serve::Served;
 use crate::serve::accept::{self, Secured};
 use crate::shared::Leading;
 
+/// Port of our Service that leads here.
+pub const PORT: u16 = 443;
 /// Connections of API servers at once; each has one, and asks on it.
 const CONNECTIONS_MAX: usize = 64;
 /// Requests on one connection at once.
@@ -60,8 +62,10 @@ const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 pub struct MetricsApiConfig {
     /// Namespace of our Service.
     pub namespace: String,
-    /// Our Service; its port 443 leads here.
+    /// Our Service.
     pub service: String,
+    /// Its port that leads here: [`PORT`].
+    pub port: u16,
     /// Our ClusterRole: owns the registration, so that it goes with it. None: nobody does.
     pub cluster_role: Option<String>,
 }
