@@ -110,6 +110,11 @@ fn schemas_are_structural() {
         ] {
             assert!(schema.get(key).is_none(), "{path} has {key}");
         }
+        let values = schema.get("enum").and_then(Value::as_array);
+        assert!(
+            !values.is_some_and(|values| values.contains(&Value::Null)),
+            "{path}"
+        );
         assert!(schema.get("additionalProperties") != Some(&Value::Bool(false)));
         let rules = schema.get("x-kubernetes-validations");
         for rule in rules.and_then(Value::as_array).into_iter().flatten() {
