@@ -2,8 +2,8 @@
 
 mod control_plane {
     use std::collections::BTreeMap;
-    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Arc, Mutex};
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::{Duration, SystemTime};
 
     use anyhow::{Context as _, Result, ensure};
@@ -169,10 +169,7 @@ mod control_plane {
 
         async fn authority(&self) -> Result<Secret> {
             let api = self.secrets(&self.home)?;
-            eventually(AUTHORITY, DEADLINE, || async {
-                Ok(api.get_opt(AUTHORITY).await?)
-            })
-            .await
+            eventually(AUTHORITY, DEADLINE, || async { Ok(api.get_opt(AUTHORITY).await?) }).await
         }
     }
 
@@ -202,7 +199,9 @@ mod control_plane {
 
     /// Exactly the rights of docs/adr/0026-certificates.md.
     fn grant(plane: &ControlPlane, home: &str, mail: &str) -> Result<()> {
-        let rule = |verbs: &[&str], names: &[&str]| json!({"apiGroups": [""], "resources": ["secrets"], "verbs": verbs, "resourceNames": names});
+        let rule = |verbs: &[&str], names: &[&str]| {
+            json!({"apiGroups": [""], "resources": ["secrets"], "verbs": verbs, "resourceNames": names})
+        };
         let mut items = Vec::new();
         for (namespace, rules) in [
             (
@@ -314,10 +313,7 @@ mod control_plane {
         let scan = bed.good(&owned).await?;
         assert_eq!(scan.owner_references()[0].name, "owner");
         assert_eq!(scan.labels()["opes.dev/callout-service"], "scan");
-        assert_eq!(
-            scan.labels()["app.kubernetes.io/managed-by"],
-            "opes-operator"
-        );
+        assert_eq!(scan.labels()["app.kubernetes.io/managed-by"], "opes-operator");
         assert_eq!(text(&edge, "ca.crt")?, own.ca);
         let authority = bed.authority().await?;
         assert_eq!(text(&authority, "ca.crt")?, own.ca);
@@ -326,29 +322,17 @@ mod control_plane {
         let before = writes(&bed).await?;
         replica.stop().await?;
         let mut replica = bed.replica(true, Lifetimes::default())?;
-        replica
-            .figure("opes_operator_certificate_expiry_seconds ", |at| at > 1.8e9)
-            .await?;
+        replica.figure("opes_operator_certificate_expiry_seconds ", |at| at > 1.8e9).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert!(
-            (writes(&bed).await? - before).abs() < 0.5,
-            "something was written"
-        );
+        assert!((writes(&bed).await? - before).abs() < 0.5, "something was written");
         let secrets = bed.secrets(&bed.mail)?;
-        assert_eq!(
-            secrets.get("opes-scan-tls").await?.resource_version(),
-            scan.resource_version()
-        );
+        assert_eq!(secrets.get("opes-scan-tls").await?.resource_version(), scan.resource_version());
         assert_eq!(replica.own().await?.ca, own.ca);
 
         // Other names: another certificate. What others wrote into the Secret stays.
         let label = json!({"metadata": {"labels": {"example.com/kept": "1"}}});
         secrets
-            .patch(
-                "opes-scan-tls",
-                &PatchParams::default(),
-                &Patch::Merge(label),
-            )
+            .patch("opes-scan-tls", &PatchParams::default(), &Patch::Merge(label))
             .await?;
         let mut further = owned.clone();
         further.dns_names.push("scan.example.com".into());
@@ -358,9 +342,7 @@ mod control_plane {
         assert_ne!(text(&renamed, "tls.key")?, text(&scan, "tls.key")?);
 
         // What somebody deletes is found within the hour.
-        secrets
-            .delete("opes-scan-tls", &DeleteParams::default())
-            .await?;
+        secrets.delete("opes-scan-tls", &DeleteParams::default()).await?;
         replica.ahead.store(3_700, Ordering::Relaxed);
         bed.want(vec![bed.edge(), further]);
         eventually("it is back", DEADLINE, || async {
@@ -407,12 +389,7 @@ mod control_plane {
         let first = bed.good(&bed.scan()).await?;
         let old = text(&first, "ca.crt")?;
         bed.plane.kubectl(&[
-            "annotate",
-            "secret",
-            AUTHORITY,
-            "-n",
-            &bed.home,
-            "opes.dev/rotate=now",
+            "annotate", "secret", AUTHORITY, "-n", &bed.home, "opes.dev/rotate=now",
         ])?;
         // Each state of the service's Secret that is seen has to be good by itself.
         let api = bed.secrets(&bed.mail)?;
@@ -435,16 +412,9 @@ mod control_plane {
         let authority = bed.authority().await?;
         assert_ne!(text(&authority, "ca.crt")?, old);
         let annotations = authority.annotations();
-        assert!(
-            annotations
-                .keys()
-                .all(|name| !name.starts_with("opes.dev/")),
-            "{annotations:?}"
-        );
+        assert!(annotations.keys().all(|name| !name.starts_with("opes.dev/")), "{annotations:?}");
         let ca = text(&authority, "ca.crt")?;
-        let own = replica
-            .own
-            .wait_for(|own| own.as_ref().is_some_and(|own| own.ca == ca));
+        let own = replica.own.wait_for(|own| own.as_ref().is_some_and(|own| own.ca == ca));
         tokio::time::timeout(DEADLINE, own).await??;
         replica.stop().await
     }
@@ -478,10 +448,7 @@ mod control_plane {
         let uid = bed.authority().await?.uid();
         home.delete(AUTHORITY, &DeleteParams::default()).await?;
         let back = eventually("the authority is back", DEADLINE, || async {
-            Ok(home
-                .get_opt(AUTHORITY)
-                .await?
-                .filter(|found| found.uid() != uid))
+            Ok(home.get_opt(AUTHORITY).await?.filter(|found| found.uid() != uid))
         })
         .await?;
         assert_eq!(text(&back, "ca.crt")?, ca);
@@ -497,56 +464,34 @@ mod control_plane {
                 name: Some(name.into()),
                 ..ObjectMeta::default()
             },
-            data: Some(BTreeMap::from([(
-                "mine".to_owned(),
-                ByteString(b"1".to_vec()),
-            )])),
+            data: Some(BTreeMap::from([("mine".to_owned(), ByteString(b"1".to_vec()))])),
             ..Secret::default()
         };
-        home.create(&PostParams::default(), &theirs("opes-edge-tls"))
-            .await?;
+        home.create(&PostParams::default(), &theirs("opes-edge-tls")).await?;
         bed.want(vec![bed.edge(), bed.scan()]);
         let replica = bed.replica(true, Lifetimes::default())?;
         bed.good(&bed.scan()).await?;
-        replica
-            .figure("opes_operator_certificates_failing ", |failing| {
-                failing > 0.5
-            })
-            .await?;
+        replica.figure("opes_operator_certificates_failing ", |failing| failing > 0.5).await?;
         let edge = home.get("opes-edge-tls").await?;
         assert_eq!(edge.data, theirs("").data);
         // Out of the way: then it is made.
-        home.delete("opes-edge-tls", &DeleteParams::default())
-            .await?;
+        home.delete("opes-edge-tls", &DeleteParams::default()).await?;
         bed.good(&bed.edge()).await?;
-        replica
-            .figure("opes_operator_certificates_failing ", |failing| {
-                failing < 0.5
-            })
-            .await?;
+        replica.figure("opes_operator_certificates_failing ", |failing| failing < 0.5).await?;
 
         // An authority that cannot be used is not overwritten, and the last one stays in force.
         let broken = json!({"data": {"tls.key": "eA=="}});
-        let broken = home
-            .patch(AUTHORITY, &PatchParams::default(), &Patch::Merge(broken))
-            .await?;
-        bed.want(vec![
-            bed.edge(),
-            bed.scan(),
-            CertificateWanted {
-                secret: "opes-late-tls".into(),
-                ..bed.scan()
-            },
-        ]);
+        let broken = home.patch(AUTHORITY, &PatchParams::default(), &Patch::Merge(broken)).await?;
+        bed.want(vec![bed.edge(), bed.scan(), CertificateWanted {
+            secret: "opes-late-tls".into(),
+            ..bed.scan()
+        }]);
         let late = bed.secrets(&bed.mail)?;
         eventually("a certificate by the last authority", DEADLINE, || async {
             Ok(late.get_opt("opes-late-tls").await?)
         })
         .await?;
-        assert_eq!(
-            home.get(AUTHORITY).await?.resource_version(),
-            broken.resource_version()
-        );
+        assert_eq!(home.get(AUTHORITY).await?.resource_version(), broken.resource_version());
         replica.stop().await
     }
 }
