@@ -203,6 +203,28 @@ fn crds_are_part_of_the_release_and_stay_when_it_goes() -> Result<()> {
 }
 
 #[test]
+fn there_is_no_webhook() -> Result<()> {
+    for case in cases::all()? {
+        for object in objects(&rendered("helm", &case.values())?)? {
+            let kind = object["kind"].as_str().context("no kind")?;
+            assert!(
+                !kind.contains("Webhook"),
+                "{}: {}",
+                case.name,
+                place(&object)
+            );
+            let conversion = &object["spec"]["conversion"];
+            assert!(
+                conversion.is_null() || conversion["strategy"] == "None",
+                "{}",
+                place(&object)
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_single_namespace_needs_roles_only() -> Result<()> {
     let everywhere = objects(&rendered("helm", &[])?)?;
     assert_eq!(of_kind(&everywhere, "ClusterRole").len(), 1);
