@@ -155,9 +155,10 @@ impl<'p> Bed<'p> {
     fn config(&self, more: &str) -> Result<(String, u16, u16)> {
         let (admin, routing) = (ports::free()?, ports::free()?);
         let watch = if self.cluster_wide { "" } else { self.namespace.as_str() };
+        let metrics = if more.contains("metricsApi") { "" } else { "metricsApi: { enabled: off }\n" };
         let text = format!(
             "watch: {{ namespaces: [{watch}] }}\nadmin: {{ listen: '127.0.0.1:{admin}' }}\nrouting: {{ listen: '127.0.0.1:{routing}' }}\n\
-             metricsApi: {{ enabled: off }}\nimages: {{ registry: registry.example.com/opes, tag: '1' }}\n{more}"
+             images: {{ registry: registry.example.com/opes, tag: '1' }}\n{more}{metrics}"
         );
         Ok((text, admin, routing))
     }
@@ -202,7 +203,11 @@ impl<'p> Bed<'p> {
 
     /// An edge of this name that follows a replica, by its routing port, and whichever others that tells it of.
     pub async fn edge(&self, name: &str, routing: u16) -> Result<Edge> {
-        let tls = self.edge_tls().await?;
+        self.edge_with(name, routing, self.edge_tls().await?)
+    }
+
+    /// With what it shows at hand.
+    pub fn edge_with(&self, name: &str, routing: u16, tls: ClientTls) -> Result<Edge> {
         let address = format!("https://opes-operator.{}.svc:{routing}", self.namespace);
         let mut config = FollowerConfig::new(address.parse()?, name, tls);
         config.namespace.clone_from(&self.namespace);
@@ -211,7 +216,7 @@ impl<'p> Bed<'p> {
     }
 
     /// What the operator made for edges.
-    async fn edge_tls(&self) -> Result<ClientTls> {
+    pub async fn edge_tls(&self) -> Result<ClientTls> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let secrets: Api<Secret> = Api::namespaced(self.plane.client()?, &self.namespace);
         let secret = eventually("the edges' certificate", DEADLINE, || async { Ok(secrets.get_opt("opes-edge-tls").await?) }).await?;
