@@ -41,6 +41,8 @@ use crate::serve::Served;
 use crate::serve::accept::{self, Secured};
 use crate::shared::Leading;
 
+/// Port of our Service that leads here.
+pub const PORT: u16 = 443;
 /// Connections of API servers at once; each has one, and asks on it.
 const CONNECTIONS_MAX: usize = 64;
 /// Requests on one connection at once.
@@ -60,8 +62,10 @@ const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 pub struct MetricsApiConfig {
     /// Namespace of our Service.
     pub namespace: String,
-    /// Our Service; its port 443 leads here.
+    /// Our Service.
     pub service: String,
+    /// Its port that leads here: [`PORT`].
+    pub port: u16,
     /// Our ClusterRole: owns the registration, so that it goes with it. None: nobody does.
     pub cluster_role: Option<String>,
 }
@@ -143,10 +147,17 @@ async fn serve(
         let Some(Ok(secured)) = secured else { break };
         let names = proxy.borrow().as_ref().map(|proxy| Arc::clone(proxy));
         if names.is_some_and(|proxy| proxy.admits(secured.caller().certificate.as_ref())) {
-            connections.spawn(connection(secured, busy.clone(), metrics.clone(), shutdown.clone()));
+            connections.spawn(connection(
+                secured,
+                busy.clone(),
+                metrics.clone(),
+                shutdown.clone(),
+            ));
         } else {
             metrics.refused.inc();
-            tracing::warn!("a caller of the metrics API has a certificate of the front proxy's authority, but not its name");
+            tracing::warn!(
+                "a caller of the metrics API has a certificate of the front proxy's authority, but not its name"
+            );
         }
     }
     connections.close();
@@ -182,10 +193,7 @@ async fn renew(
 }
 
 /// One of both has changed. A sender that is gone changes nothing any more.
-async fn either(
-    own: &mut OwnCertificates,
-    proxy: &mut watch::Receiver<Option<Arc<FrontProxy>>>,
-) {
+async fn either(own: &mut OwnCertificates, proxy: &mut watch::Receiver<Option<Arc<FrontProxy>>>) {
     tokio::select! {
         Ok(()) = own.changed() => {}
         Ok(()) = proxy.changed() => {}

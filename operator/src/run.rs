@@ -305,6 +305,7 @@ impl Operator {
         let config = MetricsApiConfig {
             namespace: self.identity.namespace.clone(),
             service: self.config.service.clone(),
+            port: metrics_api::PORT,
             cluster_role: self.config.metrics_api.cluster_role.clone(),
         };
         let (client, leading, shutdown) = (self.client.clone(), leading.clone(), self.shutdown.clone());

@@ -126,9 +126,7 @@ fn encode(table: &Table) -> Vec<u8> {
 
 fn decode(octets: &[u8]) -> Result<Table, &'static str> {
     const SHORT: &str = "it is too short";
-    let (magic, rest) = octets
-        .split_first_chunk::<{ MAGIC.len() }>()
-        .ok_or(SHORT)?;
+    let (magic, rest) = octets.split_first_chunk::<{ MAGIC.len() }>().ok_or(SHORT)?;
     if magic != MAGIC {
         return Err("it is not a routing table of this version");
     }

@@ -3,8 +3,9 @@
 //! The line that brings the first table is followed, and stays so while it lives; what it sends is taken. When it goes,
 //! another one that has a table is followed at once. That one may be behind: what runs is then kept until it says
 //! something new, and at most for [`HOLD`], because a replica that has lived for so long is no straggler. That it is
-//! ahead is known when what it says came after what runs was taken, or when it has said itself what runs, and then
-//! something else.
+//! ahead is known when it has said itself what runs, and then something else; or when it has changed its word after what
+//! runs was taken, to something that never ran. A replica that is reached just after the followed one was lost, and says
+//! what ran before, gets a few seconds to catch up.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,7 +16,10 @@ use opes_proto::routing::{Endpoints, Pool, Table};
 /// How long what runs is kept against the word of another replica that said it earlier.
 pub(crate) const HOLD: Duration = Duration::from_mins(5);
 
-/// Revisions that are remembered of one line.
+/// The same for a replica that is reached so soon after the followed one was lost.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// Revisions that are remembered of one line, and of what ran.
 const SAID_MAX: usize = 16;
 
 /// One stream to an operator.
@@ -52,9 +56,12 @@ pub(crate) struct Choice {
     followed: Option<LineId>,
     /// Handed on last, and when.
     current: Option<(Offer, Duration)>,
+    /// Revisions that ran before.
+    past: VecDeque<String>,
     endpoints: Endpoints,
-    /// Since when the followed one's word is not taken.
-    held: Option<Duration>,
+    /// Until when the followed one's word is not taken.
+    held_until: Option<Duration>,
+    lost_at: Option<Duration>,
 }
 
 // === impl Offer ===
@@ -100,14 +107,12 @@ impl Choice {
         let line = self.lines.entry(id).or_default();
         line.endpoints = endpoints;
         if let Some((before, _)) = line.offer.replace((offer, now)) {
-            line.said.push_back(before.revision);
-            if line.said.len() > SAID_MAX {
-                line.said.pop_front();
-            }
+            remember(&mut line.said, before.revision);
         }
-        match *self.followed.get_or_insert(id) == id {
-            true => self.take(id, now),
-            false => Step::Nothing,
+        match self.followed {
+            None => self.begin_to_follow(id, now),
+            Some(followed) if followed == id => self.take(id, now),
+            Some(_) => Step::Nothing,
         }
     }
 
@@ -116,9 +121,10 @@ impl Choice {
             return Step::Nothing;
         };
         line.endpoints = endpoints;
-        match self.followed == Some(id) {
-            true => self.endpoints_of(id),
-            false => Step::Nothing,
+        if self.followed == Some(id) {
+            self.endpoints_of(id)
+        } else {
+            Step::Nothing
         }
     }
 
@@ -132,8 +138,8 @@ impl Choice {
 
     /// Call it now and then.
     pub(crate) fn on_time(&mut self, now: Duration) -> Step {
-        match (self.held, self.followed) {
-            (Some(since), Some(id)) if now.saturating_sub(since) >= HOLD => self.take(id, now),
+        match (self.held_until, self.followed) {
+            (Some(until), Some(id)) if now >= until => self.take(id, now),
             _ => Step::Nothing,
         }
     }
@@ -161,14 +167,27 @@ impl Choice {
     }
 
     pub(crate) fn has_table(&self, id: LineId) -> bool {
-        self.lines
-            .get(&id)
-            .is_some_and(|line| line.offer.is_some())
+        self.lines.get(&id).is_some_and(|line| line.offer.is_some())
+    }
+
+    /// Nobody else has a table.
+    fn begin_to_follow(&mut self, id: LineId, now: Duration) -> Step {
+        self.followed = Some(id);
+        let offer = self.lines.get(&id).and_then(|line| line.offer.as_ref());
+        let is_past = offer.is_some_and(|(offer, _)| self.past.contains(&offer.revision));
+        let is_soon = self
+            .lost_at
+            .is_some_and(|at| now.saturating_sub(at) < CATCH_UP);
+        if is_past && is_soon && !self.agrees(id) {
+            self.held_until = Some(now + CATCH_UP);
+            return self.endpoints_of(id);
+        }
+        self.take(id, now)
     }
 
     /// What the followed line said last is what runs.
     fn take(&mut self, id: LineId, now: Duration) -> Step {
-        self.held = None;
+        self.held_until = None;
         if self.agrees(id) {
             return self.endpoints_of(id);
         }
@@ -177,16 +196,19 @@ impl Choice {
         else {
             return Step::Nothing;
         };
+        let offer = offer.clone();
         self.endpoints = line.endpoints.clone();
-        self.current = Some((offer.clone(), now));
-        Step::Take(offer.clone(), self.endpoints.clone())
+        if let Some((before, _)) = self.current.replace((offer.clone(), now)) {
+            remember(&mut self.past, before.revision);
+        }
+        Step::Take(offer, self.endpoints.clone())
     }
 
     fn endpoints_of(&mut self, id: LineId) -> Step {
         let Some(line) = self.lines.get(&id) else {
             return Step::Nothing;
         };
-        let endpoints = match self.held {
+        let endpoints = match self.held_until {
             Some(_) => beside(&line.endpoints, &self.endpoints),
             None => line.endpoints.clone(),
         };
@@ -199,7 +221,8 @@ impl Choice {
 
     /// The one that was followed has gone. Best is who says what runs; then who is ahead; then who spoke last.
     fn change_over(&mut self, now: Duration) -> Step {
-        self.held = None;
+        self.held_until = None;
+        self.lost_at = Some(now);
         let with_table = self.lines.iter().filter(|(_, line)| line.offer.is_some());
         let best = with_table.max_by_key(|(id, line)| {
             let at = line.offer.as_ref().map(|(_, at)| *at);
@@ -211,7 +234,7 @@ impl Choice {
             None => Step::Nothing,
             Some((id, true)) => self.take(id, now),
             Some((id, false)) => {
-                self.held = Some(now);
+                self.held_until = Some(now + HOLD);
                 self.endpoints_of(id)
             }
         }
@@ -221,8 +244,17 @@ impl Choice {
         let Some((current, taken)) = &self.current else {
             return true;
         };
-        line.offer.as_ref().is_some_and(|(_, at)| at > taken)
-            || line.said.contains(&current.revision)
+        let changed = |(offer, at): &(Offer, Duration)| {
+            at > taken && !line.said.is_empty() && !self.past.contains(&offer.revision)
+        };
+        line.said.contains(&current.revision) || line.offer.as_ref().is_some_and(changed)
+    }
+}
+
+fn remember(revisions: &mut VecDeque<String>, revision: String) {
+    revisions.push_back(revision);
+    if revisions.len() > SAID_MAX {
+        revisions.pop_front();
     }
 }
 

@@ -2,13 +2,18 @@
 
 use std::error::Error;
 use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use opes_host::Host;
 use opes_tls::{ALPN_H2, ClientTls, complaint, refusal};
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -25,13 +30,28 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A table should not take a round trip for each 64 KiB of it.
 const WINDOW_OCTETS: u32 = 1 << 20;
 
-/// A connection, and the token that says when its certificates are no longer those in force.
+/// What is remembered of a connection's handshake.
+pub(crate) struct Link {
+    /// Other certificates are in force.
+    pub(crate) over: CancellationToken,
+    /// In TLS 1.3 an operator judges our certificate after the handshake is over for us: its alert comes with the first read.
+    refused: Arc<OnceLock<rustls::Error>>,
+    tls: ClientTls,
+}
+
+/// Keeps the first alert: everything that is said later is its consequence.
+struct Stream {
+    inner: TlsStream<opes_host::Stream>,
+    refused: Arc<OnceLock<rustls::Error>>,
+}
+
+/// Connects and shakes hands; the operator is `server_name`, or there is no connection.
 pub(crate) async fn dial(
     host: &Host,
     tls: &ClientTls,
     address: &Address,
     server_name: &str,
-) -> Result<(Channel, CancellationToken), String> {
+) -> Result<(Channel, Link), String> {
     let dialled = tokio::time::timeout(CONNECT_TIMEOUT, connect(host, tls, address, server_name));
     dialled
         .await
@@ -43,7 +63,7 @@ async fn connect(
     tls: &ClientTls,
     address: &Address,
     server_name: &str,
-) -> Result<(Channel, CancellationToken), String> {
+) -> Result<(Channel, Link), String> {
     let expected = ServerName::try_from(server_name.to_owned())
         .map_err(|_| format!("`{server_name}` is not a name that a certificate can be for"))?;
     let stream = host.network.connect(address.host(), address.port()).await;
@@ -52,36 +72,46 @@ async fn connect(
     stream.set_nodelay().map_err(|error| error.to_string())?;
     let (config, over) = tls.current();
     let handshake = TlsConnector::from(config).connect(expected, stream).await;
-    let stream = handshake.map_err(|error| handshake_failed(&error, tls))?;
-    if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
+    let inner = handshake.map_err(|error| handshake_failed(&error, tls))?;
+    if inner.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
         return Err("it speaks TLS, but not HTTP/2 in it (ALPN h2)".to_owned());
     }
-    let endpoint = Endpoint::from_shared(address.to_string())
-        .map_err(|error| error.to_string())?
+    let refused = Arc::<OnceLock<_>>::default();
+    let link = Link {
+        over,
+        refused: Arc::clone(&refused),
+        tls: tls.clone(),
+    };
+    let channel = channel(address, Stream { inner, refused }).await;
+    let channel = channel.map_err(|error| link.why(error.as_ref()))?;
+    Ok((channel, link))
+}
+
+/// A channel of one connection: it never reconnects by itself, and to another replica without our knowing.
+async fn channel(
+    address: &Address,
+    stream: Stream,
+) -> Result<Channel, Box<dyn Error + Send + Sync>> {
+    let endpoint = Endpoint::from_shared(address.to_string())?
         .initial_stream_window_size(WINDOW_OCTETS)
         .initial_connection_window_size(2 * WINDOW_OCTETS)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    // A channel of one connection: it never reconnects by itself, and to another replica without our knowing.
     let mut once = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_| {
         let stream = once.take();
         async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
     });
-    let channel = endpoint.connect_with_connector(connector).await;
-    Ok((channel.map_err(|error| ended(&error, tls))?, over))
+    Ok(endpoint.connect_with_connector(connector).await?)
 }
 
 /// The handshake ended before it was over for us.
 fn handshake_failed(error: &io::Error, tls: &ClientTls) -> String {
-    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+    match inside(error) {
         Some(rustls::Error::InvalidCertificate(wrong)) => {
             let complaint = complaint(wrong, &tls.files().ca);
-            format!(
-                "its certificate {}; {}",
-                complaint.clause, complaint.remedy
-            )
+            format!("its certificate {}; {}", complaint.clause, complaint.remedy)
         }
         Some(rustls::Error::InvalidMessage(_)) => "it does not speak TLS".to_owned(),
         Some(alert) => refused(alert, tls).unwrap_or_else(|| format!("TLS handshake: {alert}")),
@@ -89,7 +119,6 @@ fn handshake_failed(error: &io::Error, tls: &ClientTls) -> String {
     }
 }
 
-/// In TLS 1.3 an operator judges our certificate after the handshake is over for us: its alert comes with the first read.
 fn refused(alert: &rustls::Error, tls: &ClientTls) -> Option<String> {
     let complaint = refusal(alert)?;
     let certificate = tls.files().certificate.display();
@@ -99,27 +128,73 @@ fn refused(alert: &rustls::Error, tls: &ClientTls) -> Option<String> {
     ))
 }
 
-/// The stream or its connection ended: the innermost cause says more than "transport error".
-pub(crate) fn ended(error: &(dyn Error + 'static), tls: &ClientTls) -> String {
-    let mut cause = error;
-    loop {
-        if let Some(said) = tls_alert(cause).and_then(|alert| refused(alert, tls)) {
+fn inside(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Why there is no connection, or no stream on it, any more: "transport error" helps nobody, its innermost cause does.
+    pub(crate) fn why(&self, error: &(dyn Error + 'static)) -> String {
+        let alert = self.refused.get();
+        if let Some(said) = alert.and_then(|alert| refused(alert, &self.tls)) {
             return said;
         }
-        match cause.source() {
-            Some(source) => cause = source,
-            None => break,
+        let mut cause = error;
+        while let Some(source) = cause.source() {
+            cause = source;
         }
-    }
-    match error.downcast_ref::<Status>() {
-        Some(status) if status.source().is_none() => {
-            format!("{}: {}", status.code(), status.message())
+        let kind = cause.downcast_ref().map(io::Error::kind);
+        if kind == Some(io::ErrorKind::NotConnected) {
+            // Its alert may be lost with the connection.
+            let certificate = self.tls.files().certificate.display();
+            return format!(
+                "the connection was closed at once; if the operator does not accept our certificate {certificate}, its log says why"
+            );
         }
-        _ => cause.to_string(),
+        match error.downcast_ref::<Status>() {
+            Some(status) if status.source().is_none() => {
+                format!("{}: {}", status.code(), status.message())
+            }
+            _ => cause.to_string(),
+        }
     }
 }
 
-fn tls_alert<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
-    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    inner.and_then(|inner| inner.downcast_ref())
+// === impl Stream ===
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let stream = self.get_mut();
+        let read = Pin::new(&mut stream.inner).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = &read
+            && let Some(alert) = inside(error)
+        {
+            let _later = stream.refused.set(alert.clone());
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, octets)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
 }

@@ -150,10 +150,9 @@ impl Hub {
 
     /// New lines to new replicas; the first address is called only while no replica can be reached by itself.
     fn keep_lines(&mut self) {
-        let carried = self
-            .lines
-            .peers()
-            .any(|id| self.choice.has_table(id) && (self.choice.agrees(id) || !self.follows_first()));
+        let carried = self.lines.peers().any(|id| {
+            self.choice.has_table(id) && (self.choice.agrees(id) || !self.follows_first())
+        });
         if carried {
             if let Some(id) = self.lines.hang_up_first() {
                 let step = self.choice.on_close(id, self.now());
@@ -182,7 +181,8 @@ impl Hub {
                 self.disk.endpoints_changed();
             }
             Step::Take(offer, endpoints) => {
-                let runs = self.awaited.is_none() && self.in_force.as_ref() == Some(&offer.revision);
+                let runs =
+                    self.awaited.is_none() && self.in_force.as_ref() == Some(&offer.revision);
                 if runs {
                     self.lines.say(&ack(&offer.revision));
                     self.mailbox.put_endpoints(endpoints);
@@ -220,10 +220,7 @@ impl Hub {
         match compiled {
             Ok(table) => {
                 self.awaited = Some(offer.revision.clone());
-                let source = match self.disk.is_from_disk(&offer.revision) {
-                    true => Source::Cache,
-                    false => Source::Stream,
-                };
+                let source = self.source(&offer.revision);
                 self.mailbox.put_table(Update {
                     table,
                     endpoints: self.choice.endpoints().clone(),
@@ -264,7 +261,11 @@ impl Hub {
                 self.answered(&revision);
                 self.lines.say(&ack(&revision));
                 self.status.change(|facts| facts.status.taken += 1);
-                if self.refused.as_ref().is_some_and(|(wrong, _)| *wrong == revision) {
+                if self
+                    .refused
+                    .as_ref()
+                    .is_some_and(|(wrong, _)| *wrong == revision)
+                {
                     self.refused = None;
                 }
                 tracing::info!(revision, "routing table in force");
@@ -274,9 +275,10 @@ impl Hub {
             }
             Said::Refused(revision, faults) => {
                 self.answered(&revision);
-                let faults = match faults.is_empty() {
-                    true => vec![of_the_table("the edge cannot run it")],
-                    false => faults,
+                let faults = if faults.is_empty() {
+                    vec![of_the_table("the edge cannot run it")]
+                } else {
+                    faults
                 };
                 self.refuse(revision, faults);
             }
@@ -334,6 +336,14 @@ impl Hub {
 
     // ---- for others to see ---------------------------------------------------------------------------------------
 
+    fn source(&self, revision: &str) -> Source {
+        if self.disk.is_from_disk(revision) {
+            Source::Cache
+        } else {
+            Source::Stream
+        }
+    }
+
     /// The operator that is followed says what is in force.
     fn is_confirmed(&self) -> bool {
         let current = self.choice.current().map(|offer| &offer.revision);
@@ -349,13 +359,7 @@ impl Hub {
             self.disk.confirmed();
         }
         let revision = self.in_force.clone().unwrap_or_default();
-        let source = self.in_force.as_ref().map(|revision| {
-            if self.disk.is_from_disk(revision) {
-                Source::Cache
-            } else {
-                Source::Stream
-            }
-        });
+        let source = self.in_force.as_ref().map(|revision| self.source(revision));
         let followed = self.choice.followed().and_then(|id| self.lines.name(id));
         let (connected, trouble) = (self.lines.connected(), self.lines.trouble());
         self.status.change(|facts| {

@@ -58,7 +58,7 @@ impl Line {
         let mut backoff = Backoff::default();
         loop {
             let began = Instant::now();
-            let end = self.call().await;
+            let end = Box::pin(self.call()).await;
             let (pause, reason) = match end {
                 End::Renew => (Duration::ZERO, "other certificates are in force".to_owned()),
                 End::Lost(reason) => {
@@ -75,7 +75,7 @@ impl Line {
 
     async fn call(&self) -> End {
         let dialled = dial::dial(&self.host, &self.tls, &self.address, &self.server_name).await;
-        let (channel, over) = match dialled {
+        let (channel, link) = match dialled {
             Ok(dialled) => dialled,
             Err(reason) => return End::Lost(reason),
         };
@@ -89,19 +89,17 @@ impl Line {
             .max_encoding_message_size(TABLE_OCTETS_MAX);
         let talk = async {
             let opened = client.follow(ReceiverStream::new(outgoing)).await;
-            let mut incoming = opened
-                .map_err(|status| dial::ended(&status, &self.tls))?
-                .into_inner();
+            let mut incoming = opened.map_err(|status| link.why(&status))?.into_inner();
             loop {
                 let said = incoming.message().await;
-                let Some(said) = said.map_err(|status| dial::ended(&status, &self.tls))? else {
+                let Some(said) = said.map_err(|status| link.why(&status))? else {
                     return Err("the operator has ended the stream".to_owned());
                 };
                 self.tell(Word::Said(Box::new(said))).await?;
             }
         };
         tokio::select! {
-            () = over.cancelled() => End::Renew,
+            () = link.over.cancelled() => End::Renew,
             ended = talk => {
                 let ended: Result<(), String> = ended;
                 End::Lost(ended.err().unwrap_or_default())

@@ -55,7 +55,11 @@ mod tests {
     fn changes_at_once_and_the_same_again_only_in_time() {
         let mut loads = Loads::default();
         let at = Duration::from_millis;
-        assert!(loads.look(vec![load("b", 1), load("a", 2)], at(0)).is_some());
+        assert!(
+            loads
+                .look(vec![load("b", 1), load("a", 2)], at(0))
+                .is_some()
+        );
         assert_eq!(loads.said()[0].service, "a");
         let same = vec![load("a", 2), load("b", 1)];
         assert!(loads.look(same, at(500)).is_none());

@@ -115,7 +115,9 @@ mod tests {
 
     /// With the revision that the objects have, if they have one.
     fn table(objects: &[&str]) -> Table {
-        let parsed = objects.iter().flat_map(|text| opes_rules::parse("", text).0);
+        let parsed = objects
+            .iter()
+            .flat_map(|text| opes_rules::parse("", text).0);
         let revision = opes_rules::compile(parsed.collect()).map(|table| table.revision);
         Table {
             revision: revision.unwrap_or_default(),
@@ -136,7 +138,10 @@ mod tests {
     fn what_the_operator_compiled_is_the_same_here() {
         let compiled = read(&table(&[SERVICE, RULE])).unwrap();
         assert_eq!((compiled.rules.len(), compiled.services.len()), (1, 1));
-        assert!(read(&table(&[])).unwrap().rules.is_empty(), "no rules are a table");
+        assert!(
+            read(&table(&[])).unwrap().rules.is_empty(),
+            "no rules are a table"
+        );
     }
 
     #[test]

@@ -16,16 +16,14 @@ use kube::{Api, Client, Resource as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::MetricsApiConfig;
 use super::answers::{GROUP, VERSION};
 use super::metrics::Metrics;
+use super::{MetricsApiConfig, PORT};
 use crate::certificates::OwnCertificates;
 use crate::shared::Leading;
 
 const MANAGER: &str = "opes-operator";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Port of our Service that leads to the metrics API.
-const PORT: i32 = 443;
 /// Where other providers of this API put themselves.
 const PRIORITY: i32 = 100;
 /// After a write that failed; doubled each time, up to [`RETRY_MAX`].
@@ -192,7 +190,7 @@ async fn put_right(
     config: &MetricsApiConfig,
     bundle: &str,
 ) -> kube::Result<()> {
-    if found.is_some_and(|found| !is_ours(found, config) || is_right(found, bundle)) {
+    if found.is_some_and(|found| !is_ours(found, config) || is_right(found, config, bundle)) {
         return Ok(());
     }
     let owner = owner(client, config).await?;
@@ -214,13 +212,15 @@ async fn put_right(
     }
 }
 
-fn is_right(found: &APIService, bundle: &str) -> bool {
+fn is_right(found: &APIService, config: &MetricsApiConfig, bundle: &str) -> bool {
     let Some(spec) = &found.spec else {
         return false;
     };
     let port = spec.service.as_ref().and_then(|service| service.port);
-    spec.ca_bundle.as_ref().is_some_and(|ca| ca.0 == bundle.as_bytes())
-        && port.unwrap_or(PORT) == PORT
+    spec.ca_bundle
+        .as_ref()
+        .is_some_and(|ca| ca.0 == bundle.as_bytes())
+        && port.unwrap_or(PORT.into()) == i32::from(config.port)
         && spec.insecure_skip_tls_verify != Some(true)
 }
 
@@ -229,7 +229,9 @@ async fn owner(client: &Client, config: &MetricsApiConfig) -> kube::Result<Optio
     let Some(name) = &config.cluster_role else {
         return Ok(None);
     };
-    let role = Api::<ClusterRole>::all(client.clone()).get_opt(name).await?;
+    let role = Api::<ClusterRole>::all(client.clone())
+        .get_opt(name)
+        .await?;
     if role.is_none() {
         tracing::warn!(cluster_role = %name, "metricsApi.clusterRole: there is no such ClusterRole; the APIService stays when OPES is uninstalled");
     }
@@ -254,7 +256,7 @@ fn wanted(config: &MetricsApiConfig, bundle: &str, owner: Option<OwnerReference>
             service: Some(ServiceReference {
                 name: Some(config.service.clone()),
                 namespace: Some(config.namespace.clone()),
-                port: Some(PORT),
+                port: Some(config.port.into()),
             }),
             version: Some(VERSION.to_owned()),
             version_priority: PRIORITY,
@@ -271,6 +273,7 @@ mod tests {
         MetricsApiConfig {
             namespace: namespace.into(),
             service: "opes-operator".into(),
+            port: PORT,
             cluster_role: None,
         }
     }
@@ -293,9 +296,9 @@ mod tests {
     #[test]
     fn what_is_right_is_not_written() {
         let mut found = wanted(&config("opes"), "PEM", None);
-        assert!(is_right(&found, "PEM"));
-        assert!(!is_right(&found, "PEM of a rotation"));
+        assert!(is_right(&found, &config("opes"), "PEM"));
+        assert!(!is_right(&found, &config("opes"), "PEM of a rotation"));
         found.spec.as_mut().unwrap().insecure_skip_tls_verify = Some(true);
-        assert!(!is_right(&found, "PEM"));
+        assert!(!is_right(&found, &config("opes"), "PEM"));
     }
 }

@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod gnupg;
 pub mod hop;
 pub mod killable;
+pub mod operator;
 pub mod postfix;
 pub mod postgres;
 pub mod s3;

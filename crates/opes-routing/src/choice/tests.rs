@@ -73,7 +73,11 @@ fn a_straggler_rolls_nothing_back_until_it_speaks() {
     assert_eq!(taken(&choice.on_close(A, at(3))), None);
     assert_eq!((choice.followed(), runs(&choice)), (Some(B), "2"));
     assert_eq!(choice.on_time(at(4)), Step::Nothing);
-    assert_eq!(taken(&choice.on_table(B, table("2"), at(5))), None, "caught up");
+    assert_eq!(
+        taken(&choice.on_table(B, table("2"), at(5))),
+        None,
+        "caught up"
+    );
     assert_eq!(taken(&choice.on_table(B, table("3"), at(6))), Some("3"));
 }
 
@@ -84,16 +88,17 @@ fn a_replica_that_stays_at_its_word_is_believed_in_the_end() {
     choice.on_table(B, table("0"), at(0));
     choice.on_table(A, table("2"), at(1));
     choice.on_close(A, at(2));
-    assert_eq!(choice.on_time(at(2) + HOLD - at(1)), Step::Nothing);
+    assert_eq!(choice.on_time(at(1) + HOLD), Step::Nothing);
     assert_eq!(taken(&choice.on_time(at(2) + HOLD)), Some("0"));
     assert_eq!(choice.on_time(at(3) + HOLD), Step::Nothing);
 }
 
 #[test]
 fn who_is_ahead_is_believed_at_once() {
-    // It spoke later than what runs was taken.
+    // It changed its word after what runs was taken.
     let mut choice = Choice::default();
     choice.on_table(A, table("1"), at(0));
+    choice.on_table(B, table("0"), at(1));
     choice.on_table(B, table("2"), at(1));
     assert_eq!(taken(&choice.on_close(A, at(2))), Some("2"));
     // It went past what runs before the followed one got there.
@@ -103,6 +108,24 @@ fn who_is_ahead_is_believed_at_once() {
     choice.on_table(B, table("3"), at(2));
     choice.on_table(A, table("2"), at(3));
     assert_eq!(taken(&choice.on_close(A, at(4))), Some("3"));
+}
+
+#[test]
+fn who_is_late_is_not_ahead() {
+    // A stream that was opened after what runs was taken, to a replica that is behind.
+    let mut choice = Choice::default();
+    choice.on_table(A, table("2"), at(0));
+    choice.on_table(B, table("1"), at(1));
+    assert_eq!(taken(&choice.on_close(A, at(2))), None);
+    // One that comes after, step by step.
+    let mut choice = Choice::default();
+    choice.on_table(A, table("1"), at(0));
+    choice.on_table(B, table("1"), at(0));
+    choice.on_table(A, table("2"), at(1));
+    choice.on_table(A, table("3"), at(2));
+    choice.on_table(B, table("2"), at(3));
+    assert_eq!(taken(&choice.on_close(A, at(4))), None);
+    assert_eq!(runs(&choice), "3");
 }
 
 #[test]
@@ -123,6 +146,24 @@ fn after_a_time_without_anybody_the_first_is_believed() {
     assert_eq!(choice.on_close(A, at(2)), Step::Nothing);
     assert_eq!((choice.followed(), runs(&choice)), (None, "2"));
     assert_eq!(taken(&choice.on_table(B, table("1"), at(60))), Some("1"));
+}
+
+#[test]
+fn who_is_reached_just_after_the_loss_may_catch_up() {
+    let mut choice = Choice::default();
+    choice.on_table(A, table("1"), at(0));
+    choice.on_table(A, table("2"), at(1));
+    choice.on_close(A, at(2));
+    assert_eq!(taken(&choice.on_table(B, table("1"), at(3))), None);
+    assert_eq!(taken(&choice.on_time(at(12))), None);
+    assert_eq!(
+        taken(&choice.on_time(at(13))),
+        Some("1"),
+        "it stays at its word"
+    );
+    // What never ran is no straggler's.
+    choice.on_close(B, at(14));
+    assert_eq!(taken(&choice.on_table(C, table("3"), at(15))), Some("3"));
 }
 
 #[test]
@@ -157,5 +198,8 @@ fn the_texts_of_one_revision_are_kept_once() {
     choice.on_table(A, table("1"), at(0));
     choice.on_table(B, table("1"), at(0));
     let (ours, _) = choice.lines[&B].offer.as_ref().unwrap();
-    assert!(Arc::ptr_eq(&ours.objects, &choice.current().unwrap().objects));
+    assert!(Arc::ptr_eq(
+        &ours.objects,
+        &choice.current().unwrap().objects
+    ));
 }

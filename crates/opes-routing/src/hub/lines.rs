@@ -144,15 +144,18 @@ impl Lines {
         else {
             return;
         };
-        let name = match server_name.is_empty() {
-            true => self.config.operator.host().to_owned(),
-            false => server_name,
+        let name = if server_name.is_empty() {
+            self.config.operator.host().to_owned()
+        } else {
+            server_name
         };
         let mut wanted: Vec<Address> = Vec::new();
         for text in addresses.iter().take(NAMED_MAX) {
             match Address::from_str(text) {
                 Ok(address) => wanted.push(address),
-                Err(error) => tracing::warn!(%error, "an operator names a replica that cannot be called"),
+                Err(error) => {
+                    tracing::warn!(%error, "an operator names a replica that cannot be called");
+                }
             }
         }
         wanted.sort_unstable();
@@ -177,9 +180,8 @@ impl Lines {
 
     /// Replicas that are named no more, and to which there is no stream. Those that were hung up.
     pub(crate) fn hang_up_unwanted(&mut self) -> Vec<LineId> {
-        let over = |(id, slot): (&LineId, &Slot)| {
-            (slot.unwanted && slot.outbox.is_none()).then_some(*id)
-        };
+        let over =
+            |(id, slot): (&LineId, &Slot)| (slot.unwanted && slot.outbox.is_none()).then_some(*id);
         let ids: Vec<LineId> = self.slots.iter().filter_map(over).collect();
         for id in &ids {
             self.hang_up(*id);
