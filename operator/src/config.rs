@@ -321,16 +321,30 @@ impl Config {
         for (at, namespace) in self.watch.namespaces.iter().enumerate() {
             check_label(&format!("watch.namespaces[{at}]"), namespace)?;
         }
-        check_count("watch.namespaces", self.watch.namespaces.len(), NAMESPACES_MAX, "leave it empty to watch all")?;
+        check_count(
+            "watch.namespaces",
+            self.watch.namespaces.len(),
+            NAMESPACES_MAX,
+            "leave it empty to watch all",
+        )?;
         check_label("service", &self.service)?;
         check_label("edge.secret", &self.edge.secret)?;
-        check_label("certificates.authoritySecret", &self.certificates.authority_secret)?;
+        check_label(
+            "certificates.authoritySecret",
+            &self.certificates.authority_secret,
+        )?;
         self.check_issuer()?;
         self.check_images()?;
         self.check_tenants()?;
         let listen = format!("{}:1", self.pods.listen);
         if listen.parse::<SocketAddr>().is_err() {
-            return refuse("pods.listen", format!("`{}` is not an address; write 0.0.0.0 or [::]", self.pods.listen));
+            return refuse(
+                "pods.listen",
+                format!(
+                    "`{}` is not an address; write 0.0.0.0 or [::]",
+                    self.pods.listen
+                ),
+            );
         }
         Ok(())
     }
@@ -338,32 +352,54 @@ impl Config {
     fn check_issuer(&self) -> Result<(), ConfigError> {
         let certificates = &self.certificates;
         match (certificates.issuer, &certificates.issuer_ref) {
-            (Issuer::CertManager, None) => refuse("certificates.issuerRef", "is missing; name an issuer of cert-manager, or write issuer: operator"),
-            (Issuer::Operator, Some(_)) => refuse("certificates.issuerRef", "is for issuer: certManager; leave it out"),
-            (Issuer::CertManager, Some(issuer)) => check_label("certificates.issuerRef.name", &issuer.name),
+            (Issuer::CertManager, None) => refuse(
+                "certificates.issuerRef",
+                "is missing; name an issuer of cert-manager, or write issuer: operator",
+            ),
+            (Issuer::Operator, Some(_)) => refuse(
+                "certificates.issuerRef",
+                "is for issuer: certManager; leave it out",
+            ),
+            (Issuer::CertManager, Some(issuer)) => {
+                check_label("certificates.issuerRef.name", &issuer.name)
+            }
             (Issuer::Operator, None) => Ok(()),
         }
     }
 
     fn check_images(&self) -> Result<(), ConfigError> {
         if self.images.tag.is_empty() {
-            return refuse("images.tag", "is empty; leave it out for the operator's own version");
+            return refuse(
+                "images.tag",
+                "is empty; leave it out for the operator's own version",
+            );
         }
         for (name, digest) in &self.images.digests {
             let hex = digest.strip_prefix("sha256:").unwrap_or_default();
             if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-                return refuse(&format!("images.digests.{name}"), format!("`{digest}` is not sha256: and 64 hexadecimal digits"));
+                return refuse(
+                    &format!("images.digests.{name}"),
+                    format!("`{digest}` is not sha256: and 64 hexadecimal digits"),
+                );
             }
         }
         Ok(())
     }
 
     fn check_tenants(&self) -> Result<(), ConfigError> {
-        check_count("tenants", self.tenants.len(), TENANTS_MAX, "grant a common parent domain")?;
+        check_count(
+            "tenants",
+            self.tenants.len(),
+            TENANTS_MAX,
+            "grant a common parent domain",
+        )?;
         for (at, tenant) in self.tenants.iter().enumerate() {
             check_label(&format!("tenants[{at}].namespace"), &tenant.namespace)?;
             if tenant.domains.is_empty() {
-                return refuse(&format!("tenants[{at}].domains"), "is empty; leave the tenant out if it may do nothing");
+                return refuse(
+                    &format!("tenants[{at}].domains"),
+                    "is empty; leave the tenant out if it may do nothing",
+                );
             }
         }
         Ok(())
@@ -400,8 +436,15 @@ fn check_label(field: &str, name: &str) -> Result<(), ConfigError> {
     let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = name.as_bytes();
     let lower = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    if name.len() > LABEL_OCTETS_MAX || !edge(bytes.first()) || !edge(bytes.last()) || !bytes.iter().all(lower) {
-        return refuse(field, format!("`{name}` is not a name; write lower case letters, digits and `-`"));
+    if name.len() > LABEL_OCTETS_MAX
+        || !edge(bytes.first())
+        || !edge(bytes.last())
+        || !bytes.iter().all(lower)
+    {
+        return refuse(
+            field,
+            format!("`{name}` is not a name; write lower case letters, digits and `-`"),
+        );
     }
     Ok(())
 }
@@ -415,7 +458,8 @@ impl Identity {
             Ok(value) if !value.is_empty() => Ok(value),
             _ => Err(ConfigError::Value {
                 field: name.to_owned(),
-                message: "is not set; the pod has it from its metadata, elsewhere set it by hand".into(),
+                message: "is not set; the pod has it from its metadata, elsewhere set it by hand"
+                    .into(),
             }),
         };
         Ok(Self {
@@ -506,9 +550,16 @@ impl Default for EdgeConfig {
 
 impl Default for Pods {
     fn default() -> Self {
-        let amount = |text: &str| k8s_openapi::apimachinery::pkg::api::resource::Quantity(text.into());
+        let amount =
+            |text: &str| k8s_openapi::apimachinery::pkg::api::resource::Quantity(text.into());
         let resources = ResourceRequirements {
-            requests: Some([("cpu".into(), amount("100m")), ("memory".into(), amount("64Mi"))].into()),
+            requests: Some(
+                [
+                    ("cpu".into(), amount("100m")),
+                    ("memory".into(), amount("64Mi")),
+                ]
+                .into(),
+            ),
             limits: Some([("memory".into(), amount("512Mi"))].into()),
             ..ResourceRequirements::default()
         };

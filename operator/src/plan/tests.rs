@@ -9,7 +9,9 @@ use super::*;
 const BLESS: &str = "OPES_BLESS";
 
 fn spec(text: &str) -> CalloutServiceSpec {
-    let text = format!("apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: scan, namespace: mail }}\nspec: {text}\n");
+    let text = format!(
+        "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: scan, namespace: mail }}\nspec: {text}\n"
+    );
     let (mut objects, found) = opes_rules::parse("test", &text);
     assert!(found.is_empty(), "{found:?}");
     match objects.pop().unwrap().resource {
@@ -36,7 +38,13 @@ fn plan(config_text: &str, features: Features, spec_text: &str) -> Plan {
 }
 
 fn features() -> Features {
-    Features { keda: true, cert_manager: true, cpu_metrics: true, foreign_metrics: false, known: true }
+    Features {
+        keda: true,
+        cert_manager: true,
+        cpu_metrics: true,
+        foreign_metrics: false,
+        known: true,
+    }
 }
 
 fn kinds(plan: &Plan) -> Vec<Kind> {
@@ -45,7 +53,9 @@ fn kinds(plan: &Plan) -> Vec<Kind> {
 
 fn document(plan: &Plan, kind: Kind) -> Value {
     let planned = plan.objects.iter().find(|planned| planned.kind == kind);
-    planned.map(|planned| planned.document.clone()).unwrap_or_default()
+    planned
+        .map(|planned| planned.document.clone())
+        .unwrap_or_default()
 }
 
 /// Compares with a file, or writes it.
@@ -55,20 +65,33 @@ fn golden(name: &str, plan: &Plan) {
         let json = serde_json::to_string_pretty(&planned.document).unwrap();
         writeln!(text, "{json}").unwrap();
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plan/golden").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/plan/golden")
+        .join(name);
     if std::env::var_os(BLESS).is_some() {
         std::fs::write(&path, &text).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(text, expected, "{name} has changed; if that is right, run with {BLESS}=1 and look at the difference");
+    assert_eq!(
+        text, expected,
+        "{name} has changed; if that is right, run with {BLESS}=1 and look at the difference"
+    );
 }
 
 #[test]
 fn plans_are_as_they_were() {
-    let builtin = "{ class: adapt, builtin: { name: normalizer, config: { domain: example.com } } }";
+    let builtin =
+        "{ class: adapt, builtin: { name: normalizer, config: { domain: example.com } } }";
     golden("builtin.expect", &plan("", features(), builtin));
     let keda = "{ class: observe, image: { reference: 'registry.example.com/reporting:1.4', port: 9100, args: [--quiet] }, pool: { min: 0, max: 20, engine: keda } }";
-    golden("keda.expect", &plan("certificates: { issuer: certManager, issuerRef: { name: mail } }", features(), keda));
+    golden(
+        "keda.expect",
+        &plan(
+            "certificates: { issuer: certManager, issuerRef: { name: mail } }",
+            features(),
+            keda,
+        ),
+    );
     let fixed = "{ class: adapt, builtin: { name: normalizer }, transport: { tls: none }, replicas: 3, pool: { engine: none },\n  \
                  pod: { resources: { requests: { cpu: 200m } }, mounts: [{ secret: keys, path: /keys }], labels: { team: mail } } }";
     let egress = "networkPolicy: { egress: [{ services: [mail/scan], to: [{ ipBlock: { cidr: 192.0.2.0/24 } }], ports: [{ port: 389 }] }, { services: [mail/other], ports: [{ port: 1 }] }] }";
@@ -77,26 +100,81 @@ fn plans_are_as_they_were() {
 
 #[test]
 fn replicas_are_planned_only_where_nothing_else_scales() {
-    let replicas = |features, spec: &str| document(&plan("", features, spec), Kind::Deployment)["spec"]["replicas"].clone();
-    let none = Features { known: true, ..Features::default() };
-    assert_eq!(replicas(features(), "{ class: adapt, builtin: { name: normalizer } }"), Value::Null);
-    assert_eq!(replicas(features(), "{ class: adapt, builtin: { name: normalizer }, pool: { engine: keda } }"), Value::Null);
-    assert_eq!(replicas(none, "{ class: adapt, builtin: { name: normalizer }, pool: { engine: keda } }"), json!(2));
-    assert_eq!(replicas(none, "{ class: adapt, builtin: { name: normalizer }, pool: { engine: none } }"), json!(2));
-    assert_eq!(replicas(none, "{ class: adapt, builtin: { name: normalizer }, replicas: 5, pool: { engine: none } }"), json!(5));
+    let replicas = |features, spec: &str| {
+        document(&plan("", features, spec), Kind::Deployment)["spec"]["replicas"].clone()
+    };
+    let none = Features {
+        known: true,
+        ..Features::default()
+    };
+    assert_eq!(
+        replicas(
+            features(),
+            "{ class: adapt, builtin: { name: normalizer } }"
+        ),
+        Value::Null
+    );
+    assert_eq!(
+        replicas(
+            features(),
+            "{ class: adapt, builtin: { name: normalizer }, pool: { engine: keda } }"
+        ),
+        Value::Null
+    );
+    assert_eq!(
+        replicas(
+            none,
+            "{ class: adapt, builtin: { name: normalizer }, pool: { engine: keda } }"
+        ),
+        json!(2)
+    );
+    assert_eq!(
+        replicas(
+            none,
+            "{ class: adapt, builtin: { name: normalizer }, pool: { engine: none } }"
+        ),
+        json!(2)
+    );
+    assert_eq!(
+        replicas(
+            none,
+            "{ class: adapt, builtin: { name: normalizer }, replicas: 5, pool: { engine: none } }"
+        ),
+        json!(5)
+    );
 }
 
 #[test]
 fn what_the_cluster_lacks_is_not_planned() {
-    let none = Features { known: true, ..Features::default() };
-    let keda = plan("", none, "{ class: adapt, builtin: { name: normalizer }, pool: { engine: keda } }");
+    let none = Features {
+        known: true,
+        ..Features::default()
+    };
+    let keda = plan(
+        "",
+        none,
+        "{ class: adapt, builtin: { name: normalizer }, pool: { engine: keda } }",
+    );
     assert_eq!(keda.scaling, Scaling::KedaMissing);
     assert!(!kinds(&keda).contains(&Kind::ScaledObject));
-    let off = plan("metricsApi: { enabled: off }", none, "{ class: adapt, builtin: { name: normalizer } }");
+    let off = plan(
+        "metricsApi: { enabled: off }",
+        none,
+        "{ class: adapt, builtin: { name: normalizer } }",
+    );
     assert_eq!(off.scaling, Scaling::NoMetrics);
     assert!(!kinds(&off).contains(&Kind::HorizontalPodAutoscaler));
-    let foreign = Features { foreign_metrics: true, cpu_metrics: true, known: true, ..Features::default() };
-    let cpu = plan("", foreign, "{ class: adapt, builtin: { name: normalizer } }");
+    let foreign = Features {
+        foreign_metrics: true,
+        cpu_metrics: true,
+        known: true,
+        ..Features::default()
+    };
+    let cpu = plan(
+        "",
+        foreign,
+        "{ class: adapt, builtin: { name: normalizer } }",
+    );
     let metrics = document(&cpu, Kind::HorizontalPodAutoscaler)["spec"]["metrics"].clone();
     assert_eq!(metrics.as_array().map(Vec::len), Some(1), "{metrics}");
     assert_eq!(metrics[0]["type"], "Resource");
@@ -104,7 +182,11 @@ fn what_the_cluster_lacks_is_not_planned() {
 
 #[test]
 fn a_service_that_runs_elsewhere_has_no_objects() {
-    let plan = plan("", features(), "{ class: adapt, endpoint: 'https://filter.example.com:9000' }");
+    let plan = plan(
+        "",
+        features(),
+        "{ class: adapt, endpoint: 'https://filter.example.com:9000' }",
+    );
     assert!(plan.objects.is_empty() && plan.certificate.is_none());
     assert_eq!(plan.scaling, Scaling::NotOurs);
 }
@@ -117,33 +199,64 @@ fn certificates_are_the_operators_or_cert_managers() {
     assert_eq!(wanted.dns_names, ["opes-scan.mail.svc"]);
     assert_eq!(wanted.secret, "opes-scan-tls");
     assert!(!kinds(&ours).contains(&Kind::Certificate));
-    let theirs = plan("certificates: { issuer: certManager, issuerRef: { name: mail } }", features(), builtin);
+    let theirs = plan(
+        "certificates: { issuer: certManager, issuerRef: { name: mail } }",
+        features(),
+        builtin,
+    );
     assert!(theirs.certificate.is_none());
     assert!(kinds(&theirs).contains(&Kind::Certificate));
-    let clear = plan("", features(), "{ class: adapt, builtin: { name: normalizer }, transport: { tls: none } }");
+    let clear = plan(
+        "",
+        features(),
+        "{ class: adapt, builtin: { name: normalizer }, transport: { tls: none } }",
+    );
     assert!(clear.certificate.is_none());
 }
 
 #[test]
 fn a_changed_configuration_replaces_pods_and_a_changed_pool_does_not() {
-    let template = |spec: &str| document(&plan("", features(), spec), Kind::Deployment)["spec"]["template"].clone();
-    let one = template("{ class: adapt, builtin: { name: normalizer, config: { domain: a.example } } }");
-    let other = template("{ class: adapt, builtin: { name: normalizer, config: { domain: b.example } } }");
-    let larger = template("{ class: adapt, builtin: { name: normalizer, config: { domain: a.example } }, pool: { min: 5, max: 50 } }");
+    let template = |spec: &str| {
+        document(&plan("", features(), spec), Kind::Deployment)["spec"]["template"].clone()
+    };
+    let one =
+        template("{ class: adapt, builtin: { name: normalizer, config: { domain: a.example } } }");
+    let other =
+        template("{ class: adapt, builtin: { name: normalizer, config: { domain: b.example } } }");
+    let larger = template(
+        "{ class: adapt, builtin: { name: normalizer, config: { domain: a.example } }, pool: { min: 5, max: 50 } }",
+    );
     assert_ne!(one, other);
     assert_eq!(one, larger);
 }
 
 #[test]
 fn pods_are_restricted_and_told_apart_by_their_probes() {
-    let pod = document(&plan("", features(), "{ class: adapt, builtin: { name: normalizer } }"), Kind::Deployment)["spec"]["template"]["spec"].clone();
+    let pod = document(
+        &plan(
+            "",
+            features(),
+            "{ class: adapt, builtin: { name: normalizer } }",
+        ),
+        Kind::Deployment,
+    )["spec"]["template"]["spec"]
+        .clone();
     assert_eq!(pod["automountServiceAccountToken"], false);
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
-    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert_eq!(
+        pod["securityContext"]["seccompProfile"]["type"],
+        "RuntimeDefault"
+    );
     let container = &pod["containers"][0];
-    assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
+    assert_eq!(
+        container["securityContext"]["capabilities"]["drop"],
+        json!(["ALL"])
+    );
     assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
-    assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
+    assert_eq!(
+        container["securityContext"]["allowPrivilegeEscalation"],
+        false
+    );
     let probe = |name: &str| container[name].clone();
     assert_ne!(probe("startupProbe"), probe("livenessProbe"));
     assert_ne!(probe("livenessProbe"), probe("readinessProbe"));
@@ -152,13 +265,23 @@ fn pods_are_restricted_and_told_apart_by_their_probes() {
 
 #[test]
 fn names_of_objects_are_those_of_the_page() {
-    let plan = plan("", features(), "{ class: adapt, builtin: { name: normalizer } }");
+    let plan = plan(
+        "",
+        features(),
+        "{ class: adapt, builtin: { name: normalizer } }",
+    );
     for planned in &plan.objects {
-        assert_eq!((planned.namespace.as_str(), planned.name.as_str()), ("mail", "opes-scan"));
+        assert_eq!(
+            (planned.namespace.as_str(), planned.name.as_str()),
+            ("mail", "opes-scan")
+        );
         let labels = &planned.document["metadata"]["labels"];
         assert_eq!(labels["app.kubernetes.io/managed-by"], "opes-operator");
         assert_eq!(labels["opes.dev/callout-service"], "scan");
-        assert_eq!(planned.document["metadata"]["ownerReferences"][0]["controller"], true);
+        assert_eq!(
+            planned.document["metadata"]["ownerReferences"][0]["controller"],
+            true
+        );
         assert!(planned.document["metadata"]["annotations"][PLAN_HASH].is_string());
     }
 }

@@ -13,10 +13,18 @@ fn a_condition_that_nothing_is_said_of_stays_and_a_stranger_goes() {
     let now = Timestamp::UNIX_EPOCH;
     let programmed = said(condition::PROGRAMMED, Truth::True).after(None, 1, now);
     let stranger = said("Stranger", Truth::True).after(None, 1, now);
-    let after = desired(&[programmed.clone(), stranger], &[said(condition::ACCEPTED, Truth::True)], 2, now);
+    let after = desired(
+        &[programmed.clone(), stranger],
+        &[said(condition::ACCEPTED, Truth::True)],
+        2,
+        now,
+    );
     assert_eq!(after.len(), 2);
     assert_eq!(find(&after, condition::PROGRAMMED), Some(&programmed));
-    assert_eq!(find(&after, condition::ACCEPTED).and_then(|accepted| accepted.observed_generation), Some(2));
+    assert_eq!(
+        find(&after, condition::ACCEPTED).and_then(|accepted| accepted.observed_generation),
+        Some(2)
+    );
 }
 
 #[test]
@@ -55,6 +63,10 @@ fn every_reason_fits_the_schema() {
         service::KEDA_MISSING,
     ];
     for reason in reasons {
-        assert!(reason.chars().all(|c| c.is_ascii_alphanumeric()) && reason.starts_with(|c: char| c.is_ascii_uppercase()), "{reason}");
+        assert!(
+            reason.chars().all(|c| c.is_ascii_alphanumeric())
+                && reason.starts_with(|c: char| c.is_ascii_uppercase()),
+            "{reason}"
+        );
     }
 }
