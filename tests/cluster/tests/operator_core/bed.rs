@@ -1,28 +1,23 @@
 //! Operators on a real API server: with the rights of `docs/reference/rbac.md` and no others, and edges that follow them over TLS.
 
-use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use opes_cluster::{ControlPlane, DEADLINE, eventually, ports};
-use opes_host::{Accept, Connect, Duplex, Network};
 use opes_operator::config::{Config, Identity};
 use opes_operator::kinds::Kind;
-use opes_routing::{ClientTls, Fault, Follower, FollowerConfig, MutualFiles, News};
+use opes_routing::{ClientTls, FollowerConfig, MutualFiles};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+pub use crate::edge::{Answer, Edge};
 
 /// What the operator may do, as the page says it.
 const RBAC: &str = include_str!("../../../../docs/reference/rbac.md");
@@ -54,31 +49,6 @@ pub struct Process {
     pub admin: u16,
     pub routing: u16,
     child: Child,
-}
-
-/// A network in which every name and address is this machine.
-struct Here;
-
-/// An edge that takes every table, unless it is told otherwise.
-pub struct Edge {
-    /// Revision in force.
-    pub running: watch::Receiver<String>,
-    /// The objects of the last table.
-    pub objects: watch::Receiver<usize>,
-    /// How to answer.
-    pub answer: watch::Sender<Answer>,
-    task: JoinHandle<()>,
-}
-
-/// How an edge answers a table.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
-    /// It puts it in force.
-    Take,
-    /// It says nothing.
-    Hold,
-    /// It refuses it because of this rule.
-    Refuse(String),
 }
 
 /// A condition, as it is read.
@@ -263,7 +233,6 @@ impl<'p> Bed<'p> {
         let address = format!("https://opes-operator.{}.svc:{routing}", self.namespace);
         let mut config = FollowerConfig::new(address.parse()?, name, tls);
         config.namespace.clone_from(&self.namespace);
-        config.host.network = Network::Other(Arc::new(Here));
         Ok(Edge::start(config))
     }
 
@@ -514,27 +483,6 @@ pub async fn be_a_process() -> Result<()> {
     .await
 }
 
-// === impl Here ===
-
-impl Connect for Here {
-    fn connect<'a>(&'a self, _: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Duplex>>> {
-        Box::pin(async move {
-            let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-            Ok(Box::new(stream) as Box<dyn Duplex>)
-        })
-    }
-
-    fn bind(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Accept>>> {
-        Box::pin(std::future::ready(Err(io::Error::other(
-            "edges of tests do not listen",
-        ))))
-    }
-
-    fn look_up<'a>(&'a self, _: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(std::future::ready(Ok(vec![([127, 0, 0, 1], port).into()])))
-    }
-}
-
 /// An HTTP/1.1 answer, head and body.
 pub async fn get(port: u16, path: &str) -> Result<String> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -548,65 +496,6 @@ pub async fn get(port: u16, path: &str) -> Result<String> {
         Ok(answer)
     };
     tokio::time::timeout(Duration::from_secs(10), work).await?
-}
-
-// === impl Edge ===
-
-impl Edge {
-    fn start(config: FollowerConfig) -> Self {
-        let (running, runs) = watch::channel(String::new());
-        let (counts, objects) = watch::channel(0);
-        let (answer, answers) = watch::channel(Answer::Take);
-        let task = tokio::spawn(async move {
-            let mut follower = Follower::start(config, Vec::new);
-            loop {
-                let News::Table(update) = follower.next().await else {
-                    continue;
-                };
-                let revision = update.table.revision.clone();
-                counts.send_replace(update.table.rules.len() + update.table.services.len());
-                let answer = answers.borrow().clone();
-                match answer {
-                    Answer::Take => {
-                        follower.in_force(&revision).await;
-                        running.send_replace(revision);
-                    }
-                    Answer::Hold => {}
-                    Answer::Refuse(name) => {
-                        let fault = Fault {
-                            kind: "OpesRule".into(),
-                            name,
-                            message: "this version does not know it".into(),
-                        };
-                        follower.refuse(&revision, vec![fault]).await;
-                    }
-                }
-            }
-        });
-        Self {
-            running: runs,
-            objects,
-            answer,
-            task,
-        }
-    }
-
-    /// Waits until it runs another revision than this one.
-    pub async fn runs_other_than(&mut self, revision: &str) -> Result<String> {
-        let changed = self
-            .running
-            .wait_for(|running| !running.is_empty() && running != revision);
-        Ok(tokio::time::timeout(DEADLINE, changed)
-            .await
-            .context("no other table came")??
-            .clone())
-    }
-}
-
-impl Drop for Edge {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// Names of managers that own a field of an object.
