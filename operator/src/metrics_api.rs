@@ -147,10 +147,17 @@ async fn serve(
         let Some(Ok(secured)) = secured else { break };
         let names = proxy.borrow().as_ref().map(|proxy| Arc::clone(proxy));
         if names.is_some_and(|proxy| proxy.admits(secured.caller().certificate.as_ref())) {
-            connections.spawn(connection(secured, busy.clone(), metrics.clone(), shutdown.clone()));
+            connections.spawn(connection(
+                secured,
+                busy.clone(),
+                metrics.clone(),
+                shutdown.clone(),
+            ));
         } else {
             metrics.refused.inc();
-            tracing::warn!("a caller of the metrics API has a certificate of the front proxy's authority, but not its name");
+            tracing::warn!(
+                "a caller of the metrics API has a certificate of the front proxy's authority, but not its name"
+            );
         }
     }
     connections.close();
@@ -186,10 +193,7 @@ async fn renew(
 }
 
 /// One of both has changed. A sender that is gone changes nothing any more.
-async fn either(
-    own: &mut OwnCertificates,
-    proxy: &mut watch::Receiver<Option<Arc<FrontProxy>>>,
-) {
+async fn either(own: &mut OwnCertificates, proxy: &mut watch::Receiver<Option<Arc<FrontProxy>>>) {
     tokio::select! {
         Ok(()) = own.changed() => {}
         Ok(()) = proxy.changed() => {}

@@ -83,18 +83,17 @@ impl Busy {
     pub fn facts(&self, service: &str) -> Result<PoolFacts, NoFigure> {
         let snapshot = self.snapshots.borrow();
         let snapshot = snapshot.as_ref().ok_or(NoFigure::TooEarly)?;
-        snapshot
-            .pools
-            .get(service)
-            .cloned()
-            .ok_or(NoFigure::NoPool)
+        snapshot.pools.get(service).cloned().ok_or(NoFigure::NoPool)
     }
 
     /// Names of the services in `namespace` that have a pool.
     pub fn services(&self, namespace: &str) -> Result<Vec<String>, NoFigure> {
         let snapshot = self.snapshots.borrow();
         let snapshot = snapshot.as_ref().ok_or(NoFigure::TooEarly)?;
-        let names = snapshot.pools.keys().filter_map(|name| name.split_once('/'));
+        let names = snapshot
+            .pools
+            .keys()
+            .filter_map(|name| name.split_once('/'));
         let here = names.filter(|(of, _)| *of == namespace);
         Ok(here.map(|(_, name)| name.to_owned()).collect())
     }
@@ -136,7 +135,9 @@ impl Scaler {
     ) -> Result<String, Status> {
         let object = object.ok_or_else(|| Status::invalid_argument("no ScaledObject is named"))?;
         let service = object.scaler_metadata.get("service").ok_or_else(|| {
-            Status::invalid_argument("metadata.service is missing: NAMESPACE/NAME of the CalloutService")
+            Status::invalid_argument(
+                "metadata.service is missing: NAMESPACE/NAME of the CalloutService",
+            )
         })?;
         let Some((namespace, name)) = service.split_once('/') else {
             return Err(Status::invalid_argument(format!(
@@ -182,7 +183,10 @@ impl ExternalScaler for Scaler {
         let place = place.map_err(|_full| {
             Status::resource_exhausted(format!("{STREAMS_MAX} streams are open already"))
         })?;
-        let over = request.extensions().get::<Caller>().map(|caller| caller.over.clone());
+        let over = request
+            .extensions()
+            .get::<Caller>()
+            .map(|caller| caller.over.clone());
         let (out, activity) = mpsc::channel(1);
         let (busy, shutdown) = (self.busy.clone(), self.shutdown.clone());
         tokio::spawn(async move {

@@ -115,7 +115,10 @@ async fn run_with(
     let scaler = Scaler::new(Busy::new(&served, waits.warm_up), shutdown.clone());
     let routing = Server {
         edge_name,
-        served: Served { snapshots, ..served },
+        served: Served {
+            snapshots,
+            ..served
+        },
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
         waits,
@@ -159,7 +162,9 @@ async fn first_material(
         if let Some(first) = first {
             match ServerTls::server_in_memory(&first) {
                 Ok(tls) => return Some(tls),
-                Err(error) => tracing::error!(%error, "own certificate cannot be used; edges are not served"),
+                Err(error) => {
+                    tracing::error!(%error, "own certificate cannot be used; edges are not served")
+                }
             }
         }
         tokio::select! {

@@ -89,7 +89,8 @@ impl Authority {
     pub fn read(certificate: &str, key: &str) -> Result<Self, AuthorityError> {
         let facts = Facts::of(certificate)?;
         let common_name = facts.common_name.ok_or(AuthorityError::Foreign)?;
-        let pair = KeyPair::from_pem(key).map_err(|error| AuthorityError::Key(error.to_string()))?;
+        let pair =
+            KeyPair::from_pem(key).map_err(|error| AuthorityError::Key(error.to_string()))?;
         if pair.public_key_raw() != facts.public_key {
             let other = "it belongs to another certificate".to_owned();
             return Err(AuthorityError::Key(other));

@@ -70,9 +70,7 @@ struct Job {
 /// Why a certificate is not in its Secret.
 #[derive(Debug, thiserror::Error)]
 enum LeafError {
-    #[error(
-        "there is a Secret of this name that is not the operator's: rename or delete it"
-    )]
+    #[error("there is a Secret of this name that is not the operator's: rename or delete it")]
     Foreign,
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -109,7 +107,10 @@ impl Leaves {
                     wait = self.round(&all, &current, &written).await;
                 }
                 // Another one may write meanwhile: what was known then no longer is.
-                _ => self.known.clear(),
+                _ => {
+                    self.known.clear();
+                    self.tell();
+                }
             }
             let changed = tokio::select! {
                 changed = wanted.changed() => changed,
@@ -132,7 +133,11 @@ impl Leaves {
     ) -> Duration {
         let now = self.config.clock.since_epoch().as_secs();
         if all.len() > WANTED_MAX {
-            tracing::error!(wanted = all.len(), limit = WANTED_MAX, "too many certificates; those beyond are not made");
+            tracing::error!(
+                wanted = all.len(),
+                limit = WANTED_MAX,
+                "too many certificates; those beyond are not made"
+            );
         }
         let all = all.get(..WANTED_MAX).unwrap_or(all);
         let (mut jobs, mut keep) = (Vec::new(), HashMap::with_capacity(all.len()));
@@ -158,7 +163,7 @@ impl Leaves {
             .collect()
             .await;
         self.known.extend(done);
-        self.tell(now);
+        self.tell();
         let current = |wanted: &CertificateWanted| {
             let key = (wanted.namespace.clone(), wanted.secret.clone());
             let known = self.known.get(&key);
@@ -184,7 +189,9 @@ impl Leaves {
             made_of,
             known,
         } = job;
-        let done = self.bring_about(&wanted, &made_of, &known, authorities, now).await;
+        let done = self
+            .bring_about(&wanted, &made_of, &known, authorities, now)
+            .await;
         let known = match done {
             Ok(not_after) => Known {
                 made_of,
@@ -273,17 +280,19 @@ impl Leaves {
     fn renew_at(&self, key: &Key, not_after: u64) -> u64 {
         let lifetime = self.config.lifetimes.leaf.as_secs();
         let spread = key.0.bytes().chain(key.1.bytes());
-        let spread = spread.fold(0_u64, |sum, octet| sum.wrapping_mul(31).wrapping_add(octet.into()));
+        let spread = spread.fold(0_u64, |sum, octet| {
+            sum.wrapping_mul(31).wrapping_add(octet.into())
+        });
         let earlier = lifetime / 3 + lifetime / 20 * (spread % 100) / 100;
         not_after.saturating_sub(earlier)
     }
 
-    fn tell(&self, now: u64) {
+    fn tell(&self) {
         let failing = self.known.values().filter(|known| known.failures > 0);
         self.metrics.failing.set(gauge(failing.count()));
         let ends = self.known.values().map(|known| known.not_after);
         let first = ends.filter(|end| *end > 0).min();
-        self.metrics.expiry.set(gauge(first.unwrap_or(now)));
+        self.metrics.others_end(first.unwrap_or(0));
     }
 }
 
@@ -300,7 +309,10 @@ async fn look(api: &Api<Secret>, name: &str) -> Result<Option<(String, u64)>, Le
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let label = found.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+    let label = found
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(MANAGED_BY));
     if label.map(String::as_str) != Some(MANAGER) {
         return Err(LeafError::Foreign);
     }

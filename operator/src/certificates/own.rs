@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::authority::AuthorityError;
+use super::metrics::Metrics;
 use super::state::Authorities;
 use super::{AuthorityConfig, OwnCertificate, OwnCertificates};
 
@@ -20,6 +21,7 @@ pub(super) async fn make(
     config: &AuthorityConfig,
     mut authorities: watch::Receiver<Option<Arc<Authorities>>>,
     own: &watch::Sender<Option<Arc<OwnCertificate>>>,
+    metrics: &Metrics,
 ) {
     let (mut made_by, mut renew_at) = (String::new(), 0);
     loop {
@@ -30,6 +32,7 @@ pub(super) async fn make(
                 Ok((certificate, not_after)) => {
                     made_by = current.fingerprint();
                     renew_at = not_after.saturating_sub(config.lifetimes.leaf.as_secs() / 3);
+                    metrics.own_ends(not_after);
                     own.send_replace(Some(Arc::new(certificate)));
                     tracing::info!(authority = %current.issuer.id, "own certificate made");
                 }
@@ -116,11 +119,14 @@ mod tests {
         };
         let (own, mut made_for_us) = watch::channel(None);
         let (authorities, followed) = watch::channel(None);
-        tokio::spawn(async move { make(&config, followed, &own).await });
+        tokio::spawn(async move { make(&config, followed, &own, &Metrics::default()).await });
         let mut next = async || {
             made_for_us.changed().await.unwrap();
             let made = made_for_us.borrow_and_update().clone().unwrap();
-            (made.ca.clone(), Facts::of(&made.certificate).unwrap().not_after)
+            (
+                made.ca.clone(),
+                Facts::of(&made.certificate).unwrap().not_after,
+            )
         };
         let first = Authorities::begin(epoch, &Lifetimes::default()).unwrap();
         authorities.send_replace(Some(Arc::new(first.clone())));
@@ -130,7 +136,10 @@ mod tests {
         let (_, not_after) = next().await;
         let made_at = not_after - leaf - epoch;
         let due = leaf - leaf / 3;
-        assert!((due..=due + LOOK_INTERVAL.as_secs()).contains(&made_at), "{made_at}");
+        assert!(
+            (due..=due + LOOK_INTERVAL.as_secs()).contains(&made_at),
+            "{made_at}"
+        );
 
         let second = Authorities::begin(epoch, &Lifetimes::default()).unwrap();
         authorities.send_replace(Some(Arc::new(second.clone())));
@@ -147,6 +156,9 @@ mod tests {
         }
         let mut followed = follow_folder(folder.path(), CancellationToken::new()).unwrap();
         put("ca.crt", "22");
-        followed.wait_for(|own| own.as_ref().is_some_and(|own| own.ca == "22")).await.unwrap();
+        followed
+            .wait_for(|own| own.as_ref().is_some_and(|own| own.ca == "22"))
+            .await
+            .unwrap();
     }
 }

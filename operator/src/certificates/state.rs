@@ -122,7 +122,10 @@ impl Authorities {
         let next = next.transpose()?;
         let mut trusted = vec![issuer.certificate.clone()];
         let further = split(text("ca.crt")?);
-        let further = next.iter().map(|next| next.certificate.clone()).chain(further);
+        let further = next
+            .iter()
+            .map(|next| next.certificate.clone())
+            .chain(further);
         for certificate in further {
             if !trusted.contains(&certificate) {
                 trusted.push(certificate);
@@ -201,7 +204,11 @@ impl Authorities {
     /// When the next step is due, in seconds since 1970.
     pub fn due(&self, now: u64, lifetimes: &Lifetimes, written: bool) -> u64 {
         let after = |since: u64, wait: Duration| {
-            let patience = if written { Duration::ZERO } else { lifetimes.patience };
+            let patience = if written {
+                Duration::ZERO
+            } else {
+                lifetimes.patience
+            };
             since.saturating_add((wait + patience).as_secs())
         };
         match self.step {

@@ -52,7 +52,8 @@ pub async fn run(mut index: Index, world: Arc<World>, out: Outputs, shutdown: Ca
         });
         let Ok((returned, evaluation)) = task.await else {
             // A panic in the compiler: the process is restarted, and meanwhile edges run what they have.
-            out.health.not_ready(HEALTH, "the rules could not be evaluated");
+            out.health
+                .not_ready(HEALTH, "the rules could not be evaluated");
             shutdown.cancel();
             return;
         };
@@ -83,7 +84,11 @@ pub async fn run(mut index: Index, world: Arc<World>, out: Outputs, shutdown: Ca
 }
 
 /// Where pools are moves no rules.
-fn move_endpoints(evaluation: &Evaluation, world: &World, snapshots: &watch::Sender<Option<Arc<Snapshot>>>) {
+fn move_endpoints(
+    evaluation: &Evaluation,
+    world: &World,
+    snapshots: &watch::Sender<Option<Arc<Snapshot>>>,
+) {
     let mut snapshot = evaluation.snapshot.as_ref().clone();
     place(&mut snapshot, &evaluation.services, &world.slices(false));
     hand_out(snapshots, &Arc::new(snapshot));

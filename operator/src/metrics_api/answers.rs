@@ -27,7 +27,11 @@ pub(super) fn answer(busy: &Busy, method: &Method, path: &str, query: Option<&st
         let code = StatusCode::METHOD_NOT_ALLOWED;
         return failure(code, "MethodNotAllowed", "metrics are read with GET");
     }
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).take(8).collect();
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .take(8)
+        .collect();
     match parts.as_slice() {
         ["apis"] => found(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]})),
         ["apis", GROUP] => found(group()),
@@ -110,9 +114,8 @@ fn selected(query: &str) -> Result<Option<String>, String> {
     if selector.is_empty() {
         return Ok(None);
     }
-    let unreadable = || {
-        format!("labelSelector: `{selector}` is not understood; write {SERVICE_LABEL}=NAME")
-    };
+    let unreadable =
+        || format!("labelSelector: `{selector}` is not understood; write {SERVICE_LABEL}=NAME");
     let (label, name) = selector.split_once('=').ok_or_else(unreadable)?;
     let name = name.strip_prefix('=').unwrap_or(name).trim();
     let letter = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.');

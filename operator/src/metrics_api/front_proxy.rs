@@ -35,7 +35,9 @@ impl FrontProxy {
             format!("{CA} is missing: the API server has to be started with --requestheader-client-ca-file")
         })?;
         let names = match text(NAMES) {
-            Some(names) => serde_json::from_str(names).map_err(|error| format!("{NAMES}: {error}"))?,
+            Some(names) => {
+                serde_json::from_str(names).map_err(|error| format!("{NAMES}: {error}"))?
+            }
             None => Vec::new(),
         };
         Ok(Self {

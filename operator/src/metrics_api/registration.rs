@@ -16,9 +16,9 @@ use kube::{Api, Client, Resource as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{MetricsApiConfig, PORT};
 use super::answers::{GROUP, VERSION};
 use super::metrics::Metrics;
+use super::{MetricsApiConfig, PORT};
 use crate::certificates::OwnCertificates;
 use crate::shared::Leading;
 
@@ -217,7 +217,9 @@ fn is_right(found: &APIService, config: &MetricsApiConfig, bundle: &str) -> bool
         return false;
     };
     let port = spec.service.as_ref().and_then(|service| service.port);
-    spec.ca_bundle.as_ref().is_some_and(|ca| ca.0 == bundle.as_bytes())
+    spec.ca_bundle
+        .as_ref()
+        .is_some_and(|ca| ca.0 == bundle.as_bytes())
         && port.unwrap_or(PORT.into()) == i32::from(config.port)
         && spec.insecure_skip_tls_verify != Some(true)
 }
@@ -227,7 +229,9 @@ async fn owner(client: &Client, config: &MetricsApiConfig) -> kube::Result<Optio
     let Some(name) = &config.cluster_role else {
         return Ok(None);
     };
-    let role = Api::<ClusterRole>::all(client.clone()).get_opt(name).await?;
+    let role = Api::<ClusterRole>::all(client.clone())
+        .get_opt(name)
+        .await?;
     if role.is_none() {
         tracing::warn!(cluster_role = %name, "metricsApi.clusterRole: there is no such ClusterRole; the APIService stays when OPES is uninstalled");
     }

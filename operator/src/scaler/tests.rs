@@ -20,7 +20,10 @@ fn object(namespace: &str, service: &str) -> ScaledObjectRef {
     }
 }
 
-async fn metrics(keda: &mut ExternalScalerClient<Channel>, metric: &str) -> Result<MetricValue, Status> {
+async fn metrics(
+    keda: &mut ExternalScalerClient<Channel>,
+    metric: &str,
+) -> Result<MetricValue, Status> {
     let request = GetMetricsRequest {
         scaled_object_ref: Some(object("mail", "mail/scan")),
         metric_name: metric.into(),
@@ -53,7 +56,10 @@ async fn a_pool_is_measured_over_all_edges_and_zero_is_a_figure() {
     let spec = keda.get_metric_spec(object("mail", "mail/scan")).await;
     let spec = spec.unwrap().into_inner().metric_specs;
     assert_eq!(spec.len(), 1);
-    assert_eq!((spec[0].metric_name.as_str(), spec[0].target_size), (METRIC, 20));
+    assert_eq!(
+        (spec[0].metric_name.as_str(), spec[0].target_size),
+        (METRIC, 20)
+    );
 }
 
 #[tokio::test]
@@ -66,14 +72,22 @@ async fn a_waiting_transaction_is_pushed_within_a_second() {
     let edge = bed.edge("edge-0").await;
     let mut next = async || {
         let message = tokio::time::timeout(PATIENCE, stream.message());
-        message.await.unwrap().unwrap().map(|message| message.result)
+        message
+            .await
+            .unwrap()
+            .unwrap()
+            .map(|message| message.result)
     };
     assert_eq!(next().await, Some(false));
     for _ in 0..3 {
         let said = Instant::now();
         edge.load("mail/scan", 0, 1).await;
         assert_eq!(next().await, Some(true));
-        assert!(said.elapsed() < Duration::from_secs(1), "{:?}", said.elapsed());
+        assert!(
+            said.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            said.elapsed()
+        );
         edge.load("mail/scan", 0, 0).await;
         assert_eq!(next().await, Some(false));
     }
@@ -82,7 +96,9 @@ async fn a_waiting_transaction_is_pushed_within_a_second() {
     without.pools.clear();
     bed.publish(without);
     edge.load("mail/scan", 0, 1).await;
-    let gone = tokio::time::timeout(PATIENCE, stream.message()).await.unwrap();
+    let gone = tokio::time::timeout(PATIENCE, stream.message())
+        .await
+        .unwrap();
     assert_eq!(gone.unwrap_err().code(), Code::NotFound);
 }
 
@@ -108,8 +124,14 @@ async fn nobody_asks_about_another_ones_service() {
         let refused = keda.is_active(object).await;
         refused.unwrap_err().code()
     };
-    assert_eq!(code(object("other", "mail/scan")).await, Code::PermissionDenied);
-    assert_eq!(code(object("mail", "mail/other")).await, Code::PermissionDenied);
+    assert_eq!(
+        code(object("other", "mail/scan")).await,
+        Code::PermissionDenied
+    );
+    assert_eq!(
+        code(object("mail", "mail/other")).await,
+        Code::PermissionDenied
+    );
     assert_eq!(code(object("mail", "scan")).await, Code::InvalidArgument);
     let mut without = object("mail", "");
     without.scaler_metadata.clear();

@@ -86,7 +86,8 @@ pub(crate) async fn accept<M, R>(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (callers, refused, told) = (callers.clone(), refused.clone(), Arc::clone(&told));
+                let (callers, refused, told) =
+                    (callers.clone(), refused.clone(), Arc::clone(&told));
                 let (config, over) = material();
                 tokio::spawn(async move {
                     match admit(stream, config, over, slot).await {

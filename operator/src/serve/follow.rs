@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::{Served, Waits};
 use super::metrics::{Metrics, Refused, Sent};
+use super::{Served, Waits};
 use crate::edges::EdgeHandle;
 use crate::shared::Snapshot;
 
@@ -44,7 +44,11 @@ pub(super) struct SentSoFar {
 
 impl Follower {
     /// Until either side goes.
-    pub(super) async fn run(mut self, mut inbound: Streaming<FromEdge>, shutdown: CancellationToken) {
+    pub(super) async fn run(
+        mut self,
+        mut inbound: Streaming<FromEdge>,
+        shutdown: CancellationToken,
+    ) {
         let edge = match self.greet(&mut inbound).await {
             Ok(Some(edge)) => edge,
             Ok(None) => return,
@@ -87,7 +91,9 @@ impl Follower {
             return Err(refuse("the first message has to be a Hello"));
         };
         if !makes_sense(&hello) {
-            return Err(refuse("Hello: edge and namespace have to be names of Kubernetes objects"));
+            return Err(refuse(
+                "Hello: edge and namespace have to be names of Kubernetes objects",
+            ));
         }
         let joined = self.served.edges.join(&hello).map_err(|error| {
             self.metrics.refused(Refused::Full);

@@ -32,7 +32,11 @@ async fn peers_then_the_table_then_what_changes() {
     assert_eq!(edge.table().await, first.table);
 
     // Only the endpoints: the rules are not sent again.
-    let scaled = snapshot("1111", &["{}"], &["https://192.0.2.9:9000", "https://192.0.2.10:9000"]);
+    let scaled = snapshot(
+        "1111",
+        &["{}"],
+        &["https://192.0.2.9:9000", "https://192.0.2.10:9000"],
+    );
     bed.publish(scaled.clone());
     let Some(from_operator::Kind::Endpoints(endpoints)) = edge.next().await.unwrap() else {
         panic!("no endpoints");
@@ -44,7 +48,10 @@ async fn peers_then_the_table_then_what_changes() {
     assert_eq!(edge.table().await, second.table);
     bed.peers.send_replace(peers(&["https://192.0.2.2:9443"]));
     let moved = edge.next().await.unwrap();
-    assert!(matches!(moved, Some(from_operator::Kind::Peers(_))), "{moved:?}");
+    assert!(
+        matches!(moved, Some(from_operator::Kind::Peers(_))),
+        "{moved:?}"
+    );
 }
 
 #[tokio::test]
@@ -97,7 +104,10 @@ async fn only_an_edge_may_follow() {
         let refused = follow(bed.channel(texts).await.unwrap()).await;
         let refused = refused.err().expect("let in");
         assert_eq!(refused.code(), Code::PermissionDenied);
-        assert!(refused.message().contains(&edge_name(NAMESPACE)), "{refused}");
+        assert!(
+            refused.message().contains(&edge_name(NAMESPACE)),
+            "{refused}"
+        );
     }
     // TLS 1.3 tells a client of its refusal when it reads: some error, at one of the two.
     let stranger = Authority::make(now(), Duration::from_hours(1)).unwrap();
@@ -120,7 +130,10 @@ async fn an_edge_says_first_who_it_is_and_once() {
 
     let mut silent = open().await;
     let error = silent.next().await.unwrap_err();
-    assert_eq!((error.code(), error.message()), (Code::InvalidArgument, "no Hello in time"));
+    assert_eq!(
+        (error.code(), error.message()),
+        (Code::InvalidArgument, "no Hello in time")
+    );
     let mut hasty = open().await;
     hasty.ack("1111").await;
     assert_eq!(code(&mut hasty).await, Code::InvalidArgument);

@@ -50,7 +50,10 @@ mod control_plane {
         let mut revision = String::new();
         for edge in edges {
             let now = edge.runs_other_than(before).await?;
-            ensure!(revision.is_empty() || revision == now, "two tables: {revision}, {now}");
+            ensure!(
+                revision.is_empty() || revision == now,
+                "two tables: {revision}, {now}"
+            );
             revision = now;
         }
         Ok(revision)
@@ -73,7 +76,10 @@ mod control_plane {
         let operator = bed.process("a").await?;
         let mut edges = Vec::new();
         for number in 0..EDGES {
-            edges.push(bed.edge(&format!("edge-{number:02}"), operator.routing).await?);
+            edges.push(
+                bed.edge(&format!("edge-{number:02}"), operator.routing)
+                    .await?,
+            );
         }
         let complete = |edge: &Edge| *edge.objects.borrow() == RULES + 1;
         eventually("all edges run all rules", DEADLINE, || async {
@@ -86,12 +92,17 @@ mod control_plane {
         for change in 1..=CHANGES {
             let number = change * 37 % RULES;
             let applied = Instant::now();
-            bed.rule(&format!("r{number:04}"), &rule(number, change)).await?;
+            bed.rule(&format!("r{number:04}"), &rule(number, change))
+                .await?;
             revision = all_run(&mut edges, &revision).await?;
             times.push(applied.elapsed());
         }
         times.sort_unstable();
-        let at = |share: usize| times.get((times.len() * share).div_ceil(100) - 1).context("no times");
+        let at = |share: usize| {
+            times
+                .get((times.len() * share).div_ceil(100) - 1)
+                .context("no times")
+        };
         let (p50, p90, p99) = (*at(50)?, *at(90)?, *at(99)?);
         println!(
             "apply → in force on {EDGES} edges, {RULES} rules, {CHANGES} changes: p50 {p50:.0?}, p90 {p90:.0?}, p99 {p99:.0?}; RSS of the operator {} MiB",

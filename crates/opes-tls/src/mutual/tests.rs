@@ -69,7 +69,10 @@ fn material_in_memory_is_replaced_by_its_owner() {
         ..texts()
     };
     let error = tls.replace(&crossed).unwrap_err().to_string();
-    assert!(error.contains("tls.key is not the key of tls.crt"), "{error}");
+    assert!(
+        error.contains("tls.key is not the key of tls.crt"),
+        "{error}"
+    );
     assert!(!first.is_cancelled());
     tls.clone().replace(&texts()).unwrap();
     assert!(first.is_cancelled());

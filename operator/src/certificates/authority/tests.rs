@@ -51,7 +51,10 @@ fn an_authority_is_read_again_and_goes_on_signing() {
     let made = Authority::make(NOW, 100 * DAY).unwrap();
     let read = Authority::read(&made.certificate, &made.key).unwrap();
     assert_eq!(read, made);
-    assert_eq!((read.not_before, read.not_after), (NOW - 300, NOW + 8_640_000));
+    assert_eq!(
+        (read.not_before, read.not_after),
+        (NOW - 300, NOW + 8_640_000)
+    );
     let leaf = read.issue(&["a.example.com".into()], NOW, DAY).unwrap();
     verify(&leaf, &made, NOW, "a.example.com").unwrap();
     assert!(!format!("{read:?} {leaf:?}").contains("PRIVATE"));
@@ -71,12 +74,17 @@ fn what_is_no_authority_of_ours_is_refused() {
     assert!(refusal("", &one.key).contains("cannot be read"));
     assert!(refusal(&one.certificate, "").contains("key cannot be used"));
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::OrganizationName, "x");
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "x");
     let key = KeyPair::generate().unwrap();
     let foreign = params.self_signed(&key).unwrap().pem();
     assert!(refusal(&foreign, &key.serialize_pem()).contains("cert-manager"));
     assert!(one.issue(&[], NOW, DAY).is_err());
-    assert!(one.issue(&vec!["a.example.com".into(); 33], NOW, DAY).is_err());
+    assert!(
+        one.issue(&vec!["a.example.com".into(); 33], NOW, DAY)
+            .is_err()
+    );
 }
 
 #[test]

@@ -10,7 +10,9 @@ fn stored(state: &Authorities) -> Authorities {
 
 /// The state after the step that is due at `now`; it goes through the Secret, as after a restart.
 fn step(state: &Authorities, now: u64, written: bool) -> Option<Authorities> {
-    let next = state.next_step(now, &Lifetimes::default(), written).unwrap();
+    let next = state
+        .next_step(now, &Lifetimes::default(), written)
+        .unwrap();
     next.map(|next| stored(&next))
 }
 
@@ -85,7 +87,10 @@ fn an_expired_authority_is_not_waited_for() {
         ..Lifetimes::default()
     };
     let state = Authorities::begin(NOW, &lifetimes).unwrap();
-    let announced = state.next_step(NOW + 50, &lifetimes, true).unwrap().unwrap();
+    let announced = state
+        .next_step(NOW + 50, &lifetimes, true)
+        .unwrap()
+        .unwrap();
     let due = announced.due(NOW + 50, &lifetimes, false);
     assert_eq!(due, NOW + 60);
 }
@@ -105,5 +110,8 @@ fn what_cannot_be_used_is_named() {
     let data = secret.data.as_mut().unwrap();
     data.insert("tls.key".into(), ByteString(b"x".to_vec()));
     let error = Authorities::read(&secret).unwrap_err().to_string();
-    assert!(error.starts_with("tls.crt: the key cannot be used"), "{error}");
+    assert!(
+        error.starts_with("tls.crt: the key cannot be used"),
+        "{error}"
+    );
 }

@@ -29,7 +29,9 @@ fn asked(warm_up: Duration) -> Asked {
 
 impl Asked {
     fn get(&self, path: &str) -> Answer {
-        let (path, query) = path.split_once('?').map_or((path, None), |(p, q)| (p, Some(q)));
+        let (path, query) = path
+            .split_once('?')
+            .map_or((path, None), |(p, q)| (p, Some(q)));
         answer(&self.busy, &Method::GET, path, query)
     }
 
@@ -63,7 +65,12 @@ async fn idle_is_zero_and_busy_is_the_sum() {
             queued: 1,
         }]);
     }
-    for query in [query, "", "?labelSelector=", "?labelSelector=opes.dev%2Fcallout-service%3D%3Dscan"] {
+    for query in [
+        query,
+        "",
+        "?labelSelector=",
+        "?labelSelector=opes.dev%2Fcallout-service%3D%3Dscan",
+    ] {
         let busy = api.values("mail", query).body;
         assert_eq!(busy["items"].as_array().unwrap().len(), 1, "{query}");
         let item = &busy["items"][0];
@@ -86,13 +93,44 @@ async fn what_cannot_be_said_is_refused_with_the_reason() {
         assert!(message.contains(text), "{message}");
     };
     let selector = |text: &str| format!("?labelSelector={text}");
-    refused(api.values("mail", &selector("app%3Dx")), 400, "opes.dev/callout-service=NAME");
-    refused(api.values("mail", &selector("opes.dev%2Fcallout-service%21%3Dscan")), 400, "not understood");
-    refused(api.values("mail", &selector("opes.dev%2Fcallout-service%3Dscan%2Ca%3Db")), 400, "not understood");
-    refused(api.values("mail", &format!("?{}", "x".repeat(9_000))), 400, "too long");
-    refused(api.values("mail", &selector("opes.dev%2Fcallout-service%3Dother")), 404, "no pool");
-    refused(api.values("other", &selector("opes.dev%2Fcallout-service%3Dscan")), 404, "no pool");
-    refused(api.get("/apis/external.metrics.k8s.io/v1beta1/namespaces/mail/else"), 404, METRIC);
+    refused(
+        api.values("mail", &selector("app%3Dx")),
+        400,
+        "opes.dev/callout-service=NAME",
+    );
+    refused(
+        api.values("mail", &selector("opes.dev%2Fcallout-service%21%3Dscan")),
+        400,
+        "not understood",
+    );
+    refused(
+        api.values(
+            "mail",
+            &selector("opes.dev%2Fcallout-service%3Dscan%2Ca%3Db"),
+        ),
+        400,
+        "not understood",
+    );
+    refused(
+        api.values("mail", &format!("?{}", "x".repeat(9_000))),
+        400,
+        "too long",
+    );
+    refused(
+        api.values("mail", &selector("opes.dev%2Fcallout-service%3Dother")),
+        404,
+        "no pool",
+    );
+    refused(
+        api.values("other", &selector("opes.dev%2Fcallout-service%3Dscan")),
+        404,
+        "no pool",
+    );
+    refused(
+        api.get("/apis/external.metrics.k8s.io/v1beta1/namespaces/mail/else"),
+        404,
+        METRIC,
+    );
     refused(api.get("/"), 404, "nothing here");
     let posted = answer(&api.busy, &Method::POST, "/apis", None);
     refused(posted, 405, "GET");
@@ -108,7 +146,10 @@ async fn discovery_names_the_metric() {
     let list = api.get("/apis").body;
     assert_eq!(list["groups"][0]["name"], GROUP);
     let group = api.get("/apis/external.metrics.k8s.io").body;
-    assert_eq!(group["preferredVersion"]["groupVersion"], "external.metrics.k8s.io/v1beta1");
+    assert_eq!(
+        group["preferredVersion"]["groupVersion"],
+        "external.metrics.k8s.io/v1beta1"
+    );
     let resources = api.get("/apis/external.metrics.k8s.io/v1beta1").body;
     assert_eq!(resources["resources"][0]["name"], METRIC);
     assert_eq!(api.get("/openapi/v2").body["swagger"], "2.0");
