@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use kube::Client;
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
-use kube::{Api, Client};
-use serde_json::json;
+use kube::api::DynamicObject;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,22 +21,19 @@ use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::features::Features;
 use crate::index::Evaluation;
-use crate::kinds::{Kind, MANAGED_BY, MANAGER, SERVICE_LABEL};
+use crate::kinds::{Kind, SERVICE_LABEL};
 use crate::metrics::{Metrics, Part, Reason};
-use crate::plan::{FIXED_REPLICAS, Input, PLAN_HASH, Plan, Planned};
+use crate::plan::{Input, PLAN_HASH, Plan, Planned};
 use crate::shared::{CertificateWanted, Leading};
 use crate::world::{Scope, World};
 
 mod compare;
+mod request;
 
 /// Changes that come within this time are looked at together.
 const COALESCE: Duration = Duration::from_millis(50);
 /// Services whose objects are written at the same time.
 const CONCURRENT: usize = 8;
-/// For one request.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Field manager that keeps `replicas` as they are when something else begins to scale, until it says otherwise.
-const HANDOVER: &str = "opes-operator-replicas";
 
 /// Kind and `NAMESPACE/NAME`.
 type ObjectId = (Kind, String);
@@ -93,8 +89,8 @@ struct Applier {
     problems: BTreeMap<ObjectId, (String, Problem)>,
     /// Plan hash of what the API server found senseless.
     senseless: BTreeMap<ObjectId, String>,
-    /// Plan hash and resource version of what is as planned.
-    settled: BTreeMap<ObjectId, (String, String)>,
+    /// Plan hash of what is as planned, and how it looked: the API server may keep it in another form than we send.
+    settled: BTreeMap<ObjectId, (String, u64)>,
 }
 
 /// What a plan depends on besides `operator.yaml`.
@@ -302,18 +298,17 @@ impl Applier {
             if live.metadata.deletion_timestamp.is_some() {
                 return false;
             }
-            let version = live.resource_version().unwrap_or_default();
+            let live = compare::content(live);
+            let looks = compare::fingerprint(&live);
             if self
                 .settled
                 .get(&id)
-                .is_some_and(|settled| settled.0 == hash && settled.1 == version)
+                .is_some_and(|settled| settled.0 == hash && settled.1 == looks)
             {
                 return false;
             }
-            let same = serde_json::to_value(live)
-                .is_ok_and(|live| compare::is_within(&planned.document, &live));
-            if same {
-                self.settled.insert(id.clone(), (hash, version));
+            if compare::is_within(&planned.document, &live) {
+                self.settled.insert(id.clone(), (hash, looks));
                 self.problems.remove(&id);
                 self.backoff.worked(&id);
                 return false;
@@ -353,7 +348,7 @@ impl Applier {
             .map(|(service, actions)| async move {
                 let mut outcomes = Vec::new();
                 for action in actions {
-                    let outcome = perform(inputs, &action).await;
+                    let outcome = request::perform(inputs, &action).await;
                     outcomes.push((action, outcome));
                 }
                 (service, outcomes)
@@ -375,8 +370,9 @@ impl Applier {
         };
         match outcome {
             Outcome::Written(object) => {
-                let version = object.resource_version().unwrap_or_default();
-                self.settled.insert(id.clone(), (hash, version));
+                let object = crate::watch::slim(*object);
+                let looks = compare::fingerprint(&compare::content(&object));
+                self.settled.insert(id.clone(), (hash, looks));
                 self.problems.remove(&id);
                 self.senseless.remove(&id);
                 self.backoff.worked(&id);
@@ -385,9 +381,12 @@ impl Applier {
                     namespace: None,
                     own: false,
                 };
-                self.inputs.world.apply(&scope, crate::watch::slim(*object));
+                self.inputs.world.apply(&scope, object);
             }
-            Outcome::Gone => self.backoff.worked(&id),
+            Outcome::Gone => {
+                self.inputs.world.deleted(id.0, &id.1);
+                self.backoff.worked(&id);
+            }
             Outcome::NotLeading => {}
             Outcome::Failed(problem) => {
                 self.inputs.metrics.failed(Part::Apply, problem.reason);
@@ -414,143 +413,6 @@ impl Planned {
     fn hash(&self) -> String {
         let hash = self.document["metadata"]["annotations"][PLAN_HASH].as_str();
         hash.unwrap_or_default().to_owned()
-    }
-}
-
-async fn perform(inputs: &Inputs, action: &Action) -> Outcome {
-    if !*inputs.leading.borrow() {
-        return Outcome::NotLeading;
-    }
-    let request = async {
-        match action {
-            Action::Apply { planned, live, uid } => {
-                apply(inputs, planned, live.as_deref(), uid).await
-            }
-            Action::Delete { id, uid } => delete(inputs, id, uid).await,
-        }
-    };
-    match tokio::time::timeout(TIMEOUT, request).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => Outcome::Failed(Problem {
-            reason: Reason::of(&error),
-            message: said(&error),
-        }),
-        Err(_) => Outcome::Failed(Problem {
-            reason: Reason::Timeout,
-            message: "the API server did not answer in time".into(),
-        }),
-    }
-}
-
-async fn apply(
-    inputs: &Inputs,
-    planned: &Planned,
-    live: Option<&DynamicObject>,
-    uid: &str,
-) -> Result<Outcome, kube::Error> {
-    let api = api(inputs, planned.kind, &planned.namespace);
-    if live.is_none()
-        && let Some(there) = api.get_opt(&planned.name).await?
-        && !is_ours(&there, planned, uid)
-    {
-        let message = format!(
-            "{} {} is somebody else's; rename the service, or remove it",
-            planned.kind.name(),
-            planned.name
-        );
-        return Ok(Outcome::Failed(Problem {
-            reason: Reason::NameTaken,
-            message,
-        }));
-    }
-    if let Some(live) = live {
-        hand_over_replicas(inputs, &api, planned, live).await?;
-    }
-    inputs.metrics.wrote(Part::Apply);
-    let parameters = PatchParams::apply(MANAGER).force();
-    let written = api
-        .patch(&planned.name, &parameters, &Patch::Apply(&planned.document))
-        .await?;
-    tracing::info!(
-        kind = planned.kind.name(),
-        namespace = planned.namespace,
-        name = planned.name,
-        "applied"
-    );
-    Ok(Outcome::Written(Box::new(written)))
-}
-
-/// An object that lost its labels is not seen by the watch, and is ours all the same.
-fn is_ours(there: &DynamicObject, planned: &Planned, uid: &str) -> bool {
-    let owned = there
-        .owner_references()
-        .iter()
-        .any(|owner| owner.uid == uid);
-    let service = planned.document["metadata"]["labels"][SERVICE_LABEL].as_str();
-    let label = |key: &str| there.labels().get(key).map(String::as_str);
-    owned || (label(MANAGED_BY) == Some(MANAGER) && label(SERVICE_LABEL) == service)
-}
-
-/// A field that nobody owns any more falls back to its default, and a pool of many to one instance.
-async fn hand_over_replicas(
-    inputs: &Inputs,
-    api: &Api<DynamicObject>,
-    planned: &Planned,
-    live: &DynamicObject,
-) -> Result<(), kube::Error> {
-    let fixed = live.annotations().contains_key(FIXED_REPLICAS);
-    let wanted = planned.document["spec"]["replicas"].is_number();
-    if planned.kind != Kind::Deployment || !fixed || wanted {
-        return Ok(());
-    }
-    let kept = json!({
-        "apiVersion": planned.kind.api_version(),
-        "kind": planned.kind.name(),
-        "metadata": { "name": planned.name, "namespace": planned.namespace },
-        "spec": { "replicas": live.data["spec"]["replicas"] },
-    });
-    inputs.metrics.wrote(Part::Apply);
-    api.patch(
-        &planned.name,
-        &PatchParams::apply(HANDOVER).force(),
-        &Patch::Apply(&kept),
-    )
-    .await
-    .map(|_| ())
-}
-
-async fn delete(inputs: &Inputs, id: &ObjectId, uid: &str) -> Result<Outcome, kube::Error> {
-    let (namespace, name) = id.1.split_once('/').unwrap_or_default();
-    let precondition = Preconditions {
-        uid: Some(uid.to_owned()),
-        resource_version: None,
-    };
-    let parameters = DeleteParams::background().preconditions(precondition);
-    inputs.metrics.wrote(Part::Apply);
-    match api(inputs, id.0, namespace).delete(name, &parameters).await {
-        Ok(_) => {
-            tracing::info!(
-                kind = id.0.name(),
-                namespace,
-                name,
-                "deleted: not wanted any more"
-            );
-            Ok(Outcome::Gone)
-        }
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Outcome::Gone),
-        Err(error) => Err(error),
-    }
-}
-
-fn api(inputs: &Inputs, kind: Kind, namespace: &str) -> Api<DynamicObject> {
-    Api::namespaced_with(inputs.client.clone(), namespace, &kind.resource())
-}
-
-/// For people: what the API server said, without the rest.
-fn said(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        error => error.to_string(),
     }
 }
 

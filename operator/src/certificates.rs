@@ -78,12 +78,12 @@ pub async fn run(
         authorities.clone(),
         metrics.clone(),
     );
-    let leaves = leaves::Leaves::new(client, Arc::clone(&config), metrics);
+    let leaves = leaves::Leaves::new(client, Arc::clone(&config), metrics.clone());
     let all = async {
         tokio::join!(
             keeper.run(leading.clone(), written.subscribe()),
             leaves.run(wanted, authorities.subscribe(), leading, written),
-            own::make(&config, authorities.subscribe(), &own),
+            own::make(&config, authorities.subscribe(), &own, &metrics),
         )
     };
     tokio::select! {

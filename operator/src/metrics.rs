@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use opes_telemetry::Registry;
@@ -30,7 +30,6 @@ pub struct Metrics {
     watch_failures: Family<KindLabels, Counter>,
     objects: Family<ObjectLabels, Gauge>,
     leading: Gauge,
-    revision: Arc<Mutex<String>>,
 }
 
 /// Part of the operator.
@@ -103,7 +102,6 @@ impl Default for Metrics {
             watch_failures: Family::default(),
             objects: Family::default(),
             leading: Gauge::default(),
-            revision: Arc::default(),
         }
     }
 }
@@ -191,8 +189,6 @@ impl Metrics {
                 .get_or_create(&ObjectLabels { kind, outcome })
                 .set(count);
         }
-        let mut revision = self.revision.lock().unwrap_or_else(PoisonError::into_inner);
-        evaluation.snapshot.table.revision.clone_into(&mut revision);
     }
 
     /// A request is about to be made that writes.

@@ -292,6 +292,12 @@ impl Writer {
         let done = futures_util::stream::iter(writes)
             .map(|write| async move {
                 let outcome = patch(inputs, &write).await;
+                if let Ok(Some(_)) = outcome {
+                    inputs
+                        .events
+                        .transitions(&write.seen, &write.before, &write.after)
+                        .await;
+                }
                 (write, outcome)
             })
             .buffer_unordered(CONCURRENT)
@@ -313,10 +319,6 @@ impl Writer {
                         own: false,
                     };
                     self.inputs.world.apply(&scope, crate::watch::slim(object));
-                    self.inputs
-                        .events
-                        .transitions(&write.seen, &write.before, &write.after)
-                        .await;
                 }
                 // It is gone, or another one: the watch will tell.
                 Ok(None) => self.backoff.worked(key),

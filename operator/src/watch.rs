@@ -92,7 +92,10 @@ impl Watches {
     }
 
     fn spawn_scope(&self, scope: Scope, labels: Option<String>) {
-        self.world.expect(scope.clone());
+        // What not every cluster has must not keep the rest from being written, should a role be missing for it.
+        if scope.kind.is_built_in() {
+            self.world.expect(scope.clone());
+        }
         let (this, shutdown) = (self.clone(), self.shutdown.clone());
         self.tasks.spawn(async move {
             tokio::select! {

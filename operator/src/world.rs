@@ -161,6 +161,11 @@ impl World {
         self.tell(touched);
     }
 
+    /// An owned object was deleted by us; the watch will say so too.
+    pub fn deleted(&self, kind: Kind, name: &str) {
+        self.lock().owned.remove(&(kind, name.to_owned()));
+    }
+
     /// What is missing before edges can be served: kind and reason.
     pub fn unsynced_for_serving(&self) -> Option<String> {
         let serving = [Kind::OpesRule, Kind::CalloutService, Kind::EndpointSlice];

@@ -67,6 +67,10 @@ fn tidy(schema: &mut Value) {
     if members.get("additionalProperties") == Some(&Value::Bool(false)) {
         members.remove("additionalProperties");
     }
+    // kubectl validates definitions by itself, and knows no `null` among the values.
+    if let Some(Value::Array(values)) = members.get_mut("enum") {
+        values.retain(|value| !value.is_null());
+    }
     if members
         .get("format")
         .is_some_and(|format| !is_known(format))

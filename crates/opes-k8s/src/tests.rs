@@ -110,6 +110,11 @@ fn schemas_are_structural() {
         ] {
             assert!(schema.get(key).is_none(), "{path} has {key}");
         }
+        let values = schema.get("enum").and_then(Value::as_array);
+        assert!(
+            !values.is_some_and(|values| values.contains(&Value::Null)),
+            "{path}"
+        );
         assert!(schema.get("additionalProperties") != Some(&Value::Bool(false)));
         let rules = schema.get("x-kubernetes-validations");
         for rule in rules.and_then(Value::as_array).into_iter().flatten() {
@@ -165,7 +170,7 @@ fn names_are_not_those_of_others() {
     }
 }
 
-fn rule(spec: Value, status: Value) -> OpesRule {
+fn rule(spec: &Value, status: &Value) -> OpesRule {
     serde_json::from_value(json!({
         "apiVersion": "opes.dev/v1alpha1",
         "kind": "OpesRule",
@@ -196,7 +201,7 @@ fn an_object_that_cannot_be_read_runs_as_it_was_accepted() {
         }],
         "lastAccepted": { "generation": 3, "spec": good },
     });
-    let rule = rule(bad, status.clone());
+    let rule = rule(&bad, &status);
     assert_eq!(rule.qualified_name(), "mail/scan");
     let found = rule.object().unwrap_err();
     assert!(found.iter().any(|d| d.field == "spec.at[0]"), "{found:?}");
@@ -210,7 +215,7 @@ fn an_object_that_cannot_be_read_runs_as_it_was_accepted() {
 
 #[test]
 fn without_a_status_there_is_nothing_to_fall_back_to() {
-    let rule = rule(json!({ "at": [] }), Value::Null);
+    let rule = rule(&json!({ "at": [] }), &Value::Null);
     assert!(rule.last_accepted_object().is_none());
     let isolated = compile_isolated(&[rule.candidate()]);
     assert!(isolated.objects.is_empty());

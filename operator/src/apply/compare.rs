@@ -1,5 +1,8 @@
 //! Whether an object has everything that was planned for it already: then nothing is sent.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use kube::api::DynamicObject;
 use serde_json::Value;
 
 /// Members by which elements of a list are told apart, where the list is a set of named things to which others may add.
@@ -30,6 +33,27 @@ pub(super) fn is_within(planned: &Value, live: &Value) -> bool {
         }
         (planned, live) => planned == live,
     }
+}
+
+/// An object without what changes by itself: versions and status.
+pub(super) fn content(object: &DynamicObject) -> Value {
+    // What came as JSON is JSON.
+    let mut content = serde_json::to_value(object).unwrap_or_default();
+    if let Some(members) = content.as_object_mut() {
+        members.remove("status");
+    }
+    if let Some(metadata) = content.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("resourceVersion");
+        metadata.remove("generation");
+    }
+    content
+}
+
+/// Equal for equal content, within this process.
+pub(super) fn fingerprint(content: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    content.to_string().hash(&mut hasher);
+    hasher.finish()
 }
 
 fn is_named(element: &Value) -> bool {

@@ -107,7 +107,10 @@ impl Leaves {
                     wait = self.round(&all, &current, &written).await;
                 }
                 // Another one may write meanwhile: what was known then no longer is.
-                _ => self.known.clear(),
+                _ => {
+                    self.known.clear();
+                    self.tell();
+                }
             }
             let changed = tokio::select! {
                 changed = wanted.changed() => changed,
@@ -160,7 +163,7 @@ impl Leaves {
             .collect()
             .await;
         self.known.extend(done);
-        self.tell(now);
+        self.tell();
         let current = |wanted: &CertificateWanted| {
             let key = (wanted.namespace.clone(), wanted.secret.clone());
             let known = self.known.get(&key);
@@ -284,12 +287,12 @@ impl Leaves {
         not_after.saturating_sub(earlier)
     }
 
-    fn tell(&self, now: u64) {
+    fn tell(&self) {
         let failing = self.known.values().filter(|known| known.failures > 0);
         self.metrics.failing.set(gauge(failing.count()));
         let ends = self.known.values().map(|known| known.not_after);
         let first = ends.filter(|end| *end > 0).min();
-        self.metrics.expiry.set(gauge(first.unwrap_or(now)));
+        self.metrics.others_end(first.unwrap_or(0));
     }
 }
 

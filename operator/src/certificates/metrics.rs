@@ -1,5 +1,8 @@
 //! What certificates show: when the next one ends, and what could not be written.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use opes_telemetry::Registry;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -12,12 +15,19 @@ pub struct Metrics {
     writes: Family<Labels, Counter>,
     /// Secrets that are not as they should be.
     pub(super) failing: Gauge,
-    /// When the first certificate ends, in seconds since 1970.
-    pub(super) expiry: Gauge,
+    expiry: Gauge,
+    ends: Arc<Ends>,
     /// When the authority ends, in seconds since 1970.
     pub(super) authority_expiry: Gauge,
     /// Authorities believed at this moment.
     pub(super) authorities: Gauge,
+}
+
+/// When certificates end, in seconds since 1970; 0: there are none.
+#[derive(Debug, Default)]
+struct Ends {
+    own: AtomicU64,
+    others: AtomicU64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,6 +78,24 @@ impl Metrics {
             metrics.authorities.clone(),
         );
         metrics
+    }
+
+    /// When our own certificate ends.
+    pub(super) fn own_ends(&self, at: u64) {
+        self.ends.own.store(at, Ordering::Relaxed);
+        self.show_first_end();
+    }
+
+    /// When the first of those ends that this replica writes; 0: it writes none.
+    pub(super) fn others_end(&self, at: u64) {
+        self.ends.others.store(at, Ordering::Relaxed);
+        self.show_first_end();
+    }
+
+    fn show_first_end(&self) {
+        let ends = [&self.ends.own, &self.ends.others].map(|end| end.load(Ordering::Relaxed));
+        let first = ends.into_iter().filter(|end| *end > 0).min();
+        self.expiry.set(gauge(first.unwrap_or(0)));
     }
 
     pub(super) fn wrote(&self, result: Written) {

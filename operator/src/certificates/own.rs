@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::authority::AuthorityError;
+use super::metrics::Metrics;
 use super::state::Authorities;
 use super::{AuthorityConfig, OwnCertificate, OwnCertificates};
 
@@ -20,6 +21,7 @@ pub(super) async fn make(
     config: &AuthorityConfig,
     mut authorities: watch::Receiver<Option<Arc<Authorities>>>,
     own: &watch::Sender<Option<Arc<OwnCertificate>>>,
+    metrics: &Metrics,
 ) {
     let (mut made_by, mut renew_at) = (String::new(), 0);
     loop {
@@ -30,6 +32,7 @@ pub(super) async fn make(
                 Ok((certificate, not_after)) => {
                     made_by = current.fingerprint();
                     renew_at = not_after.saturating_sub(config.lifetimes.leaf.as_secs() / 3);
+                    metrics.own_ends(not_after);
                     own.send_replace(Some(Arc::new(certificate)));
                     tracing::info!(authority = %current.issuer.id, "own certificate made");
                 }
@@ -116,7 +119,7 @@ mod tests {
         };
         let (own, mut made_for_us) = watch::channel(None);
         let (authorities, followed) = watch::channel(None);
-        tokio::spawn(async move { make(&config, followed, &own).await });
+        tokio::spawn(async move { make(&config, followed, &own, &Metrics::default()).await });
         let mut next = async || {
             made_for_us.changed().await.unwrap();
             let made = made_for_us.borrow_and_update().clone().unwrap();

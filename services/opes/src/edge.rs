@@ -1,5 +1,8 @@
 //! `opes edge`: an edge from a configuration file, until SIGTERM or Ctrl-C.
 
+mod empty;
+mod following;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cli::EdgeArgs;
-use crate::following::Following;
 use crate::live::{self, LiveRules};
-use crate::{empty, quarantine, rulesets};
+use crate::{quarantine, rulesets};
+use following::Following;
 
 /// How often the spool's health is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);

@@ -7,8 +7,6 @@ mod conform;
 mod demo;
 mod dev;
 mod edge;
-mod empty;
-mod following;
 mod line;
 mod live;
 mod quarantine;

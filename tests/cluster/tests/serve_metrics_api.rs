@@ -54,7 +54,10 @@ mod control_plane {
 
     impl Bed {
         async fn start(plane: ControlPlane) -> Result<Self> {
-            let (home, mail) = (plane.namespace("home").await?, plane.namespace("mail").await?);
+            let (home, mail) = (
+                plane.namespace("home").await?,
+                plane.namespace("mail").await?,
+            );
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             let port = listener.local_addr()?.port();
             let authority = Authority::make(now(), Duration::from_hours(48))?;
@@ -114,10 +117,16 @@ mod control_plane {
             let api = self.registrations()?;
             eventually("the API is available", DEADLINE, || async {
                 let found = api.get_opt(NAME).await?.context("not registered")?;
-                let conditions = found.status.as_ref().and_then(|status| status.conditions.clone());
+                let conditions = found
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.conditions.clone());
                 let text = format!("{conditions:?}");
                 let mut all = conditions.unwrap_or_default().into_iter();
-                ensure!(all.any(|one| one.type_ == "Available" && one.status == "True"), text);
+                ensure!(
+                    all.any(|one| one.type_ == "Available" && one.status == "True"),
+                    text
+                );
                 Ok(Some(found))
             })
             .await
@@ -190,9 +199,7 @@ mod control_plane {
         let user = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": role}]);
         let rbac = "rbac.authorization.k8s.io/v1";
         let group = "rbac.authorization.k8s.io";
-        let rule = |group: &str, resource: &str, verbs: &[&str], names: &[&str]| {
-            json!({"apiGroups": [group], "resources": [resource], "verbs": verbs, "resourceNames": names})
-        };
+        let rule = |group: &str, resource: &str, verbs: &[&str], names: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs, "resourceNames": names});
         let apis = "apiregistration.k8s.io";
         let items = json!([
             {"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": role}, "rules": [
@@ -222,28 +229,47 @@ mod control_plane {
         let registered = bed.available().await?;
         let role = Api::<ClusterRole>::all(bed.plane.client()?);
         let role = role.get(&format!("opes-operator-{}", bed.home)).await?;
-        assert_eq!(registered.owner_references()[0].uid, role.uid().unwrap_or_default());
-        bed.standing.wait_for(|standing| *standing == Standing::Ours).await?;
+        assert_eq!(
+            registered.owner_references()[0].uid,
+            role.uid().unwrap_or_default()
+        );
+        bed.standing
+            .wait_for(|standing| *standing == Standing::Ours)
+            .await?;
 
         // Idle is zero and a figure; busy is the sum over edges.
         let idle = bed.value("0").await?;
-        assert_eq!(idle["items"][0]["metricLabels"]["opes.dev/callout-service"], "scan");
+        assert_eq!(
+            idle["items"][0]["metricLabels"]["opes.dev/callout-service"],
+            "scan"
+        );
         let edges = [bed.edge("edge-0")?, bed.edge("edge-1")?];
         edges[0].load(&bed.load(3, 2));
         edges[1].load(&bed.load(4, 0));
         bed.value("9").await?;
-        let listed = bed.plane.kubectl(&["api-resources", "--api-group=external.metrics.k8s.io"])?;
+        let listed = bed
+            .plane
+            .kubectl(&["api-resources", "--api-group=external.metrics.k8s.io"])?;
         assert!(listed.contains(METRIC), "{listed}");
 
         // RBAC is the API server's: it refuses who may not, before it asks us.
-        let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{}/{METRIC}", bed.mail);
+        let path = format!(
+            "/apis/external.metrics.k8s.io/v1beta1/namespaces/{}/{METRIC}",
+            bed.mail
+        );
         let stranger = bed.plane.kubectl(&["get", "--raw", &path, "--as=stranger"]);
         let refusal = format!("{:#}", stranger.unwrap_err());
         assert!(refusal.contains("forbidden"), "{refusal}");
         // Who comes past the API server does not get through the handshake, whatever the header says.
-        assert!(!reaches(&bed).await?, "a certificate of ours is not the front proxy's");
+        assert!(
+            !reaches(&bed).await?,
+            "a certificate of ours is not the front proxy's"
+        );
         let text = bed.registry.encode()?;
-        assert!(text.contains("opes_operator_metrics_api_refused_total 1"), "{text}");
+        assert!(
+            text.contains("opes_operator_metrics_api_refused_total 1"),
+            "{text}"
+        );
 
         // A rotation: both authorities are announced, then the other one serves. The API stays.
         let other = Authority::make(now(), Duration::from_hours(48))?;
@@ -263,7 +289,9 @@ mod control_plane {
 
         // What somebody deletes comes back; at rest nothing is written.
         let uid = registered.uid();
-        bed.registrations()?.delete(NAME, &DeleteParams::default()).await?;
+        bed.registrations()?
+            .delete(NAME, &DeleteParams::default())
+            .await?;
         let back = bed.available().await?;
         assert_ne!(back.uid(), uid);
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -276,7 +304,9 @@ mod control_plane {
         bed.shutdown.cancel();
         tokio::time::timeout(DEADLINE, &mut bed.running).await???;
         let roles = Api::<ClusterRole>::all(plane);
-        roles.delete(&format!("opes-operator-{home}"), &DeleteParams::default()).await?;
+        roles
+            .delete(&format!("opes-operator-{home}"), &DeleteParams::default())
+            .await?;
         eventually("collected with its owner", DEADLINE, || async {
             Ok(gone.get_opt(NAME).await?.is_none().then_some(()))
         })
@@ -314,14 +344,24 @@ mod control_plane {
         plane.kubectl_with(&["apply", "-f", "-"], &theirs.to_string())?;
         let mut bed = Bed::start(plane).await?;
         let foreign = Standing::Foreign("keda/keda-metrics".into());
-        bed.standing.wait_for(|standing| *standing == foreign).await?;
+        bed.standing
+            .wait_for(|standing| *standing == foreign)
+            .await?;
         let api = bed.registrations()?;
         let before = api.get(NAME).await?;
         // Another certificate is what would make us write.
-        bed.own.send_replace(Some(own(&bed.authority, &bed.authority.certificate, &bed.home)?));
+        bed.own.send_replace(Some(own(
+            &bed.authority,
+            &bed.authority.certificate,
+            &bed.home,
+        )?));
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(api.get(NAME).await?.spec, before.spec);
-        assert!(bed.registry.encode()?.contains("opes_operator_metrics_api_registered 0"));
+        assert!(
+            bed.registry
+                .encode()?
+                .contains("opes_operator_metrics_api_registered 0")
+        );
 
         // Switched off it stays as well; what is ours is taken away.
         let (leading, shutdown) = (watch::Sender::new(true), CancellationToken::new());
@@ -363,7 +403,8 @@ mod control_plane {
                 "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
             }},
         ]});
-        bed.plane.kubectl_with(&["apply", "-f", "-"], &objects.to_string())?;
+        bed.plane
+            .kubectl_with(&["apply", "-f", "-"], &objects.to_string())?;
         let deployments: Api<Deployment> = Api::namespaced(bed.plane.client()?, &bed.mail);
         let replicas = async |wanted: i32| {
             eventually(&format!("{wanted} replicas"), DEADLINE, || async {

@@ -13,6 +13,7 @@
   "memoryPerMessage" $edge.memoryPerMessage
   "sessionsMax" ($edge.sessionsMax | int)
   "decisionTimeout" $edge.decisionTimeout
+  "drainDelay" (printf "%ds" ($edge.drainDelaySeconds | int))
   "drainTimeout" (printf "%ds" ($edge.drainSeconds | int))
 -}}
 {{- with $edge.system }}{{- $_ := set $config "system" . -}}{{- end -}}
@@ -20,7 +21,7 @@
 {{- with index $edge $key }}{{- $_ := set $config $key . -}}{{- end -}}
 {{- end -}}
 {{- $_ := set $config "delivery" (dict "nextHop" (default "no-next-hop.invalid:25" $edge.delivery.nextHop) "lmtp" $edge.delivery.lmtp "connectionsMax" ($edge.delivery.connectionsMax | int)) -}}
-{{- $_ := set $config "routing" (dict "operator" (printf "https://%s.%s.svc:9443" (include "opes.operator.name" .) .Release.Namespace) "cache" "/var/spool/opes/table") -}}
+{{- $_ := set $config "routing" (dict "operator" (printf "https://%s.%s.svc:9443" (include "opes.operator.name" .) .Release.Namespace)) -}}
 {{- $_ := set $config "callouts" (dict "certificate" "/etc/opes/edge-tls/tls.crt" "key" "/etc/opes/edge-tls/tls.key" "ca" "/etc/opes/edge-tls/ca.crt") -}}
 {{- $_ := set $config "listeners" (include "opes.edge.listeners" . | fromYamlArray) -}}
 {{- with $edge.incidents.webhookUrl -}}

@@ -3,7 +3,7 @@
 # What people write.
 - apiGroups: [opes.dev]
   resources: [opesrules, calloutservices]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # What became of it.
 - apiGroups: [opes.dev]
   resources: [opesrules/status, calloutservices/status]
@@ -11,7 +11,7 @@
 # Where instances are.
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # Pools.
 - apiGroups: [apps]
   resources: [deployments]
@@ -31,17 +31,18 @@
 - apiGroups: [keda.sh]
   resources: [scaledobjects, triggerauthentications]
   verbs: [get, list, watch, create, patch, delete]
-# Certificates of pools: written, never read.
-- apiGroups: [""]
-  resources: [secrets]
-  verbs: [create, patch]
 {{- if eq .Values.certificates.issuer "certManager" }}
 - apiGroups: [cert-manager.io]
   resources: [certificates]
   verbs: [get, list, watch, create, patch, delete]
+{{- else }}
+# Certificates of pools: written, never read.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create, patch]
 {{- end }}
 # What happened.
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end -}}

@@ -65,6 +65,10 @@ fn every_alert_has_a_runbook_and_asks_for_what_exists() -> Result<()> {
         let page = format!("docs/operate/runbooks/{name}.md");
         let text = std::fs::read_to_string(root().join(&page)).with_context(|| page.clone())?;
         assert!(text.starts_with(&format!("# {name}\n")), "{page}");
+        assert!(
+            !text.contains("{{"),
+            "{page}: a template of Prometheus's in a page for people"
+        );
         for part in ["## Meaning", "## Look", "## Do"] {
             assert!(text.contains(part), "{page} lacks {part}");
         }

@@ -6,3 +6,4 @@ mod pods;
 mod refusals;
 mod release;
 mod rendering;
+mod rights;

@@ -77,7 +77,10 @@ fn every_value_that_a_page_sets_exists() -> Result<()> {
                         | "global"
                 )
             );
-            let is_file = word.contains('/') || word.ends_with(".yaml") || word.contains("NAME");
+            let is_file = word.ends_with(".io")
+                || word.contains('/')
+                || word.ends_with(".yaml")
+                || word.contains("NAME");
             if is_key && !is_file {
                 assert!(exists(&values, word), "{}: `{word}`", path.display());
                 seen += 1;

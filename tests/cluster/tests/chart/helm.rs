@@ -1,8 +1,10 @@
 //! Running helm, and reading what it renders.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -60,8 +62,21 @@ pub(crate) fn render(helm: &str, values: &[&str]) -> Result<Result<String, Strin
     Ok(Err(String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
-/// A rendering that must succeed.
+/// A rendering that must succeed. Each is made once: many tests look at the same.
 pub(crate) fn rendered(helm: &str, values: &[&str]) -> Result<String> {
+    static MADE: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+    let key = format!("{helm}\n{}", values.join("\n---\n"));
+    let made = || MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(text) = made().get(&key) {
+        return Ok(text.clone());
+    }
+    let text = rendered_anew(helm, values)?;
+    made().insert(key, text.clone());
+    Ok(text)
+}
+
+/// As [`rendered`], by a helm that runs now.
+pub(crate) fn rendered_anew(helm: &str, values: &[&str]) -> Result<String> {
     render(helm, values)?.map_err(|error| anyhow::anyhow!("{helm}: {error}"))
 }
 

@@ -1,28 +1,23 @@
 //! Operators on a real API server: with the rights of `docs/reference/rbac.md` and no others, and edges that follow them over TLS.
 
-use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use opes_cluster::{ControlPlane, DEADLINE, eventually, ports};
-use opes_host::{Accept, Connect, Duplex, Network};
 use opes_operator::config::{Config, Identity};
 use opes_operator::kinds::Kind;
-use opes_routing::{ClientTls, Fault, Follower, FollowerConfig, MutualFiles, News};
+use opes_routing::{ClientTls, FollowerConfig, MutualFiles};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+pub use crate::edge::{Answer, Edge};
 
 /// What the operator may do, as the page says it.
 const RBAC: &str = include_str!("../../../../docs/reference/rbac.md");
@@ -56,31 +51,6 @@ pub struct Process {
     child: Child,
 }
 
-/// A network in which every name and address is this machine.
-struct Here;
-
-/// An edge that takes every table, unless it is told otherwise.
-pub struct Edge {
-    /// Revision in force.
-    pub running: watch::Receiver<String>,
-    /// The objects of the last table.
-    pub objects: watch::Receiver<usize>,
-    /// How to answer.
-    pub answer: watch::Sender<Answer>,
-    task: JoinHandle<()>,
-}
-
-/// How an edge answers a table.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
-    /// It puts it in force.
-    Take,
-    /// It says nothing.
-    Hold,
-    /// It refuses it because of this rule.
-    Refuse(String),
-}
-
 /// A condition, as it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
@@ -108,7 +78,12 @@ impl<'p> Bed<'p> {
         ensure!(plane.apply_crds().await? > 0, "there are no definitions");
         let namespace = plane.namespace("core").await?;
         let folder = tempfile::tempdir()?;
-        let bed = Self { plane, namespace, cluster_wide, folder };
+        let bed = Self {
+            plane,
+            namespace,
+            cluster_wide,
+            folder,
+        };
         bed.grant().await?;
         Ok(bed)
     }
@@ -129,12 +104,27 @@ impl<'p> Bed<'p> {
                 "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user }],
             })
         };
-        let objects = [role("Role", "own", &rules("own")?), binding("RoleBinding", "own", "Role")];
+        let objects = [
+            role("Role", "own", &rules("own")?),
+            binding("RoleBinding", "own", "Role"),
+        ];
         self.kubectl_apply(Some(namespace), &objects)?;
         if self.cluster_wide {
-            self.kubectl_apply(None, &[role("ClusterRole", &user, &watched), binding("ClusterRoleBinding", &user, "ClusterRole")])
+            self.kubectl_apply(
+                None,
+                &[
+                    role("ClusterRole", &user, &watched),
+                    binding("ClusterRoleBinding", &user, "ClusterRole"),
+                ],
+            )
         } else {
-            self.kubectl_apply(Some(namespace), &[role("Role", "watched", &watched), binding("RoleBinding", "watched", "Role")])
+            self.kubectl_apply(
+                Some(namespace),
+                &[
+                    role("Role", "watched", &watched),
+                    binding("RoleBinding", "watched", "Role"),
+                ],
+            )
         }
     }
 
@@ -148,16 +138,26 @@ impl<'p> Bed<'p> {
 
     /// As the operator.
     pub fn client(&self) -> Result<Client> {
-        self.plane.client_as(&self.user(), &["system:authenticated"])
+        self.plane
+            .client_as(&self.user(), &["system:authenticated"])
     }
 
     /// `operator.yaml` of a replica, and its ports for admin and routing.
     fn config(&self, more: &str) -> Result<(String, u16, u16)> {
         let (admin, routing) = (ports::free()?, ports::free()?);
-        let watch = if self.cluster_wide { "" } else { self.namespace.as_str() };
+        let watch = if self.cluster_wide {
+            ""
+        } else {
+            self.namespace.as_str()
+        };
+        let metrics = if more.contains("metricsApi") {
+            ""
+        } else {
+            "metricsApi: { enabled: off }\n"
+        };
         let text = format!(
             "watch: {{ namespaces: [{watch}] }}\nadmin: {{ listen: '127.0.0.1:{admin}' }}\nrouting: {{ listen: '127.0.0.1:{routing}' }}\n\
-             metricsApi: {{ enabled: off }}\nimages: {{ registry: registry.example.com/opes, tag: '1' }}\n{more}"
+             images: {{ registry: registry.example.com/opes, tag: '1' }}\n{more}{metrics}"
         );
         Ok((text, admin, routing))
     }
@@ -171,11 +171,20 @@ impl<'p> Bed<'p> {
     pub async fn start_with(&self, name: &str, more: &str) -> Result<Replica> {
         let (text, admin, routing) = self.config(more)?;
         let config = Config::parse("operator.yaml", &text)?;
-        let identity = Identity { namespace: self.namespace.clone(), name: name.to_owned() };
+        let identity = Identity {
+            namespace: self.namespace.clone(),
+            name: name.to_owned(),
+        };
         let shutdown = CancellationToken::new();
         let running = opes_operator::run::run(config, identity, self.client()?, shutdown.clone());
         let task = tokio::spawn(running);
-        let replica = Replica { name: name.to_owned(), admin, routing, shutdown, task };
+        let replica = Replica {
+            name: name.to_owned(),
+            admin,
+            routing,
+            shutdown,
+            task,
+        };
         replica.ready().await?;
         Ok(replica)
     }
@@ -186,55 +195,90 @@ impl<'p> Bed<'p> {
         let config = self.folder.path().join(format!("{name}.yaml"));
         std::fs::write(&config, text)?;
         let kubeconfig = self.folder.path().join(format!("{name}.kubeconfig"));
-        self.plane.kubeconfig_as(&kubeconfig, &self.user(), &["system:authenticated"])?;
+        self.plane
+            .kubeconfig_as(&kubeconfig, &self.user(), &["system:authenticated"])?;
         let child = Command::new(std::env::current_exe()?)
-            .args(["--exact", "--nocapture", "--test-threads=1", "control_plane::an_operator_that_can_be_killed"])
+            .args([
+                "--exact",
+                "--nocapture",
+                "--test-threads=1",
+                "control_plane::an_operator_that_can_be_killed",
+            ])
             .env(PROCESS, &config)
             .env("KUBECONFIG", &kubeconfig)
             .env("POD_NAMESPACE", &self.namespace)
             .env("POD_NAME", name)
             .stdout(Stdio::null())
             .spawn()?;
-        let process = Process { name: name.to_owned(), admin, routing, child };
-        eventually(&format!("operator {name} ready"), DEADLINE, || async { Ok(is_ready(admin).await.then_some(())) }).await?;
+        let process = Process {
+            name: name.to_owned(),
+            admin,
+            routing,
+            child,
+        };
+        eventually(&format!("operator {name} ready"), DEADLINE, || async {
+            Ok(is_ready(admin).await.then_some(()))
+        })
+        .await?;
         Ok(process)
     }
 
     /// An edge of this name that follows a replica, by its routing port, and whichever others that tells it of.
     pub async fn edge(&self, name: &str, routing: u16) -> Result<Edge> {
-        let tls = self.edge_tls().await?;
+        self.edge_with(name, routing, self.edge_tls().await?)
+    }
+
+    /// With what it shows at hand.
+    pub fn edge_with(&self, name: &str, routing: u16, tls: ClientTls) -> Result<Edge> {
         let address = format!("https://opes-operator.{}.svc:{routing}", self.namespace);
         let mut config = FollowerConfig::new(address.parse()?, name, tls);
         config.namespace.clone_from(&self.namespace);
-        config.host.network = Network::Other(Arc::new(Here));
         Ok(Edge::start(config))
     }
 
     /// What the operator made for edges.
-    async fn edge_tls(&self) -> Result<ClientTls> {
+    pub async fn edge_tls(&self) -> Result<ClientTls> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let secrets: Api<Secret> = Api::namespaced(self.plane.client()?, &self.namespace);
-        let secret = eventually("the edges' certificate", DEADLINE, || async { Ok(secrets.get_opt("opes-edge-tls").await?) }).await?;
-        let folder = self.folder.path().join(format!("edge-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let secret = eventually("the edges' certificate", DEADLINE, || async {
+            Ok(secrets.get_opt("opes-edge-tls").await?)
+        })
+        .await?;
+        let folder = self
+            .folder
+            .path()
+            .join(format!("edge-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         std::fs::create_dir(&folder)?;
         for (name, content) in secret.data.unwrap_or_default() {
             std::fs::write(folder.join(name), content.0)?;
         }
         let file = |name: &str| folder.join(name);
-        Ok(ClientTls::client(MutualFiles { certificate: file("tls.crt"), key: file("tls.key"), ca: file("ca.crt") })?)
+        Ok(ClientTls::client(MutualFiles {
+            certificate: file("tls.crt"),
+            key: file("tls.key"),
+            ca: file("ca.crt"),
+        })?)
     }
 
     /// Objects of a kind, as administrator.
     pub fn api(&self, kind: Kind) -> Result<Api<DynamicObject>> {
-        Ok(Api::namespaced_with(self.plane.client()?, &self.namespace, &kind.resource()))
+        Ok(Api::namespaced_with(
+            self.plane.client()?,
+            &self.namespace,
+            &kind.resource(),
+        ))
     }
 
     /// Makes or changes a rule or service, as somebody who writes YAML.
     pub async fn apply(&self, kind: Kind, name: &str, spec: &str) -> Result<DynamicObject> {
-        let spec: Value = serde_saphyr::from_str(spec).map_err(|error| anyhow::anyhow!("{spec}: {error}"))?;
+        let spec: Value =
+            serde_saphyr::from_str(spec).map_err(|error| anyhow::anyhow!("{spec}: {error}"))?;
         let document = json!({ "apiVersion": kind.api_version(), "kind": kind.name(), "metadata": { "name": name }, "spec": spec });
         let parameters = PatchParams::apply("people").force();
-        Ok(self.api(kind)?.patch(name, &parameters, &Patch::Apply(&document)).await?)
+        Ok(self
+            .api(kind)?
+            .patch(name, &parameters, &Patch::Apply(&document))
+            .await?)
     }
 
     pub async fn rule(&self, name: &str, spec: &str) -> Result<DynamicObject> {
@@ -245,23 +289,43 @@ impl<'p> Bed<'p> {
         self.apply(Kind::CalloutService, name, spec).await
     }
 
-    pub async fn condition(&self, kind: Kind, name: &str, type_: &str) -> Result<Option<Condition>> {
+    pub async fn condition(
+        &self,
+        kind: Kind,
+        name: &str,
+        type_: &str,
+    ) -> Result<Option<Condition>> {
         let object = self.api(kind)?.get(name).await?;
         Ok(condition(&object, type_))
     }
 
     /// Waits until a condition says this of the object's newest generation.
-    pub async fn expect(&self, kind: Kind, name: &str, type_: &str, status: &str, reason: &str) -> Result<Condition> {
+    pub async fn expect(
+        &self,
+        kind: Kind,
+        name: &str,
+        type_: &str,
+        status: &str,
+        reason: &str,
+    ) -> Result<Condition> {
         let mut last = None;
-        let found = eventually(&format!("{name} {type_}={status} {reason}"), DEADLINE, || {
-            let api = self.api(kind);
-            async move {
-                let object = api?.get(name).await?;
-                let newest = object.metadata.generation.unwrap_or_default();
-                let found = condition(&object, type_);
-                Ok(found.filter(|found| found.status == status && found.reason == reason && found.generation == newest))
-            }
-        })
+        let found = eventually(
+            &format!("{name} {type_}={status} {reason}"),
+            DEADLINE,
+            || {
+                let api = self.api(kind);
+                async move {
+                    let object = api?.get(name).await?;
+                    let newest = object.metadata.generation.unwrap_or_default();
+                    let found = condition(&object, type_);
+                    Ok(found.filter(|found| {
+                        found.status == status
+                            && found.reason == reason
+                            && found.generation == newest
+                    }))
+                }
+            },
+        )
         .await;
         if found.is_err() {
             last = self.condition(kind, name, type_).await?;
@@ -282,27 +346,42 @@ impl<'p> Bed<'p> {
                 "endpoints": [{ "addresses": ["192.0.2.1"], "conditions": { "ready": true } }],
                 "ports": [{ "name": "routing", "port": port, "protocol": "TCP" }],
             });
-            slices.patch(&name, &PatchParams::apply("people").force(), &Patch::Apply(&slice)).await?;
+            slices
+                .patch(
+                    &name,
+                    &PatchParams::apply("people").force(),
+                    &Patch::Apply(&slice),
+                )
+                .await?;
         }
         Ok(())
     }
 
     /// Who holds the Lease; empty: nobody.
     pub async fn leader(&self) -> Result<String> {
-        let leases: Api<k8s_openapi::api::coordination::v1::Lease> = Api::namespaced(self.plane.client()?, &self.namespace);
+        let leases: Api<k8s_openapi::api::coordination::v1::Lease> =
+            Api::namespaced(self.plane.client()?, &self.namespace);
         let lease = leases.get_opt("opes-operator").await?;
-        Ok(lease.and_then(|lease| lease.spec).and_then(|spec| spec.holder_identity).unwrap_or_default())
+        Ok(lease
+            .and_then(|lease| lease.spec)
+            .and_then(|spec| spec.holder_identity)
+            .unwrap_or_default())
     }
 
     pub async fn wait_for_leader(&self, name: &str) -> Result<()> {
-        eventually(&format!("{name} leads"), DEADLINE, || async { Ok((self.leader().await? == name).then_some(())) }).await
+        eventually(&format!("{name} leads"), DEADLINE, || async {
+            Ok((self.leader().await? == name).then_some(()))
+        })
+        .await
     }
 }
 
 /// One of an object's conditions.
 pub fn condition(object: &DynamicObject, type_: &str) -> Option<Condition> {
     let conditions = object.data["status"]["conditions"].as_array()?;
-    let found = conditions.iter().find(|condition| condition["type"] == type_)?;
+    let found = conditions
+        .iter()
+        .find(|condition| condition["type"] == type_)?;
     let text = |name: &str| found[name].as_str().unwrap_or_default().to_owned();
     Some(Condition {
         status: text("status"),
@@ -316,7 +395,9 @@ pub fn condition(object: &DynamicObject, type_: &str) -> Option<Condition> {
 /// The rules of one block of the page.
 pub fn rules(block: &str) -> Result<Value> {
     let marker = format!("# rbac: {block}\n");
-    let (_, rest) = RBAC.split_once(&marker).with_context(|| format!("the page has no block {block}"))?;
+    let (_, rest) = RBAC
+        .split_once(&marker)
+        .with_context(|| format!("the page has no block {block}"))?;
     let (text, _) = rest.split_once("```").context("a block without end")?;
     serde_saphyr::from_str(text).map_err(|error| anyhow::anyhow!("{block}: {error}"))
 }
@@ -351,7 +432,9 @@ impl Replica {
 }
 
 async fn is_ready(admin: u16) -> bool {
-    get(admin, "/readyz").await.is_ok_and(|answer| answer.contains("200 OK"))
+    get(admin, "/readyz")
+        .await
+        .is_ok_and(|answer| answer.contains("200 OK"))
 }
 
 // === impl Process ===
@@ -367,7 +450,10 @@ impl Process {
     /// Memory in RAM, in octets.
     pub fn resident(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .context("no VmRSS")?;
         let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kibibytes * 1024)
     }
@@ -382,30 +468,19 @@ impl Drop for Process {
 
 /// What a process of [`Bed::process`] does: an operator until somebody kills it. Nothing in any other process.
 pub async fn be_a_process() -> Result<()> {
-    let Some(config) = std::env::var_os(PROCESS) else { return Ok(()) };
+    let Some(config) = std::env::var_os(PROCESS) else {
+        return Ok(());
+    };
     opes_telemetry::init_logs(opes_telemetry::Format::Human, "warn")?;
     let config = Config::read(Path::new(&config))?;
     let client = Client::try_default().await?;
-    opes_operator::run::run(config, Identity::from_env()?, client, CancellationToken::new()).await
-}
-
-// === impl Here ===
-
-impl Connect for Here {
-    fn connect<'a>(&'a self, _: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Duplex>>> {
-        Box::pin(async move {
-            let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-            Ok(Box::new(stream) as Box<dyn Duplex>)
-        })
-    }
-
-    fn bind(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Accept>>> {
-        Box::pin(std::future::ready(Err(io::Error::other("edges of tests do not listen"))))
-    }
-
-    fn look_up<'a>(&'a self, _: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(std::future::ready(Ok(vec![([127, 0, 0, 1], port).into()])))
-    }
+    opes_operator::run::run(
+        config,
+        Identity::from_env()?,
+        client,
+        CancellationToken::new(),
+    )
+    .await
 }
 
 /// An HTTP/1.1 answer, head and body.
@@ -413,56 +488,14 @@ pub async fn get(port: u16, path: &str) -> Result<String> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let work = async {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok(answer)
     };
     tokio::time::timeout(Duration::from_secs(10), work).await?
-}
-
-// === impl Edge ===
-
-impl Edge {
-    fn start(config: FollowerConfig) -> Self {
-        let (running, runs) = watch::channel(String::new());
-        let (counts, objects) = watch::channel(0);
-        let (answer, answers) = watch::channel(Answer::Take);
-        let task = tokio::spawn(async move {
-            let mut follower = Follower::start(config, Vec::new);
-            loop {
-                let News::Table(update) = follower.next().await else { continue };
-                let revision = update.table.revision.clone();
-                counts.send_replace(update.table.rules.len() + update.table.services.len());
-                let answer = answers.borrow().clone();
-                match answer {
-                    Answer::Take => {
-                        follower.in_force(&revision).await;
-                        running.send_replace(revision);
-                    }
-                    Answer::Hold => {}
-                    Answer::Refuse(name) => {
-                        let fault = Fault { kind: "OpesRule".into(), name, message: "this version does not know it".into() };
-                        follower.refuse(&revision, vec![fault]).await;
-                    }
-                }
-            }
-        });
-        Self { running: runs, objects, answer, task }
-    }
-
-    /// Waits until it runs another revision than this one.
-    pub async fn runs_other_than(&mut self, revision: &str) -> Result<String> {
-        let changed = self.running.wait_for(|running| !running.is_empty() && running != revision);
-        Ok(tokio::time::timeout(DEADLINE, changed).await.context("no other table came")??.clone())
-    }
-}
-
-impl Drop for Edge {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// Names of managers that own a field of an object.

@@ -85,7 +85,8 @@ fn a_spool_is_durable_and_every_listener_uses_it() -> Result<()> {
 fn the_grace_period_is_longer_than_both_halves_of_a_drain() -> Result<()> {
     for case in cases::all()? {
         let objects = objects(&rendered("helm", &case.values())?)?;
-        let drain = edge(&case.values())?.drain_timeout.as_secs();
+        let config = edge(&case.values())?;
+        let drain = config.drain_timeout.as_secs() + config.drain_delay.as_secs().div_ceil(2);
         for pod in pods(&objects)
             .iter()
             .filter(|pod| pod.component() == "edge")

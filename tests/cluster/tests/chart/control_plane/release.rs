@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result};
 use opes_cluster::{Cluster, ControlPlane};
 use serde_json::Value;
 
-use crate::cases::SINGLE_NAMESPACE;
 use crate::helm::{NAMESPACE, RELEASE, chart};
 
 const RULE: &str = r#"{ "apiVersion": "opes.dev/v1alpha1", "kind": "OpesRule", "metadata": { "name": "kept", "namespace": "mail" },
@@ -112,69 +111,5 @@ async fn crds_are_upgraded_and_rules_outlive_the_release() -> Result<()> {
     assert!(notes.contains("kubectl apply"), "{notes}");
     plane.kubectl(&["get", "opesrule", "kept", "--namespace", NAMESPACE])?;
     assert_ne!(described(&plane)?, "The next version.");
-    Ok(())
-}
-
-#[tokio::test]
-async fn in_a_single_namespace_the_operator_may_do_what_is_documented_and_nothing_elsewhere()
--> Result<()> {
-    let plane = ControlPlane::start().await?;
-    let folder = tempfile::tempdir()?;
-    let values = folder.path().join("values.yaml");
-    std::fs::write(&values, SINGLE_NAMESPACE)?;
-    helm(
-        &plane,
-        &["install"],
-        &chart(),
-        &["--values", values.to_str().context("path")?],
-    )?;
-    let account = format!("--as=system:serviceaccount:{NAMESPACE}:opes-operator");
-    let may = |verb: &str, what: &str, namespace: &str| -> bool {
-        let (what, part) = what.split_once('/').unwrap_or((what, ""));
-        let part = format!("--subresource={part}");
-        // `can-i` exits with 1 for no.
-        let asked = plane.kubectl(&[
-            "auth",
-            "can-i",
-            verb,
-            what,
-            &part,
-            "--namespace",
-            namespace,
-            &account,
-        ]);
-        asked.is_ok_and(|said| said.trim() == "yes")
-    };
-    let document = std::fs::read_to_string(
-        crate::helm::root().join("docs/operate/kubernetes/multi-tenancy.md"),
-    )?;
-    let mut rows = 0;
-    for line in document.lines() {
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let [_, what, verbs, "each watched", ..] = cells.as_slice() else {
-            continue;
-        };
-        rows += 1;
-        let words = |cell: &str| -> Vec<String> {
-            cell.split(", ")
-                .map(|it| it.trim_matches('`').to_owned())
-                .collect()
-        };
-        for what in words(what) {
-            if what.ends_with("keda.sh") || what.ends_with("cert-manager.io") {
-                // A kind that the server does not know cannot be asked for.
-                continue;
-            }
-            for verb in [
-                "get", "list", "watch", "create", "patch", "update", "delete",
-            ] {
-                let documented = words(verbs).iter().any(|it| it == verb);
-                assert_eq!(may(verb, &what, NAMESPACE), documented, "{verb} {what}");
-                assert!(!may(verb, &what, "kube-system"), "{verb} {what} elsewhere");
-            }
-        }
-    }
-    assert!(rows >= 8, "{rows} rows in the table of rights");
-    assert!(!may("list", "secrets", NAMESPACE) && !may("create", "clusterroles", NAMESPACE));
     Ok(())
 }

@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::cases::{self, MONITORING, NOTHING, SINGLE_NAMESPACE};
-use crate::helm::{self, HELMS, NAMESPACE, named, objects, of_kind, place, rendered};
+use crate::helm::{
+    self, HELMS, NAMESPACE, named, objects, of_kind, place, rendered, rendered_anew,
+};
 
 /// Kinds without a namespace.
 const OF_THE_CLUSTER: [&str; 3] = [
@@ -30,7 +32,7 @@ fn rendered_twice_it_is_the_same_octets() -> Result<()> {
     for case in cases::all()? {
         for helm in HELMS {
             let first = rendered(helm, &case.values())?;
-            assert_eq!(first, rendered(helm, &case.values())?, "{}", case.name);
+            assert_eq!(first, rendered_anew(helm, &case.values())?, "{}", case.name);
         }
     }
     Ok(())
@@ -197,6 +199,28 @@ fn crds_are_part_of_the_release_and_stay_when_it_goes() -> Result<()> {
         !helm::chart().join("crds").exists(),
         "helm never upgrades what is in crds/"
     );
+    Ok(())
+}
+
+#[test]
+fn there_is_no_webhook() -> Result<()> {
+    for case in cases::all()? {
+        for object in objects(&rendered("helm", &case.values())?)? {
+            let kind = object["kind"].as_str().context("no kind")?;
+            assert!(
+                !kind.contains("Webhook"),
+                "{}: {}",
+                case.name,
+                place(&object)
+            );
+            let conversion = &object["spec"]["conversion"];
+            assert!(
+                conversion.is_null() || conversion["strategy"] == "None",
+                "{}",
+                place(&object)
+            );
+        }
+    }
     Ok(())
 }
 

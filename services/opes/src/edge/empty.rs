@@ -10,7 +10,8 @@ use opes_edge::{Endpoints, Hooks, Metrics};
 use opes_telemetry::{Health, Registry};
 use tokio_util::sync::CancellationToken;
 
-use crate::{edge, quarantine};
+use super::{Callouts, no_rules, serve_admin};
+use crate::quarantine;
 
 /// No listeners and no rules: observers are told of nothing. Success when nothing is left.
 pub(crate) async fn run(
@@ -24,8 +25,8 @@ pub(crate) async fn run(
     let health = Health::new();
     health.not_ready("edge", "only empties its spool");
     let admin = config.admin;
-    let callouts = edge::Callouts::new(&config)?;
-    let routing = callouts.routing(edge::no_rules()?, &Endpoints::new())?;
+    let callouts = Callouts::new(&config)?;
+    let routing = callouts.routing(no_rules()?, &Endpoints::new())?;
     let quarantine = quarantine::open(&config, &registry)?;
     let hooks = Hooks {
         quarantine: Some(quarantine.hook()),
@@ -33,7 +34,7 @@ pub(crate) async fn run(
     };
     let edge = opes_edge::start(config, routing, metrics, hooks).await?;
     if let Some(address) = admin {
-        edge::serve_admin(address, registry, health).await?;
+        serve_admin(address, registry, health).await?;
     }
     println!("ready");
     let left = edge.empty(patience, gone).await;

@@ -11,7 +11,7 @@ use opes_routing::{Fault, Follower, FollowerConfig, News, Pool, PoolLoad, Source
 use opes_rules::{RoutingTable, Target};
 use opes_telemetry::{Health, Registry};
 
-use crate::edge::{Callouts, client_tls};
+use super::{Callouts, client_tls};
 
 mod figures;
 
