@@ -91,13 +91,13 @@ pub(crate) const FOR_TESTS: &[&str] = &[
     STAMPER.name,
 ];
 
-/// Of the test bed, not of the project: somebody's own callout service.
+/// Of the tests, not of the project: somebody's own callout service.
 const STAMPER: Recipe = Recipe {
-    name: "opes-test-stamper",
-    package: "opes-cluster",
-    program: "opes-test-stamper",
+    name: "opes-slow-stamp",
+    package: "opes-examples",
+    program: "slow-stamp",
     arguments: &[],
-    what: "Callout service for tests: takes its time",
+    what: "Example of a callout service: takes its time, and stamps",
 };
 
 /// Of the test bed, not of the project: Debian's busybox, which also does nothing when asked to (`pause`).

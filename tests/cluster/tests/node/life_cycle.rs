@@ -8,7 +8,8 @@ use super::world::{self, NAMESPACE, NODE_PORT, World};
 fn values(world: &World<'_>) -> Vec<String> {
     let hop = world.hop.address;
     [
-        "image.pullPolicy=Never".to_owned(),
+        "global.imageRegistry=registry.example.com/opes".to_owned(),
+        "image.pullPolicy=Never".into(),
         "edge.hostname=mail.example.com".into(),
         "edge.domains={example.com}".into(),
         format!("edge.delivery.nextHop={hop}"),

@@ -1,4 +1,5 @@
-//! A callout service that takes its time for each message and stamps it: an image of somebody else, as far as the operator knows.
+//! A callout service that takes its time for each message and stamps it with its pod: to see a pool grow (examples/kubernetes/own-image.yaml has
+//! what such a service needs in a cluster).
 
 use std::time::Duration;
 
