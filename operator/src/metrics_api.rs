@@ -5,8 +5,9 @@
 //! server has authenticated and authorised each request before it passes it on, and nobody else gets through the handshake.
 //! `X-Remote-User` is not even looked at.
 //!
-//! Every replica serves; the one that leads registers the API, unless somebody else has ([`Standing`]). A figure is never missing:
-//! nothing said by edges is zero; only before they had the time to say anything there is none (503), and HPAs do nothing.
+//! Every replica serves; the one that leads registers the API, unless somebody else has ([`Standing`]). What
+//! edges do not speak of is zero. There is no figure (503), and HPAs do nothing, before edges had the time to say anything and while there
+//! are none.
 
 mod answers;
 mod front_proxy;

@@ -2,8 +2,8 @@
 //!
 //! A trigger names its service in `metadata.service` as `NAMESPACE/NAME`; the namespace has to be the `ScaledObject`'s, and the
 //! certificate that KEDA shows has to be that service's (Secret `opes-NAME-tls`), so that no tenant asks about another one's mail. The
-//! figure is open and waiting transactions over all edges: nothing said is zero. Before edges had the time to say anything it is
-//! unavailable, and KEDA does nothing.
+//! figure is open and waiting transactions over all edges: nothing said is zero. Before edges had the time to say anything, and while
+//! there are none, it is unavailable, and KEDA does nothing.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -52,6 +52,12 @@ pub enum NoFigure {
     /// The operator has just started.
     #[error("the operator has just started and has not heard of all edges yet")]
     TooEarly,
+    /// Nobody says how busy pools are. Mail may flow all the same, by edges that cannot reach us: to take that for idle would
+    /// scale down what they need.
+    #[error(
+        "no edge is connected to this replica of the operator, so nobody says how busy the pool is"
+    )]
+    NoEdges,
     /// No such pool.
     #[error("the operator runs no pool for this CalloutService")]
     NoPool,
@@ -74,6 +80,10 @@ impl Busy {
         self.facts(service)?;
         if Instant::now() < self.warm_at {
             return Err(NoFigure::TooEarly);
+        }
+        let edges = self.edges.states();
+        if edges.iter().all(|edge| edge.left.is_some()) {
+            return Err(NoFigure::NoEdges);
         }
         let load = self.edges.load(service);
         Ok(load.in_flight.saturating_add(load.queued))
@@ -102,7 +112,7 @@ impl Busy {
 impl From<NoFigure> for Status {
     fn from(error: NoFigure) -> Self {
         match error {
-            NoFigure::TooEarly => Self::unavailable(error.to_string()),
+            NoFigure::TooEarly | NoFigure::NoEdges => Self::unavailable(error.to_string()),
             NoFigure::NoPool => Self::not_found(error.to_string()),
         }
     }
@@ -250,7 +260,7 @@ async fn tell(busy: &Busy, service: &str, out: &mpsc::Sender<Result<IsActiveResp
             Ok(figure) => Some(figure > 0),
             // Somebody waits: that is true however early it is.
             Err(NoFigure::TooEarly) if busy.edges.load(service).queued > 0 => Some(true),
-            Err(NoFigure::TooEarly) => None,
+            Err(NoFigure::TooEarly | NoFigure::NoEdges) => None,
             Err(error @ NoFigure::NoPool) => {
                 drop(out.send(Err(error.into())).await);
                 return;

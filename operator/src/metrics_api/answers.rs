@@ -91,7 +91,7 @@ fn values(busy: &Busy, namespace: &str, query: &str) -> Answer {
             "kind": "ExternalMetricValueList", "apiVersion": format!("{GROUP}/{VERSION}"),
             "metadata": {}, "items": items,
         })),
-        Err(error @ NoFigure::TooEarly) => failure(
+        Err(error @ (NoFigure::TooEarly | NoFigure::NoEdges)) => failure(
             StatusCode::SERVICE_UNAVAILABLE,
             "ServiceUnavailable",
             &error.to_string(),

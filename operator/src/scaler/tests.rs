@@ -38,12 +38,16 @@ async fn a_pool_is_measured_over_all_edges_and_zero_is_a_figure() {
     let bed = Bed::start().await;
     bed.publish(snapshot("1111", &[], &[]));
     let mut keda = bed.keda("mail", "scan").await;
+    // Nobody says anything: that is not the same as idle.
+    let blind = metrics(&mut keda, METRIC).await.unwrap_err();
+    assert_eq!(blind.code(), Code::Unavailable);
+    let (one, two) = (bed.edge("edge-0").await, bed.edge("edge-1").await);
+    until(|| bed.edges.states().len() == 2).await;
     let idle = metrics(&mut keda, METRIC).await.unwrap();
     assert_eq!((idle.metric_name.as_str(), idle.metric_value), (METRIC, 0));
     let active = keda.is_active(object("mail", "mail/scan")).await.unwrap();
     assert!(!active.into_inner().result);
 
-    let (one, two) = (bed.edge("edge-0").await, bed.edge("edge-1").await);
     one.load("mail/scan", 3, 2).await;
     two.load("mail/scan", 4, 0).await;
     until(|| bed.edges.load("mail/scan").in_flight == 7).await;
@@ -107,6 +111,7 @@ async fn the_end_ends_streams() {
     let bed = Bed::start().await;
     bed.publish(snapshot("1111", &[], &[]));
     let mut keda = bed.keda("mail", "scan").await;
+    let _edge = bed.edge("edge-0").await;
     let stream = keda.stream_is_active(object("mail", "mail/scan")).await;
     let mut stream = stream.unwrap().into_inner();
     assert!(stream.message().await.unwrap().is_some());
@@ -163,5 +168,12 @@ async fn nothing_said_means_nothing_at_first() {
     assert_eq!(busy.figure("mail/scan"), Err(NoFigure::TooEarly));
     assert_eq!(busy.figure("mail/other"), Err(NoFigure::NoPool));
     tokio::time::advance(WARM_UP).await;
+    assert_eq!(busy.figure("mail/scan"), Err(NoFigure::NoEdges));
+    let hello = opes_proto::routing::Hello {
+        edge: "edge-0".into(),
+        namespace: "opes".into(),
+        ..Default::default()
+    };
+    let _edge = served.edges.join(&hello).unwrap();
     assert_eq!(busy.figure("mail/scan"), Ok(0));
 }

@@ -237,13 +237,13 @@ mod control_plane {
             .wait_for(|standing| *standing == Standing::Ours)
             .await?;
 
+        let edges = [bed.edge("edge-0")?, bed.edge("edge-1")?];
         // Idle is zero and a figure; busy is the sum over edges.
         let idle = bed.value("0").await?;
         assert_eq!(
             idle["items"][0]["metricLabels"]["opes.dev/callout-service"],
             "scan"
         );
-        let edges = [bed.edge("edge-0")?, bed.edge("edge-1")?];
         edges[0].load(&bed.load(3, 2));
         edges[1].load(&bed.load(4, 0));
         bed.value("9").await?;
@@ -388,6 +388,7 @@ mod control_plane {
     async fn an_hpa_scales_a_pool_out_and_back() -> Result<()> {
         let bed = Bed::start(ControlPlane::builder().controllers().start().await?).await?;
         bed.available().await?;
+        let edge = Arc::new(bed.edge("edge-0")?);
         let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "opes-scan", "namespace": bed.mail}, "spec": {
                 "selector": {"matchLabels": {"app": "scan"}},
@@ -414,7 +415,6 @@ mod control_plane {
             .await
         };
         replicas(1).await?;
-        let edge = Arc::new(bed.edge("edge-0")?);
         let load = Arc::new(std::sync::Mutex::new(bed.load(80, 15)));
         let (says, said) = (Arc::clone(&edge), Arc::clone(&load));
         // As an edge does: what was said is said again.
