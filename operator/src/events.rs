@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Objec
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use opes_k8s::status::condition;
+use opes_k8s::status::{condition, reason};
 use opes_rules::object::API_VERSION;
 use tokio::time::Instant;
 
@@ -68,22 +68,16 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Transition>
         .iter()
         .filter(|now| TOLD.contains(&now.type_.as_str()));
     let changed = told.filter_map(|now| {
-        let was = find(before, &now.type_).map(|was| (was.status.as_str(), was.reason.as_str()));
-        let bad = now.status == "False";
-        // Something of somebody who is making it is not ready at first, and not yet everywhere.
-        let telling = match was {
-            None => bad && now.type_ != condition::READY,
-            Some((status, reason)) if bad => {
-                status == "True"
-                    || (now.type_ != condition::READY
-                        && (status, reason) != ("False", now.reason.as_str()))
-            }
-            Some((status, _)) => now.status == "True" && status == "False",
-        };
-        telling.then(|| Transition {
-            warning: bad,
+        let was = find(before, &now.type_);
+        let turned_bad =
+            is_news(now) && was.is_none_or(|was| was.status != "False" || was.reason != now.reason);
+        let turned_good = now.status == "True" && was.is_some_and(is_news);
+        // Something that is being made is not ready at first.
+        let first = now.type_ == condition::READY && was.is_none_or(|was| was.status != "True");
+        (turned_good || (turned_bad && !first)).then(|| Transition {
+            warning: turned_bad,
             type_: now.type_.clone(),
-            reason: if bad {
+            reason: if turned_bad {
                 now.reason.clone()
             } else {
                 now.type_.clone()
@@ -92,6 +86,12 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Transition>
         })
     });
     changed.collect()
+}
+
+/// It is bad, and does not follow from what another condition says.
+fn is_news(said: &Condition) -> bool {
+    let of_edges = [reason::PENDING, reason::REFUSED].contains(&said.reason.as_str());
+    said.status == "False" && (said.type_ != condition::PROGRAMMED || of_edges)
 }
 
 // === impl Events ===

@@ -229,8 +229,10 @@ mod tests {
     use super::*;
 
     fn candidacy() -> Candidacy {
-        let service = tower::service_fn(|_: kube::client::Request| async {
-            Err::<kube::client::Response, _>(std::io::Error::other("no network in this test"))
+        let service = tower::service_fn(|_: hyper::Request<kube::client::Body>| async {
+            Err::<hyper::Response<kube::client::Body>, _>(std::io::Error::other(
+                "no network in this test",
+            ))
         });
         let identity = Identity {
             namespace: "opes".into(),

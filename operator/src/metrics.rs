@@ -64,6 +64,8 @@ pub enum Reason {
     Timeout,
     /// The API server cannot be reached.
     Network,
+    /// No request: the rules could not be evaluated.
+    Panic,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -189,6 +191,16 @@ impl Metrics {
                 .get_or_create(&ObjectLabels { kind, outcome })
                 .set(count);
         }
+    }
+
+    /// The compiler has a mistake.
+    pub fn panicked(&self) {
+        self.errors
+            .get_or_create(&ErrorLabels {
+                part: Part::Index,
+                reason: Reason::Panic,
+            })
+            .inc();
     }
 
     /// A request is about to be made that writes.

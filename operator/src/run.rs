@@ -23,7 +23,7 @@ use crate::edges::Edges;
 use crate::endpoints;
 use crate::events::Events;
 use crate::features::{self, Features};
-use crate::index::{self, Evaluation, Index};
+use crate::index::{self, Evaluation};
 use crate::lease::Candidacy;
 use crate::metrics::Metrics;
 use crate::metrics_api::{self, MetricsApiConfig, Standing};
@@ -136,7 +136,7 @@ impl Operator {
             metrics: metrics.clone(),
         };
         self.spawn(index::run(
-            Index::new(&self.config),
+            Arc::clone(&self.config),
             Arc::clone(&self.world),
             index,
             self.shutdown.clone(),

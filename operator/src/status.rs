@@ -90,9 +90,12 @@ struct Writer {
     inputs: Inputs,
     started: Instant,
     backoff: Backoff<ObjectKey>,
-    /// Since when a rule does not run everywhere: of which generation, and since when.
-    waiting: BTreeMap<ObjectKey, (i64, Instant)>,
+    /// Since when a rule does not run everywhere, for one and the same cause.
+    waiting: BTreeMap<ObjectKey, (Cause, Instant)>,
 }
+
+/// Which generation does not run everywhere, and whether that is because there are no edges.
+type Cause = (i64, bool);
 
 /// One status to write.
 struct Write {
@@ -258,12 +261,13 @@ impl Writer {
         let Some(in_table) = finding.runs else {
             return (None, None);
         };
+        let cause = (seen.generation, view.edges.is_empty());
         let waiting = self
             .waiting
             .entry(seen.key.clone())
-            .or_insert((seen.generation, view.now));
-        if waiting.0 != seen.generation {
-            *waiting = (seen.generation, view.now);
+            .or_insert((cause, view.now));
+        if waiting.0 != cause {
+            *waiting = (cause, view.now);
         }
         let step = view.edges.judge(&Question {
             key: &seen.key,

@@ -108,6 +108,11 @@ impl EdgeView {
         view
     }
 
+    /// No edge is connected.
+    pub fn is_empty(&self) -> bool {
+        self.connected == 0
+    }
+
     /// What is to be said of a rule that is in the table as it is written.
     pub fn judge(&self, question: &Question<'_>) -> Step {
         let name = (question.key.kind.to_owned(), question.key.name.clone());

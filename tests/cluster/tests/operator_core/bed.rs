@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::edge::{Answer, Edge};
+pub(crate) use crate::edge::{Answer, Edge};
 
 /// What the operator may do, as the page says it.
 const RBAC: &str = include_str!("../../../../docs/reference/rbac.md");
@@ -26,51 +26,49 @@ const RBAC: &str = include_str!("../../../../docs/reference/rbac.md");
 const PROCESS: &str = "OPES_TEST_OPERATOR";
 
 /// A namespace with an operator's rights in it.
-pub struct Bed<'p> {
-    pub plane: &'p ControlPlane,
-    pub namespace: String,
+pub(crate) struct Bed<'p> {
+    pub(crate) plane: &'p ControlPlane,
+    pub(crate) namespace: String,
     /// All namespaces are watched, with a ClusterRole.
-    pub cluster_wide: bool,
+    pub(crate) cluster_wide: bool,
     folder: tempfile::TempDir,
 }
 
 /// One replica, in this process.
-pub struct Replica {
-    pub name: String,
-    pub admin: u16,
-    pub routing: u16,
+pub(crate) struct Replica {
+    pub(crate) name: String,
+    pub(crate) admin: u16,
+    pub(crate) routing: u16,
     shutdown: CancellationToken,
     task: JoinHandle<Result<()>>,
 }
 
 /// One replica, in a process of its own.
-pub struct Process {
-    pub name: String,
-    pub admin: u16,
-    pub routing: u16,
+pub(crate) struct Process {
+    pub(crate) routing: u16,
     child: Child,
 }
 
 /// A condition, as it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
-    pub status: String,
-    pub reason: String,
-    pub message: String,
-    pub generation: i64,
-    pub since: String,
+pub(crate) struct Condition {
+    pub(crate) status: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    pub(crate) generation: i64,
+    pub(crate) since: String,
 }
 
 // === impl Bed ===
 
 impl<'p> Bed<'p> {
     /// In a namespace of its own, which is all that is watched.
-    pub async fn new(plane: &'p ControlPlane) -> Result<Self> {
+    pub(crate) async fn new(plane: &'p ControlPlane) -> Result<Self> {
         Self::with(plane, false).await
     }
 
     /// Everything is watched.
-    pub async fn cluster_wide(plane: &'p ControlPlane) -> Result<Self> {
+    pub(crate) async fn cluster_wide(plane: &'p ControlPlane) -> Result<Self> {
         Self::with(plane, true).await
     }
 
@@ -89,7 +87,7 @@ impl<'p> Bed<'p> {
     }
 
     /// Name of the user that has the rights.
-    pub fn user(&self) -> String {
+    pub(crate) fn user(&self) -> String {
         format!("operator-{}", self.namespace)
     }
 
@@ -137,7 +135,7 @@ impl<'p> Bed<'p> {
     }
 
     /// As the operator.
-    pub fn client(&self) -> Result<Client> {
+    pub(crate) fn client(&self) -> Result<Client> {
         self.plane
             .client_as(&self.user(), &["system:authenticated"])
     }
@@ -163,12 +161,12 @@ impl<'p> Bed<'p> {
     }
 
     /// Starts a replica and waits until it serves.
-    pub async fn start(&self, name: &str) -> Result<Replica> {
+    pub(crate) async fn start(&self, name: &str) -> Result<Replica> {
         self.start_with(name, "").await
     }
 
     /// With more in its `operator.yaml`.
-    pub async fn start_with(&self, name: &str, more: &str) -> Result<Replica> {
+    pub(crate) async fn start_with(&self, name: &str, more: &str) -> Result<Replica> {
         let (text, admin, routing) = self.config(more)?;
         let config = Config::parse("operator.yaml", &text)?;
         let identity = Identity {
@@ -190,7 +188,7 @@ impl<'p> Bed<'p> {
     }
 
     /// Starts a replica in a process of its own, which can be killed, and waits until it serves.
-    pub async fn process(&self, name: &str) -> Result<Process> {
+    pub(crate) async fn process(&self, name: &str) -> Result<Process> {
         let (text, admin, routing) = self.config("")?;
         let config = self.folder.path().join(format!("{name}.yaml"));
         std::fs::write(&config, text)?;
@@ -210,12 +208,7 @@ impl<'p> Bed<'p> {
             .env("POD_NAME", name)
             .stdout(Stdio::null())
             .spawn()?;
-        let process = Process {
-            name: name.to_owned(),
-            admin,
-            routing,
-            child,
-        };
+        let process = Process { routing, child };
         eventually(&format!("operator {name} ready"), DEADLINE, || async {
             Ok(is_ready(admin).await.then_some(()))
         })
@@ -224,12 +217,12 @@ impl<'p> Bed<'p> {
     }
 
     /// An edge of this name that follows a replica, by its routing port, and whichever others that tells it of.
-    pub async fn edge(&self, name: &str, routing: u16) -> Result<Edge> {
+    pub(crate) async fn edge(&self, name: &str, routing: u16) -> Result<Edge> {
         self.edge_with(name, routing, self.edge_tls().await?)
     }
 
     /// With what it shows at hand.
-    pub fn edge_with(&self, name: &str, routing: u16, tls: ClientTls) -> Result<Edge> {
+    pub(crate) fn edge_with(&self, name: &str, routing: u16, tls: ClientTls) -> Result<Edge> {
         let address = format!("https://opes-operator.{}.svc:{routing}", self.namespace);
         let mut config = FollowerConfig::new(address.parse()?, name, tls);
         config.namespace.clone_from(&self.namespace);
@@ -237,7 +230,7 @@ impl<'p> Bed<'p> {
     }
 
     /// What the operator made for edges.
-    pub async fn edge_tls(&self) -> Result<ClientTls> {
+    pub(crate) async fn edge_tls(&self) -> Result<ClientTls> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let secrets: Api<Secret> = Api::namespaced(self.plane.client()?, &self.namespace);
         let secret = eventually("the edges' certificate", DEADLINE, || async {
@@ -261,7 +254,7 @@ impl<'p> Bed<'p> {
     }
 
     /// Objects of a kind, as administrator.
-    pub fn api(&self, kind: Kind) -> Result<Api<DynamicObject>> {
+    pub(crate) fn api(&self, kind: Kind) -> Result<Api<DynamicObject>> {
         Ok(Api::namespaced_with(
             self.plane.client()?,
             &self.namespace,
@@ -270,7 +263,7 @@ impl<'p> Bed<'p> {
     }
 
     /// Makes or changes a rule or service, as somebody who writes YAML.
-    pub async fn apply(&self, kind: Kind, name: &str, spec: &str) -> Result<DynamicObject> {
+    pub(crate) async fn apply(&self, kind: Kind, name: &str, spec: &str) -> Result<DynamicObject> {
         let spec: Value =
             serde_saphyr::from_str(spec).map_err(|error| anyhow::anyhow!("{spec}: {error}"))?;
         let document = json!({ "apiVersion": kind.api_version(), "kind": kind.name(), "metadata": { "name": name }, "spec": spec });
@@ -281,15 +274,15 @@ impl<'p> Bed<'p> {
             .await?)
     }
 
-    pub async fn rule(&self, name: &str, spec: &str) -> Result<DynamicObject> {
+    pub(crate) async fn rule(&self, name: &str, spec: &str) -> Result<DynamicObject> {
         self.apply(Kind::OpesRule, name, spec).await
     }
 
-    pub async fn service(&self, name: &str, spec: &str) -> Result<DynamicObject> {
+    pub(crate) async fn service(&self, name: &str, spec: &str) -> Result<DynamicObject> {
         self.apply(Kind::CalloutService, name, spec).await
     }
 
-    pub async fn condition(
+    pub(crate) async fn condition(
         &self,
         kind: Kind,
         name: &str,
@@ -300,7 +293,7 @@ impl<'p> Bed<'p> {
     }
 
     /// Waits until a condition says this of the object's newest generation.
-    pub async fn expect(
+    pub(crate) async fn expect(
         &self,
         kind: Kind,
         name: &str,
@@ -334,7 +327,7 @@ impl<'p> Bed<'p> {
     }
 
     /// Tells edges where these replicas are, by name and routing port, as the Service's EndpointSlices would.
-    pub async fn announce(&self, replicas: &[(&str, u16)]) -> Result<()> {
+    pub(crate) async fn announce(&self, replicas: &[(&str, u16)]) -> Result<()> {
         let slices = self.api(Kind::EndpointSlice)?;
         for (replica, port) in replicas {
             let name = format!("operator-{replica}");
@@ -358,7 +351,7 @@ impl<'p> Bed<'p> {
     }
 
     /// Who holds the Lease; empty: nobody.
-    pub async fn leader(&self) -> Result<String> {
+    pub(crate) async fn leader(&self) -> Result<String> {
         let leases: Api<k8s_openapi::api::coordination::v1::Lease> =
             Api::namespaced(self.plane.client()?, &self.namespace);
         let lease = leases.get_opt("opes-operator").await?;
@@ -368,7 +361,7 @@ impl<'p> Bed<'p> {
             .unwrap_or_default())
     }
 
-    pub async fn wait_for_leader(&self, name: &str) -> Result<()> {
+    pub(crate) async fn wait_for_leader(&self, name: &str) -> Result<()> {
         eventually(&format!("{name} leads"), DEADLINE, || async {
             Ok((self.leader().await? == name).then_some(()))
         })
@@ -377,7 +370,7 @@ impl<'p> Bed<'p> {
 }
 
 /// One of an object's conditions.
-pub fn condition(object: &DynamicObject, type_: &str) -> Option<Condition> {
+pub(crate) fn condition(object: &DynamicObject, type_: &str) -> Option<Condition> {
     let conditions = object.data["status"]["conditions"].as_array()?;
     let found = conditions
         .iter()
@@ -393,7 +386,7 @@ pub fn condition(object: &DynamicObject, type_: &str) -> Option<Condition> {
 }
 
 /// The rules of one block of the page.
-pub fn rules(block: &str) -> Result<Value> {
+pub(crate) fn rules(block: &str) -> Result<Value> {
     let marker = format!("# rbac: {block}\n");
     let (_, rest) = RBAC
         .split_once(&marker)
@@ -415,17 +408,17 @@ impl Replica {
     }
 
     /// `/metrics`.
-    pub async fn metrics(&self) -> Result<String> {
+    pub(crate) async fn metrics(&self) -> Result<String> {
         get(self.admin, "/metrics").await
     }
 
     /// Is it still there?
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         !self.task.is_finished()
     }
 
     /// As SIGTERM does it.
-    pub async fn stop(self) -> Result<()> {
+    pub(crate) async fn stop(self) -> Result<()> {
         self.shutdown.cancel();
         self.task.await?
     }
@@ -441,14 +434,14 @@ async fn is_ready(admin: u16) -> bool {
 
 impl Process {
     /// SIGKILL: nothing is given back.
-    pub fn kill(&mut self) -> Result<()> {
+    pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
     /// Memory in RAM, in octets.
-    pub fn resident(&self) -> Result<u64> {
+    pub(crate) fn resident(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status
             .lines()
@@ -467,7 +460,7 @@ impl Drop for Process {
 }
 
 /// What a process of [`Bed::process`] does: an operator until somebody kills it. Nothing in any other process.
-pub async fn be_a_process() -> Result<()> {
+pub(crate) async fn be_a_process() -> Result<()> {
     let Some(config) = std::env::var_os(PROCESS) else {
         return Ok(());
     };
@@ -484,7 +477,7 @@ pub async fn be_a_process() -> Result<()> {
 }
 
 /// An HTTP/1.1 answer, head and body.
-pub async fn get(port: u16, path: &str) -> Result<String> {
+pub(crate) async fn get(port: u16, path: &str) -> Result<String> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let work = async {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
@@ -499,7 +492,7 @@ pub async fn get(port: u16, path: &str) -> Result<String> {
 }
 
 /// Names of managers that own a field of an object.
-pub fn owners_of(object: &DynamicObject, pointer: &str) -> Vec<String> {
+pub(crate) fn owners_of(object: &DynamicObject, pointer: &str) -> Vec<String> {
     let entries = object.managed_fields().iter();
     let own = entries.filter(|entry| {
         let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);

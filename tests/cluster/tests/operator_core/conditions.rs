@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use opes_cluster::{ControlPlane, eventually};
 
 use super::{ACCEPTS, ELSEWHERE, REJECTS, RULE, SERVICE, calls};
-use crate::bed::{Answer, Bed};
+use crate::bed::{Answer, Bed, Edge};
 
 #[tokio::test]
 async fn conditions_of_rules_say_what_is_so_and_why() -> Result<()> {
@@ -129,8 +129,29 @@ async fn conditions_of_rules_say_what_is_so_and_why() -> Result<()> {
         bed.expect(RULE, name, "Programmed", "True", "Programmed")
             .await?;
     }
+    waiting_is_for_the_newest_generation(&bed, &edge).await?;
     events_of_transitions(&bed).await?;
     operator.stop().await
+}
+
+/// `kubectl wait` does not come back for what was true of an older generation.
+async fn waiting_is_for_the_newest_generation(bed: &Bed<'_>, edge: &Edge) -> Result<()> {
+    let wait = |seconds: &str| {
+        let timeout = format!("--timeout={seconds}s");
+        let arguments = ["wait", "opesrule/first", "--for=condition=Programmed", "-n"];
+        bed.plane
+            .kubectl(&[&arguments[..], &[&bed.namespace, &timeout]].concat())
+    };
+    wait("30").context("it is programmed")?;
+    edge.answer.send_replace(Answer::Hold);
+    let changed = ACCEPTS.replace("match:", "priority: 7, match:");
+    bed.rule("first", &changed).await?;
+    let early = wait("3");
+    assert!(early.is_err(), "no edge has acknowledged it: {early:?}");
+    edge.answer.send_replace(Answer::Take);
+    bed.rule("wake-again", "{ at: [rcptTo], match: { recipientDomains: [again.example.com] }, action: { accept: {} } }").await?;
+    wait("30").context("acknowledged")?;
+    Ok(())
 }
 
 /// Of what has turned bad, once each; none of what is new and good.
@@ -174,6 +195,10 @@ async fn a_bad_edit_leaves_the_last_accepted_version_also_after_a_restart() -> R
     bed.expect(RULE, "r", "Programmed", "True", "Programmed")
         .await?;
     let revision = edge.runs_other_than("").await?;
+    bed.rule("s", REJECTS).await?;
+    let lost = bed
+        .expect(RULE, "s", "Accepted", "False", "Conflicted")
+        .await?;
     bed.rule(
         "r",
         "{ at: [rcptTo], match: { cel: 'nonsense(rcpt)' }, action: { accept: {} } }",
@@ -198,6 +223,17 @@ async fn a_bad_edit_leaves_the_last_accepted_version_also_after_a_restart() -> R
     assert!(
         metrics.contains(&format!("revision=\"{revision}\"")),
         "{metrics}"
+    );
+    bed.wait_for_leader("b").await?;
+    bed.rule("later", "{ at: [mailFrom], action: { continue: {} } }")
+        .await?;
+    bed.expect(RULE, "later", "Accepted", "True", "Accepted")
+        .await?;
+    let still = bed.condition(RULE, "s", "Accepted").await?;
+    assert_eq!(
+        still,
+        Some(lost),
+        "the same rule wins, and nothing has moved"
     );
     again.stop().await
 }

@@ -15,25 +15,25 @@ mod replicas;
 mod rights;
 mod scale;
 
-pub const RULE: Kind = Kind::OpesRule;
-pub const SERVICE: Kind = Kind::CalloutService;
+pub(crate) const RULE: Kind = Kind::OpesRule;
+pub(crate) const SERVICE: Kind = Kind::CalloutService;
 
-pub const ACCEPTS: &str =
+pub(crate) const ACCEPTS: &str =
     "{ at: [rcptTo], match: { recipientDomains: [example.com] }, action: { accept: {} } }";
-pub const REJECTS: &str = "{ at: [rcptTo], match: { recipientDomains: [example.com] }, action: { reject: { text: moved } } }";
-pub const ELSEWHERE: &str = "{ class: adapt, endpoint: 'https://filter.example.com:9000' }";
+pub(crate) const REJECTS: &str = "{ at: [rcptTo], match: { recipientDomains: [example.com] }, action: { reject: { text: moved } } }";
+pub(crate) const ELSEWHERE: &str = "{ class: adapt, endpoint: 'https://filter.example.com:9000' }";
 
-pub const POOL: &str =
+pub(crate) const POOL: &str =
     "{ class: adapt, builtin: { name: normalizer, config: { domain: example.com } } }";
 
-pub fn calls(service: &str) -> String {
+pub(crate) fn calls(service: &str) -> String {
     format!(
         "{{ at: [content], callout: {{ serviceRef: {{ name: {service} }}, onFailure: tempfail }} }}"
     )
 }
 
 /// Waits for an object, and for something to be so of it.
-pub async fn until(
+pub(crate) async fn until(
     bed: &Bed<'_>,
     kind: Kind,
     name: &str,

@@ -14,19 +14,19 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// An edge that takes every table, unless it is told otherwise.
-pub struct Edge {
+pub(crate) struct Edge {
     /// Revision in force.
-    pub running: watch::Receiver<String>,
+    pub(crate) running: watch::Receiver<String>,
     /// The objects of the last table.
-    pub objects: watch::Receiver<usize>,
+    pub(crate) objects: watch::Receiver<usize>,
     /// How to answer.
-    pub answer: watch::Sender<Answer>,
+    pub(crate) answer: watch::Sender<Answer>,
     task: JoinHandle<()>,
 }
 
 /// How an edge answers a table.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// It puts it in force.
     Take,
     /// It says nothing.
@@ -42,7 +42,7 @@ struct Here;
 
 impl Edge {
     /// Follows; every name and address is found on this machine.
-    pub fn start(mut config: FollowerConfig) -> Self {
+    pub(crate) fn start(mut config: FollowerConfig) -> Self {
         config.host.network = Network::Other(Arc::new(Here));
         let (running, runs) = watch::channel(String::new());
         let (counts, objects) = watch::channel(0);
@@ -82,7 +82,7 @@ impl Edge {
     }
 
     /// Waits until it runs another revision than this one.
-    pub async fn runs_other_than(&mut self, revision: &str) -> Result<String> {
+    pub(crate) async fn runs_other_than(&mut self, revision: &str) -> Result<String> {
         let changed = self
             .running
             .wait_for(|running| !running.is_empty() && running != revision);

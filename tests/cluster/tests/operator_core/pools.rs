@@ -146,7 +146,7 @@ async fn owned_objects_are_made_repaired_and_shared() -> Result<()> {
     // It runs elsewhere now: nothing of the pool is left.
     bed.service(
         "scan",
-        "{ class: adapt, endpoint: 'https://filter.example.com:9000', builtin: null }",
+        "{ class: adapt, endpoint: 'https://filter.example.com:9000' }",
     )
     .await?;
     for kind in MADE {
@@ -200,10 +200,21 @@ async fn what_cannot_be_made_is_said_and_is_in_nobodys_way() -> Result<()> {
         .await?;
     let deployment = until(&bed, Kind::Deployment, "opes-keda", DEADLINE, |_| true).await?;
     assert_eq!(deployment.data["spec"]["replicas"], 2);
-    bed.expect(SERVICE, "keda", "Progressing", "False", "UpToDate")
-        .await
-        .err()
-        .context("no pod ever comes up here")?;
+    // A place that the operator has taken already: no API server takes that, however often it is asked.
+    let twice = "{ class: adapt, builtin: { name: normalizer, config: {} }, pod: { mounts: [{ secret: s, path: /tmp }] } }";
+    bed.service("twice", twice).await?;
+    let said = bed
+        .expect(SERVICE, "twice", "Available", "False", "ApplyFailed")
+        .await?;
+    assert!(said.message.contains("mountPath"), "{said:?}");
+    let invalid = r#"opes_operator_errors_total{part="Apply",reason="Invalid"} 1"#;
+    assert!(operator.metrics().await?.contains(invalid));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let metrics = operator.metrics().await?;
+    assert!(metrics.contains(invalid), "it was asked again: {metrics}");
+    let mended = twice.replace("/tmp", "/keys");
+    bed.service("twice", &mended).await?;
+    until(&bed, Kind::Deployment, "opes-twice", DEADLINE, |_| true).await?;
     operator.stop().await
 }
 
