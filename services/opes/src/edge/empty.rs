@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use opes_edge::config::EdgeConfig;
-use opes_edge::{Endpoints, Hooks, Metrics};
+use opes_edge::{Endpoints, Hooks, Metrics, Routing};
 use opes_telemetry::{Health, Registry};
 use tokio_util::sync::CancellationToken;
 
-use super::{Callouts, no_rules, serve_admin};
+use super::{no_rules, serve_admin};
 use crate::quarantine;
 
 /// No listeners and no rules: observers are told of nothing. Success when nothing is left.
@@ -25,8 +25,7 @@ pub(crate) async fn run(
     let health = Health::new();
     health.not_ready("edge", "only empties its spool");
     let admin = config.admin;
-    let callouts = Callouts::new(&config)?;
-    let routing = callouts.routing(no_rules()?, &Endpoints::new())?;
+    let routing = Routing::new(no_rules()?, &Endpoints::new(), &config.system)?;
     let quarantine = quarantine::open(&config, &registry)?;
     let hooks = Hooks {
         quarantine: Some(quarantine.hook()),

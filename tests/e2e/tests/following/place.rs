@@ -23,8 +23,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub const FROM: &str = "steve@example.org";
-pub const BOB: &str = "bob@example.com";
+pub(crate) const FROM: &str = "steve@example.org";
+pub(crate) const BOB: &str = "bob@example.com";
 
 /// What the certificates of a service's instances are for.
 const SERVICE_NAME: &str = "opes-marker.default.svc";
@@ -37,20 +37,20 @@ const ENDS: [(&str, &str); 3] = [
 ];
 
 /// See the module.
-pub struct Place {
+pub(crate) struct Place {
     folder: Arc<TempDir>,
     authority: Arc<Authority>,
     next_hop: String,
-    pub sink: Arc<Sink>,
+    pub(crate) sink: Arc<Sink>,
 }
 
 /// A running edge.
-pub struct Edge {
-    pub daemon: Daemon,
+pub(crate) struct Edge {
+    pub(crate) daemon: Daemon,
 }
 
 /// An instance of the service: puts its name into each message.
-pub struct Marker {
+pub(crate) struct Marker {
     url: String,
     marked: Arc<AtomicUsize>,
     gate: Arc<Semaphore>,
@@ -78,7 +78,7 @@ impl Service for Marks {
 }
 
 impl Place {
-    pub async fn new() -> Result<Self> {
+    pub(crate) async fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let authority = Authority::new()?;
         for (end, name) in ENDS {
@@ -93,7 +93,7 @@ impl Place {
         })
     }
 
-    pub fn with_next_hop(&self, next_hop: &str) -> Self {
+    pub(crate) fn with_next_hop(&self, next_hop: &str) -> Self {
         Self {
             folder: Arc::clone(&self.folder),
             authority: Arc::clone(&self.authority),
@@ -102,7 +102,7 @@ impl Place {
         }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -114,7 +114,7 @@ impl Place {
         }
     }
 
-    pub fn operator(&self) -> Result<Operator> {
+    pub(crate) fn operator(&self) -> Result<Operator> {
         Operator::start(self.files("operator"))
     }
 
@@ -149,7 +149,7 @@ impl Place {
     }
 
     /// As soon as it can be asked how it is.
-    pub fn edge(&self, operator: &str) -> Result<Edge> {
+    pub(crate) fn edge(&self, operator: &str) -> Result<Edge> {
         let daemon = Daemon::start(self.command(operator)?, |line| {
             line.starts_with("listening admin")
         })?;
@@ -157,19 +157,19 @@ impl Place {
     }
 
     /// As soon as it takes mail.
-    pub fn ready_edge(&self, operator: &str) -> Result<Edge> {
+    pub(crate) fn ready_edge(&self, operator: &str) -> Result<Edge> {
         let daemon = Daemon::start(self.command(operator)?, |line| line == "ready");
         let daemon = daemon
             .with_context(|| fs::read_to_string(self.path("edge.log")).unwrap_or_default())?;
         Ok(Edge { daemon })
     }
 
-    pub fn edge_for(&self, operator: &str) -> Result<Edge> {
+    pub(crate) fn edge_for(&self, operator: &str) -> Result<Edge> {
         self.ready_edge(operator)
     }
 
     /// `opes edge --drain`: how it ended, and what it said.
-    pub fn empty(&self, next_hop: &str, patience: &str) -> Result<(ExitStatus, String)> {
+    pub(crate) fn empty(&self, next_hop: &str, patience: &str) -> Result<(ExitStatus, String)> {
         let mut command = self
             .with_next_hop(next_hop)
             .command("https://127.0.0.1:9")?;
@@ -183,7 +183,7 @@ impl Place {
     // ---- services ------------------------------------------------------------------------------------------------
 
     /// The service and the rule that calls it.
-    pub fn marked(&self) -> Vec<String> {
+    pub(crate) fn marked(&self) -> Vec<String> {
         vec![
             object(
                 "CalloutService",
@@ -198,7 +198,7 @@ impl Place {
         ]
     }
 
-    pub async fn marker(&self, name: &str) -> Result<Marker> {
+    pub(crate) async fn marker(&self, name: &str) -> Result<Marker> {
         let tls = ServerTls::server(self.files("service"))?;
         let listener = Listener::bind_tls("127.0.0.1:0", tls).await?;
         let marker = Marker {
@@ -224,12 +224,12 @@ impl Place {
 
     // ---- certificates --------------------------------------------------------------------------------------------
 
-    pub fn next_authority(&self) -> Result<Authority> {
+    pub(crate) fn next_authority(&self) -> Result<Authority> {
         Authority::new()
     }
 
     /// 0: both authorities are believed; 1: certificates are from the next one; 2: it alone is believed.
-    pub fn rotate(&self, next: &Authority, step: u32) -> Result<()> {
+    pub(crate) fn rotate(&self, next: &Authority, step: u32) -> Result<()> {
         let (issuer, trusted) = match step {
             0 => (self.authority.as_ref(), vec![self.authority.as_ref(), next]),
             1 => (next, vec![self.authority.as_ref(), next]),
@@ -244,7 +244,7 @@ impl Place {
     // ---- arrivals ------------------------------------------------------------------------------------------------
 
     /// What [`stamp`] put into each message.
-    pub fn stamps(&self) -> Result<Vec<String>> {
+    pub(crate) fn stamps(&self) -> Result<Vec<String>> {
         let arrivals = self.sink.arrivals().into_iter();
         arrivals
             .map(|arrival| {
@@ -254,7 +254,7 @@ impl Place {
             .collect()
     }
 
-    pub fn stamp_of(&self, subject: &str) -> Result<String> {
+    pub(crate) fn stamp_of(&self, subject: &str) -> Result<String> {
         for arrival in self.sink.arrivals() {
             let content = String::from_utf8(arrival.content)?;
             if field(&content, "Subject").as_deref() == Some(subject) {
@@ -282,7 +282,7 @@ fn object(kind: &str, name: &str, spec: &str) -> String {
 }
 
 /// Refuses `nobody@example.com`, and says this.
-pub fn reject(text: &str) -> Vec<String> {
+pub(crate) fn reject(text: &str) -> Vec<String> {
     let spec = format!(
         r#"{{"at":["rcptTo"],"match":{{"cel":"rcpt == 'nobody@example.com'"}},"action":{{"reject":{{"text":"{text}"}}}}}}"#
     );
@@ -290,7 +290,7 @@ pub fn reject(text: &str) -> Vec<String> {
 }
 
 /// A header field that says this.
-pub fn stamp(text: &str) -> Vec<String> {
+pub(crate) fn stamp(text: &str) -> Vec<String> {
     let spec = format!(
         r#"{{"at":["content"],"action":{{"addHeader":{{"name":"X-Rules","value":"{text}"}}}}}}"#
     );
@@ -298,7 +298,7 @@ pub fn stamp(text: &str) -> Vec<String> {
 }
 
 /// With the revision that an operator would compute.
-pub fn table(objects: &[Vec<String>], markers: &[&Marker]) -> Result<Table> {
+pub(crate) fn table(objects: &[Vec<String>], markers: &[&Marker]) -> Result<Table> {
     let objects = objects.concat();
     let mut parsed = Vec::new();
     for text in &objects {
@@ -315,7 +315,7 @@ pub fn table(objects: &[Vec<String>], markers: &[&Marker]) -> Result<Table> {
     })
 }
 
-pub fn pools(markers: &[&Marker]) -> Endpoints {
+pub(crate) fn pools(markers: &[&Marker]) -> Endpoints {
     Endpoints {
         pools: vec![Pool {
             service: "default/marker".into(),
@@ -329,17 +329,17 @@ pub fn pools(markers: &[&Marker]) -> Endpoints {
 
 impl Marker {
     /// Messages so far.
-    pub fn marked(&self) -> usize {
+    pub(crate) fn marked(&self) -> usize {
         self.marked.load(Ordering::Relaxed)
     }
 
     /// Answers nobody from now on.
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.gate.forget_permits(1);
     }
 
     /// Answers again.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.gate.add_permits(1);
     }
 }
@@ -353,20 +353,20 @@ impl Drop for Marker {
 // === impl Edge ===
 
 impl Edge {
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.daemon.address("mx")
     }
 
-    pub async fn dialog(&self) -> Result<Dialog> {
+    pub(crate) async fn dialog(&self) -> Result<Dialog> {
         Dialog::open(self.address(), false).await
     }
 
-    pub fn terminate(self) -> Result<ExitStatus> {
+    pub(crate) fn terminate(self) -> Result<ExitStatus> {
         self.daemon.terminate()
     }
 
     /// Whether the answer is 200, and its text.
-    pub async fn get(&self, path: &str) -> Result<(bool, String)> {
+    pub(crate) async fn get(&self, path: &str) -> Result<(bool, String)> {
         let mut stream = TcpStream::connect(self.daemon.address("admin")).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
@@ -376,7 +376,7 @@ impl Edge {
     }
 
     /// The value of a metric without labels.
-    pub async fn figure(&self, name: &str) -> Result<f64> {
+    pub(crate) async fn figure(&self, name: &str) -> Result<f64> {
         let metrics = self.get("/metrics").await?.1;
         let start = format!("{name} ");
         let mut lines = metrics.lines();
@@ -384,7 +384,11 @@ impl Edge {
         Ok(value.with_context(|| format!("no {name}"))?.parse()?)
     }
 
-    pub async fn wait_for_figure(&self, name: &str, holds: impl Fn(f64) -> bool) -> Result<()> {
+    pub(crate) async fn wait_for_figure(
+        &self,
+        name: &str,
+        holds: impl Fn(f64) -> bool,
+    ) -> Result<()> {
         let began = Instant::now();
         loop {
             let value = self.figure(name).await?;
@@ -396,7 +400,7 @@ impl Edge {
         }
     }
 
-    pub async fn wait_until_not_ready(&self, why: &str) -> Result<()> {
+    pub(crate) async fn wait_until_not_ready(&self, why: &str) -> Result<()> {
         let began = Instant::now();
         loop {
             let (ready, said) = self.get("/readyz").await?;
