@@ -7,9 +7,10 @@ folder=$1
 name=${folder##*/}
 cat >/dev/null
 
-# The test holds this lock while it lives; so does whoever else tears down.
+# The test holds this lock while it lives; so does whoever else tears down. A process that is killed closes its files one
+# after another: the lock may be held a moment longer than the pipe.
 exec 9>>"$folder/lock" || exit 0
-flock -n 9 || exit 0
+flock -w 30 9 || exit 0
 
 marked() {
     grep -lzxF "OPES_CLUSTER=$folder" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3
