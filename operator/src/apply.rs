@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use kube::Client;
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
-use kube::{Api, Client};
-use serde_json::json;
+use kube::api::DynamicObject;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,22 +21,19 @@ use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::features::Features;
 use crate::index::Evaluation;
-use crate::kinds::{Kind, MANAGED_BY, MANAGER, SERVICE_LABEL};
+use crate::kinds::{Kind, SERVICE_LABEL};
 use crate::metrics::{Metrics, Part, Reason};
-use crate::plan::{FIXED_REPLICAS, Input, PLAN_HASH, Plan, Planned};
+use crate::plan::{Input, PLAN_HASH, Plan, Planned};
 use crate::shared::{CertificateWanted, Leading};
 use crate::world::{Scope, World};
 
 mod compare;
+mod request;
 
 /// Changes that come within this time are looked at together.
 const COALESCE: Duration = Duration::from_millis(50);
 /// Services whose objects are written at the same time.
 const CONCURRENT: usize = 8;
-/// For one request.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Field manager that keeps `replicas` as they are when something else begins to scale, until it says otherwise.
-const HANDOVER: &str = "opes-operator-replicas";
 
 /// Kind and `NAMESPACE/NAME`.
 type ObjectId = (Kind, String);
@@ -93,8 +89,8 @@ struct Applier {
     problems: BTreeMap<ObjectId, (String, Problem)>,
     /// Plan hash of what the API server found senseless.
     senseless: BTreeMap<ObjectId, String>,
-    /// Plan hash and resource version of what is as planned.
-    settled: BTreeMap<ObjectId, (String, String)>,
+    /// Plan hash of what is as planned, and how it looked: the API server may keep it in another form than we send.
+    settled: BTreeMap<ObjectId, (String, u64)>,
 }
 
 /// What a plan depends on besides `operator.yaml`.
@@ -103,8 +99,15 @@ type PlanKey = (String, i64, Features);
 /// One request to make.
 #[derive(Debug, Clone)]
 enum Action {
-    Apply { planned: Planned, live: Option<Arc<DynamicObject>>, uid: String },
-    Delete { id: ObjectId, uid: String },
+    Apply {
+        planned: Planned,
+        live: Option<Arc<DynamicObject>>,
+        uid: String,
+    },
+    Delete {
+        id: ObjectId,
+        uid: String,
+    },
 }
 
 /// What became of it.
@@ -162,12 +165,25 @@ pub async fn run(inputs: Inputs, outputs: Outputs, shutdown: CancellationToken) 
 impl Applier {
     async fn pass(&mut self, outputs: &Outputs) {
         let features = *self.inputs.features.borrow();
-        let Some(evaluation) = self.inputs.evaluations.borrow().clone().filter(|_| features.known) else {
+        let Some(evaluation) = self
+            .inputs
+            .evaluations
+            .borrow()
+            .clone()
+            .filter(|_| features.known)
+        else {
             return;
         };
         self.plan(&evaluation, features);
-        let plans: BTreeMap<_, _> = self.plans.iter().map(|(name, (_, plan))| (name.clone(), Arc::clone(plan))).collect();
-        let wanted = plans.values().filter_map(|plan| plan.certificate.clone()).collect();
+        let plans: BTreeMap<_, _> = self
+            .plans
+            .iter()
+            .map(|(name, (_, plan))| (name.clone(), Arc::clone(plan)))
+            .collect();
+        let wanted = plans
+            .values()
+            .filter_map(|plan| plan.certificate.clone())
+            .collect();
         offer(&outputs.certificates, Arc::new(wanted));
         self.forget(&evaluation);
         if *self.inputs.leading.borrow() && self.inputs.world.unsynced_for_writing().is_none() {
@@ -180,19 +196,27 @@ impl Applier {
         }
         self.inputs.metrics.waiting(Part::Apply, self.backoff.len());
         outputs.plans.send_if_modified(|known| {
-            let same = known.len() == plans.len() && known.iter().zip(&plans).all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1));
+            let same = known.len() == plans.len()
+                && known
+                    .iter()
+                    .zip(&plans)
+                    .all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1));
             if !same {
                 *known = Arc::new(plans);
             }
             !same
         });
-        let problems = self.problems.values().map(|(service, problem)| (service.clone(), problem.clone()));
+        let problems = self
+            .problems
+            .values()
+            .map(|(service, problem)| (service.clone(), problem.clone()));
         offer(&outputs.problems, Arc::new(problems.collect()));
     }
 
     /// Plans what is not planned yet.
     fn plan(&mut self, evaluation: &Evaluation, features: Features) {
-        self.plans.retain(|name, _| evaluation.services.contains_key(name));
+        self.plans
+            .retain(|name, _| evaluation.services.contains_key(name));
         for (name, service) in &evaluation.services {
             let key = (service.uid.clone(), service.generation, features);
             if self.plans.get(name).is_some_and(|(known, _)| *known == key) {
@@ -214,8 +238,14 @@ impl Applier {
 
     /// Nothing is remembered of what is not planned any more.
     fn forget(&mut self, evaluation: &Evaluation) {
-        self.problems.retain(|_, (service, _)| evaluation.services.contains_key(service));
-        let planned: std::collections::BTreeSet<ObjectId> = self.plans.values().flat_map(|(_, plan)| &plan.objects).map(Planned::id).collect();
+        self.problems
+            .retain(|_, (service, _)| evaluation.services.contains_key(service));
+        let planned: std::collections::BTreeSet<ObjectId> = self
+            .plans
+            .values()
+            .flat_map(|(_, plan)| &plan.objects)
+            .map(Planned::id)
+            .collect();
         self.problems.retain(|id, _| planned.contains(id));
         self.senseless.retain(|id, _| planned.contains(id));
         self.settled.retain(|id, _| planned.contains(id));
@@ -227,21 +257,34 @@ impl Applier {
         let owned = self.inputs.world.owned();
         let now = Instant::now();
         let mut actions: BTreeMap<String, Vec<Action>> = BTreeMap::new();
-        let plans: Vec<(String, Arc<Plan>)> = self.plans.iter().map(|(name, (_, plan))| (name.clone(), Arc::clone(plan))).collect();
+        let plans: Vec<(String, Arc<Plan>)> = self
+            .plans
+            .iter()
+            .map(|(name, (_, plan))| (name.clone(), Arc::clone(plan)))
+            .collect();
         for (name, plan) in plans {
-            let Some(service) = evaluation.services.get(&name) else { continue };
+            let Some(service) = evaluation.services.get(&name) else {
+                continue;
+            };
             for planned in &plan.objects {
                 let live = owned.get(&planned.id());
                 if !self.is_due(planned, live.map(AsRef::as_ref), now) {
                     continue;
                 }
-                let action = Action::Apply { planned: planned.clone(), live: live.cloned(), uid: service.uid.clone() };
+                let action = Action::Apply {
+                    planned: planned.clone(),
+                    live: live.cloned(),
+                    uid: service.uid.clone(),
+                };
                 actions.entry(name.clone()).or_default().push(action);
             }
         }
         for (id, live) in &owned {
             if let Some((name, uid)) = self.is_left_over(evaluation, id, live) {
-                let action = Action::Delete { id: id.clone(), uid };
+                let action = Action::Delete {
+                    id: id.clone(),
+                    uid,
+                };
                 actions.entry(name).or_default().push(action);
             }
         }
@@ -255,13 +298,17 @@ impl Applier {
             if live.metadata.deletion_timestamp.is_some() {
                 return false;
             }
-            let version = live.resource_version().unwrap_or_default();
-            if self.settled.get(&id).is_some_and(|settled| settled.0 == hash && settled.1 == version) {
+            let live = compare::content(live);
+            let looks = compare::fingerprint(&live);
+            if self
+                .settled
+                .get(&id)
+                .is_some_and(|settled| settled.0 == hash && settled.1 == looks)
+            {
                 return false;
             }
-            let same = serde_json::to_value(live).is_ok_and(|live| compare::is_within(&planned.document, &live));
-            if same {
-                self.settled.insert(id.clone(), (hash, version));
+            if compare::is_within(&planned.document, &live) {
+                self.settled.insert(id.clone(), (hash, looks));
                 self.problems.remove(&id);
                 self.backoff.worked(&id);
                 return false;
@@ -274,12 +321,20 @@ impl Applier {
     }
 
     /// Made for a service that is there, and not planned for it any more: service and uid of the object.
-    fn is_left_over(&self, evaluation: &Evaluation, id: &ObjectId, live: &DynamicObject) -> Option<(String, String)> {
+    fn is_left_over(
+        &self,
+        evaluation: &Evaluation,
+        id: &ObjectId,
+        live: &DynamicObject,
+    ) -> Option<(String, String)> {
         let label = live.labels().get(SERVICE_LABEL)?;
         let name = format!("{}/{label}", live.metadata.namespace.as_deref()?);
         let service = evaluation.services.get(&name)?;
         let (_, plan) = self.plans.get(&name)?;
-        let ours = live.owner_references().iter().any(|owner| owner.uid == service.uid);
+        let ours = live
+            .owner_references()
+            .iter()
+            .any(|owner| owner.uid == service.uid);
         let object = live.metadata.name.as_deref()?;
         if !ours || live.metadata.deletion_timestamp.is_some() || plan.has(id.0, object) {
             return None;
@@ -293,7 +348,7 @@ impl Applier {
             .map(|(service, actions)| async move {
                 let mut outcomes = Vec::new();
                 for action in actions {
-                    let outcome = perform(inputs, &action).await;
+                    let outcome = request::perform(inputs, &action).await;
                     outcomes.push((action, outcome));
                 }
                 (service, outcomes)
@@ -315,15 +370,23 @@ impl Applier {
         };
         match outcome {
             Outcome::Written(object) => {
-                let version = object.resource_version().unwrap_or_default();
-                self.settled.insert(id.clone(), (hash, version));
+                let object = crate::watch::slim(*object);
+                let looks = compare::fingerprint(&compare::content(&object));
+                self.settled.insert(id.clone(), (hash, looks));
                 self.problems.remove(&id);
                 self.senseless.remove(&id);
                 self.backoff.worked(&id);
-                let scope = Scope { kind: id.0, namespace: None, own: false };
-                self.inputs.world.apply(&scope, crate::watch::slim(*object));
+                let scope = Scope {
+                    kind: id.0,
+                    namespace: None,
+                    own: false,
+                };
+                self.inputs.world.apply(&scope, object);
             }
-            Outcome::Gone => self.backoff.worked(&id),
+            Outcome::Gone => {
+                self.inputs.world.deleted(id.0, &id.1);
+                self.backoff.worked(&id);
+            }
             Outcome::NotLeading => {}
             Outcome::Failed(problem) => {
                 self.inputs.metrics.failed(Part::Apply, problem.reason);
@@ -350,94 +413,6 @@ impl Planned {
     fn hash(&self) -> String {
         let hash = self.document["metadata"]["annotations"][PLAN_HASH].as_str();
         hash.unwrap_or_default().to_owned()
-    }
-}
-
-async fn perform(inputs: &Inputs, action: &Action) -> Outcome {
-    if !*inputs.leading.borrow() {
-        return Outcome::NotLeading;
-    }
-    let request = async {
-        match action {
-            Action::Apply { planned, live, uid } => apply(inputs, planned, live.as_deref(), uid).await,
-            Action::Delete { id, uid } => delete(inputs, id, uid).await,
-        }
-    };
-    match tokio::time::timeout(TIMEOUT, request).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => Outcome::Failed(Problem { reason: Reason::of(&error), message: said(&error) }),
-        Err(_) => Outcome::Failed(Problem { reason: Reason::Timeout, message: "the API server did not answer in time".into() }),
-    }
-}
-
-async fn apply(inputs: &Inputs, planned: &Planned, live: Option<&DynamicObject>, uid: &str) -> Result<Outcome, kube::Error> {
-    let api = api(inputs, planned.kind, &planned.namespace);
-    if live.is_none()
-        && let Some(there) = api.get_opt(&planned.name).await?
-        && !is_ours(&there, planned, uid)
-    {
-        let message = format!("{} {} is somebody else's; rename the service, or remove it", planned.kind.name(), planned.name);
-        return Ok(Outcome::Failed(Problem { reason: Reason::NameTaken, message }));
-    }
-    if let Some(live) = live {
-        hand_over_replicas(inputs, &api, planned, live).await?;
-    }
-    inputs.metrics.wrote(Part::Apply);
-    let parameters = PatchParams::apply(MANAGER).force();
-    let written = api.patch(&planned.name, &parameters, &Patch::Apply(&planned.document)).await?;
-    tracing::info!(kind = planned.kind.name(), namespace = planned.namespace, name = planned.name, "applied");
-    Ok(Outcome::Written(Box::new(written)))
-}
-
-/// An object that lost its labels is not seen by the watch, and is ours all the same.
-fn is_ours(there: &DynamicObject, planned: &Planned, uid: &str) -> bool {
-    let owned = there.owner_references().iter().any(|owner| owner.uid == uid);
-    let service = planned.document["metadata"]["labels"][SERVICE_LABEL].as_str();
-    let label = |key: &str| there.labels().get(key).map(String::as_str);
-    owned || (label(MANAGED_BY) == Some(MANAGER) && label(SERVICE_LABEL) == service)
-}
-
-/// A field that nobody owns any more falls back to its default, and a pool of many to one instance.
-async fn hand_over_replicas(inputs: &Inputs, api: &Api<DynamicObject>, planned: &Planned, live: &DynamicObject) -> Result<(), kube::Error> {
-    let fixed = live.annotations().contains_key(FIXED_REPLICAS);
-    let wanted = planned.document["spec"]["replicas"].is_number();
-    if planned.kind != Kind::Deployment || !fixed || wanted {
-        return Ok(());
-    }
-    let kept = json!({
-        "apiVersion": planned.kind.api_version(),
-        "kind": planned.kind.name(),
-        "metadata": { "name": planned.name, "namespace": planned.namespace },
-        "spec": { "replicas": live.data["spec"]["replicas"] },
-    });
-    inputs.metrics.wrote(Part::Apply);
-    api.patch(&planned.name, &PatchParams::apply(HANDOVER).force(), &Patch::Apply(&kept)).await.map(|_| ())
-}
-
-async fn delete(inputs: &Inputs, id: &ObjectId, uid: &str) -> Result<Outcome, kube::Error> {
-    let (namespace, name) = id.1.split_once('/').unwrap_or_default();
-    let precondition = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-    let parameters = DeleteParams::background().preconditions(precondition);
-    inputs.metrics.wrote(Part::Apply);
-    match api(inputs, id.0, namespace).delete(name, &parameters).await {
-        Ok(_) => {
-            tracing::info!(kind = id.0.name(), namespace, name, "deleted: not wanted any more");
-            Ok(Outcome::Gone)
-        }
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Outcome::Gone),
-        Err(error) => Err(error),
-    }
-}
-
-fn api(inputs: &Inputs, kind: Kind, namespace: &str) -> Api<DynamicObject> {
-    Api::namespaced_with(inputs.client.clone(), namespace, &kind.resource())
-}
-
-/// For people: what the API server said, without the rest.
-fn said(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        error => error.to_string(),
     }
 }
 

@@ -38,16 +38,25 @@ impl<K: Ord + Clone> Default for Backoff<K> {
 impl<K: Ord + Clone> Backoff<K> {
     /// May it be tried now?
     pub fn is_open(&self, key: &K, now: Instant) -> bool {
-        self.failures.get(key).is_none_or(|failure| failure.until <= now)
+        self.failures
+            .get(key)
+            .is_none_or(|failure| failure.until <= now)
     }
 
     /// It failed: doubles the pause, from half a second to five minutes, and takes up to half of it off at random.
     pub fn failed(&mut self, key: &K, now: Instant) -> Duration {
         let count = self.failures.get(key).map_or(0, |failure| failure.count);
         let whole = FIRST.saturating_mul(1 << count.min(16)).min(LONGEST);
-        let random = self.jitter.hash_one((count, now.elapsed().as_nanos(), self.failures.len())) % 1_000;
-        let pause = whole.mul_f64(0.5 + f64::from(u32::try_from(random).unwrap_or_default()) / 2_000.0);
-        let failure = Failure { count: count.saturating_add(1), until: now + pause };
+        let random = self
+            .jitter
+            .hash_one((count, now.elapsed().as_nanos(), self.failures.len()))
+            % 1_000;
+        let pause =
+            whole.mul_f64(0.5 + f64::from(u32::try_from(random).unwrap_or_default()) / 2_000.0);
+        let failure = Failure {
+            count: count.saturating_add(1),
+            until: now + pause,
+        };
         self.failures.insert(key.clone(), failure);
         pause
     }
@@ -89,7 +98,10 @@ mod tests {
         let mut whole = FIRST;
         for _ in 0..20 {
             let pause = backoff.failed(&"a", now);
-            assert!(pause >= whole / 2 && pause <= whole, "{pause:?} of {whole:?}");
+            assert!(
+                pause >= whole / 2 && pause <= whole,
+                "{pause:?} of {whole:?}"
+            );
             assert!(!backoff.is_open(&"a", now));
             assert!(backoff.is_open(&"a", now + pause));
             whole = (whole * 2).min(LONGEST);
@@ -103,7 +115,8 @@ mod tests {
     async fn two_objects_do_not_come_again_at_the_same_moment() {
         let mut backoff = Backoff::default();
         let now = Instant::now();
-        let pauses: std::collections::BTreeSet<Duration> = (0..50).map(|key| backoff.failed(&key, now)).collect();
+        let pauses: std::collections::BTreeSet<Duration> =
+            (0..50).map(|key| backoff.failed(&key, now)).collect();
         assert!(pauses.len() > 10, "{pauses:?}");
     }
 }

@@ -11,6 +11,7 @@ use k8s_openapi::api::networking::v1::{NetworkPolicyPeer, NetworkPolicyPort};
 use opes_rules::object::HumanDuration;
 use serde::Deserialize;
 
+mod defaults;
 #[cfg(test)]
 mod tests;
 
@@ -162,10 +163,10 @@ pub struct IssuerRef {
     /// Its name.
     pub name: String,
     /// `Issuer` or `ClusterIssuer`.
-    #[serde(default = "cluster_issuer")]
+    #[serde(default = "defaults::cluster_issuer")]
     pub kind: String,
     /// API group, for issuers that do not come with cert-manager.
-    #[serde(default = "cert_manager")]
+    #[serde(default = "defaults::cert_manager")]
     pub group: String,
 }
 
@@ -271,24 +272,6 @@ pub struct Identity {
 
 // === impl Config ===
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            watch: Watch::default(),
-            service: "opes-operator".into(),
-            images: Images::default(),
-            routing: Listen::default(),
-            metrics_api: MetricsApi::default(),
-            admin: Admin::default(),
-            certificates: Certificates::default(),
-            edge: EdgeConfig::default(),
-            tenants: Vec::new(),
-            pods: Pods::default(),
-            network_policy: Network::default(),
-        }
-    }
-}
-
 impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
@@ -321,16 +304,30 @@ impl Config {
         for (at, namespace) in self.watch.namespaces.iter().enumerate() {
             check_label(&format!("watch.namespaces[{at}]"), namespace)?;
         }
-        check_count("watch.namespaces", self.watch.namespaces.len(), NAMESPACES_MAX, "leave it empty to watch all")?;
+        check_count(
+            "watch.namespaces",
+            self.watch.namespaces.len(),
+            NAMESPACES_MAX,
+            "leave it empty to watch all",
+        )?;
         check_label("service", &self.service)?;
         check_label("edge.secret", &self.edge.secret)?;
-        check_label("certificates.authoritySecret", &self.certificates.authority_secret)?;
+        check_label(
+            "certificates.authoritySecret",
+            &self.certificates.authority_secret,
+        )?;
         self.check_issuer()?;
         self.check_images()?;
         self.check_tenants()?;
         let listen = format!("{}:1", self.pods.listen);
         if listen.parse::<SocketAddr>().is_err() {
-            return refuse("pods.listen", format!("`{}` is not an address; write 0.0.0.0 or [::]", self.pods.listen));
+            return refuse(
+                "pods.listen",
+                format!(
+                    "`{}` is not an address; write 0.0.0.0 or [::]",
+                    self.pods.listen
+                ),
+            );
         }
         Ok(())
     }
@@ -338,32 +335,54 @@ impl Config {
     fn check_issuer(&self) -> Result<(), ConfigError> {
         let certificates = &self.certificates;
         match (certificates.issuer, &certificates.issuer_ref) {
-            (Issuer::CertManager, None) => refuse("certificates.issuerRef", "is missing; name an issuer of cert-manager, or write issuer: operator"),
-            (Issuer::Operator, Some(_)) => refuse("certificates.issuerRef", "is for issuer: certManager; leave it out"),
-            (Issuer::CertManager, Some(issuer)) => check_label("certificates.issuerRef.name", &issuer.name),
+            (Issuer::CertManager, None) => refuse(
+                "certificates.issuerRef",
+                "is missing; name an issuer of cert-manager, or write issuer: operator",
+            ),
+            (Issuer::Operator, Some(_)) => refuse(
+                "certificates.issuerRef",
+                "is for issuer: certManager; leave it out",
+            ),
+            (Issuer::CertManager, Some(issuer)) => {
+                check_label("certificates.issuerRef.name", &issuer.name)
+            }
             (Issuer::Operator, None) => Ok(()),
         }
     }
 
     fn check_images(&self) -> Result<(), ConfigError> {
         if self.images.tag.is_empty() {
-            return refuse("images.tag", "is empty; leave it out for the operator's own version");
+            return refuse(
+                "images.tag",
+                "is empty; leave it out for the operator's own version",
+            );
         }
         for (name, digest) in &self.images.digests {
             let hex = digest.strip_prefix("sha256:").unwrap_or_default();
             if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-                return refuse(&format!("images.digests.{name}"), format!("`{digest}` is not sha256: and 64 hexadecimal digits"));
+                return refuse(
+                    &format!("images.digests.{name}"),
+                    format!("`{digest}` is not sha256: and 64 hexadecimal digits"),
+                );
             }
         }
         Ok(())
     }
 
     fn check_tenants(&self) -> Result<(), ConfigError> {
-        check_count("tenants", self.tenants.len(), TENANTS_MAX, "grant a common parent domain")?;
+        check_count(
+            "tenants",
+            self.tenants.len(),
+            TENANTS_MAX,
+            "grant a common parent domain",
+        )?;
         for (at, tenant) in self.tenants.iter().enumerate() {
             check_label(&format!("tenants[{at}].namespace"), &tenant.namespace)?;
             if tenant.domains.is_empty() {
-                return refuse(&format!("tenants[{at}].domains"), "is empty; leave the tenant out if it may do nothing");
+                return refuse(
+                    &format!("tenants[{at}].domains"),
+                    "is empty; leave the tenant out if it may do nothing",
+                );
             }
         }
         Ok(())
@@ -400,8 +419,15 @@ fn check_label(field: &str, name: &str) -> Result<(), ConfigError> {
     let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = name.as_bytes();
     let lower = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    if name.len() > LABEL_OCTETS_MAX || !edge(bytes.first()) || !edge(bytes.last()) || !bytes.iter().all(lower) {
-        return refuse(field, format!("`{name}` is not a name; write lower case letters, digits and `-`"));
+    if name.len() > LABEL_OCTETS_MAX
+        || !edge(bytes.first())
+        || !edge(bytes.last())
+        || !bytes.iter().all(lower)
+    {
+        return refuse(
+            field,
+            format!("`{name}` is not a name; write lower case letters, digits and `-`"),
+        );
     }
     Ok(())
 }
@@ -415,7 +441,8 @@ impl Identity {
             Ok(value) if !value.is_empty() => Ok(value),
             _ => Err(ConfigError::Value {
                 field: name.to_owned(),
-                message: "is not set; the pod has it from its metadata, elsewhere set it by hand".into(),
+                message: "is not set; the pod has it from its metadata, elsewhere set it by hand"
+                    .into(),
             }),
         };
         Ok(Self {
@@ -425,113 +452,7 @@ impl Identity {
     }
 }
 
-// === defaults ===
-
-fn cluster_issuer() -> String {
-    "ClusterIssuer".into()
-}
-
-fn cert_manager() -> String {
-    "cert-manager.io".into()
-}
-
-const fn any_address(port: u16) -> SocketAddr {
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), port)
-}
-
-impl Default for Images {
-    fn default() -> Self {
-        Self {
-            registry: String::new(),
-            tag: env!("CARGO_PKG_VERSION").into(),
-            digests: BTreeMap::new(),
-            pull_policy: PullPolicy::default(),
-            pull_secrets: Vec::new(),
-        }
-    }
-}
-
-impl Default for Listen {
-    fn default() -> Self {
-        Self {
-            listen: any_address(9443),
-        }
-    }
-}
-
-impl Default for MetricsApi {
-    fn default() -> Self {
-        Self {
-            listen: any_address(9444),
-            enabled: Enabled::default(),
-            cluster_role: None,
-        }
-    }
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self {
-            listen: any_address(9090),
-        }
-    }
-}
-
-impl Default for Certificates {
-    fn default() -> Self {
-        Self {
-            issuer: Issuer::default(),
-            issuer_ref: None,
-            authority_secret: "opes-ca".into(),
-            folder: "/etc/opes/tls".into(),
-            dns_names: Vec::new(),
-            lifetime: HumanDuration::from_secs(90 * 86_400),
-            authority_lifetime: HumanDuration::from_secs(5 * 365 * 86_400),
-        }
-    }
-}
-
-impl Default for EdgeConfig {
-    fn default() -> Self {
-        let labels = [("app.kubernetes.io/component", "edge")];
-        Self {
-            secret: "opes-edge-tls".into(),
-            dns_names: Vec::new(),
-            pod_labels: labels
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .into(),
-        }
-    }
-}
-
-impl Default for Pods {
-    fn default() -> Self {
-        let amount = |text: &str| k8s_openapi::apimachinery::pkg::api::resource::Quantity(text.into());
-        let resources = ResourceRequirements {
-            requests: Some([("cpu".into(), amount("100m")), ("memory".into(), amount("64Mi"))].into()),
-            limits: Some([("memory".into(), amount("512Mi"))].into()),
-            ..ResourceRequirements::default()
-        };
-        Self {
-            listen: "0.0.0.0".into(),
-            resources,
-            node_selector: BTreeMap::new(),
-            tolerations: Vec::new(),
-            priority_class: None,
-            // A rule waits 600 s at most for a transaction.
-            termination_grace: HumanDuration::from_secs(615),
-        }
-    }
-}
-
-impl Default for Network {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            egress: Vec::new(),
-        }
-    }
-}
+// === impl PullPolicy ===
 
 impl PullPolicy {
     /// As Kubernetes writes it.

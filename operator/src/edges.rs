@@ -125,7 +125,10 @@ impl Edges {
         }
         inner.streams += 1;
         let stream = inner.streams;
-        let edge = inner.edges.entry(name.clone()).or_insert_with(|| Edge::new(&name));
+        let edge = inner
+            .edges
+            .entry(name.clone())
+            .or_insert_with(|| Edge::new(&name));
         edge.streams.insert(stream);
         edge.state.version = cut(&hello.version);
         edge.state.running = cut(&hello.running);

@@ -33,10 +33,16 @@ pub fn has_tls(spec: &CalloutServiceSpec) -> bool {
 }
 
 /// Pools of all services that the operator runs, by `NAMESPACE/NAME`.
-pub fn pools<'s>(services: impl Iterator<Item = (&'s str, &'s CalloutServiceSpec)>, slices: &[Slice]) -> Endpoints {
+pub fn pools<'s>(
+    services: impl Iterator<Item = (&'s str, &'s CalloutServiceSpec)>,
+    slices: &[Slice],
+) -> Endpoints {
     let mut by_service: BTreeMap<(&str, &str), Vec<&Slice>> = BTreeMap::new();
     for slice in slices {
-        by_service.entry((&slice.namespace, &slice.service)).or_default().push(slice);
+        by_service
+            .entry((&slice.namespace, &slice.service))
+            .or_default()
+            .push(slice);
     }
     let mut pools: Vec<Pool> = services
         .filter(|(_, spec)| spec.has_pods())
@@ -58,7 +64,9 @@ pub fn pools<'s>(services: impl Iterator<Item = (&'s str, &'s CalloutServiceSpec
 
 /// Where the operator's replicas are.
 pub fn peers(service: &str, namespace: &str, slices: &[Slice]) -> Peers {
-    let own = slices.iter().filter(|slice| slice.service == service && slice.namespace == namespace);
+    let own = slices
+        .iter()
+        .filter(|slice| slice.service == service && slice.namespace == namespace);
     Peers {
         addresses: addresses("https", ROUTING_PORT, own),
         server_name: format!("{service}.{namespace}.svc"),
@@ -66,16 +74,30 @@ pub fn peers(service: &str, namespace: &str, slices: &[Slice]) -> Peers {
 }
 
 /// Addresses that are ready and do not terminate, sorted, each once.
-fn addresses<'s>(scheme: &str, port_name: &str, slices: impl Iterator<Item = &'s Slice>) -> Vec<String> {
+fn addresses<'s>(
+    scheme: &str,
+    port_name: &str,
+    slices: impl Iterator<Item = &'s Slice>,
+) -> Vec<String> {
     let mut found = BTreeSet::new();
     for slice in slices {
-        let Some(port) = port(&slice.content, port_name) else { continue };
+        let Some(port) = port(&slice.content, port_name) else {
+            continue;
+        };
         let endpoints = slice.content["endpoints"].as_array();
-        for endpoint in endpoints.into_iter().flatten().filter(|endpoint| is_ready(endpoint)) {
+        for endpoint in endpoints
+            .into_iter()
+            .flatten()
+            .filter(|endpoint| is_ready(endpoint))
+        {
             let address = endpoint["addresses"][0].as_str().unwrap_or_default();
             match address.parse() {
-                Ok(std::net::IpAddr::V4(address)) => found.insert(format!("{scheme}://{address}:{port}")),
-                Ok(std::net::IpAddr::V6(address)) => found.insert(format!("{scheme}://[{address}]:{port}")),
+                Ok(std::net::IpAddr::V4(address)) => {
+                    found.insert(format!("{scheme}://{address}:{port}"))
+                }
+                Ok(std::net::IpAddr::V6(address)) => {
+                    found.insert(format!("{scheme}://[{address}]:{port}"))
+                }
                 // A slice of names (`FQDN`) is nobody's of ours.
                 Err(_) => false,
             };
@@ -86,14 +108,17 @@ fn addresses<'s>(scheme: &str, port_name: &str, slices: impl Iterator<Item = &'s
 
 fn port(slice: &Value, name: &str) -> Option<u64> {
     let ports = slice["ports"].as_array()?;
-    let port = ports.iter().find(|port| port["name"].as_str() == Some(name))?;
+    let port = ports
+        .iter()
+        .find(|port| port["name"].as_str() == Some(name))?;
     port["port"].as_u64()
 }
 
 /// Absent means ready and not terminating, as the API has it.
 fn is_ready(endpoint: &Value) -> bool {
     let conditions = &endpoint["conditions"];
-    conditions["ready"].as_bool().unwrap_or(true) && !conditions["terminating"].as_bool().unwrap_or(false)
+    conditions["ready"].as_bool().unwrap_or(true)
+        && !conditions["terminating"].as_bool().unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -111,7 +136,9 @@ mod tests {
     }
 
     fn spec(text: &str) -> CalloutServiceSpec {
-        let text = format!("apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: scan }}\nspec: {text}\n");
+        let text = format!(
+            "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: scan }}\nspec: {text}\n"
+        );
         let (mut objects, found) = opes_rules::parse("test", &text);
         assert!(found.is_empty(), "{found:?}");
         match objects.pop().unwrap().resource {
@@ -140,25 +167,50 @@ mod tests {
             slice("other", "opes-scan", "ocp", one("192.0.2.10")),
             slice("mail", "opes-outside", "ocp", one("192.0.2.11")),
         ];
-        let services = [("mail/scan", &builtin), ("mail/outside", &outside), ("mail/none", &builtin)];
+        let services = [
+            ("mail/scan", &builtin),
+            ("mail/outside", &outside),
+            ("mail/none", &builtin),
+        ];
         let pools = pools(services.into_iter(), &slices).pools;
         assert_eq!(pools.len(), 2);
-        assert_eq!((pools[0].service.as_str(), pools[0].endpoints.len()), ("mail/none", 0));
-        assert_eq!(pools[1].endpoints, ["https://192.0.2.1:9000", "https://192.0.2.2:9000", "https://[2001:db8::1]:9000"]);
+        assert_eq!(
+            (pools[0].service.as_str(), pools[0].endpoints.len()),
+            ("mail/none", 0)
+        );
+        assert_eq!(
+            pools[1].endpoints,
+            [
+                "https://192.0.2.1:9000",
+                "https://192.0.2.2:9000",
+                "https://[2001:db8::1]:9000"
+            ]
+        );
         assert_eq!(pools[1].server_name, "opes-scan.mail.svc");
     }
 
     #[test]
     fn a_pool_without_tls_says_so() {
-        let clear = spec("{ class: adapt, builtin: { name: normalizer }, transport: { tls: none } }");
-        let slices = [slice("mail", "opes-scan", "ocp", json!([{ "addresses": ["192.0.2.1"] }]))];
+        let clear =
+            spec("{ class: adapt, builtin: { name: normalizer }, transport: { tls: none } }");
+        let slices = [slice(
+            "mail",
+            "opes-scan",
+            "ocp",
+            json!([{ "addresses": ["192.0.2.1"] }]),
+        )];
         let pools = pools([("mail/scan", &clear)].into_iter(), &slices).pools;
         assert_eq!(pools[0].endpoints, ["http://192.0.2.1:9000"]);
     }
 
     #[test]
     fn peers_are_the_routing_port_of_the_own_service() {
-        let slices = [slice("opes", "opes-operator", "routing", json!([{ "addresses": ["192.0.2.1"] }]))];
+        let slices = [slice(
+            "opes",
+            "opes-operator",
+            "routing",
+            json!([{ "addresses": ["192.0.2.1"] }]),
+        )];
         let peers = peers("opes-operator", "opes", &slices);
         assert_eq!(peers.addresses, ["https://192.0.2.1:9000"]);
         assert_eq!(peers.server_name, "opes-operator.opes.svc");

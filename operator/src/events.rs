@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Objec
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use opes_k8s::status::condition;
+use opes_k8s::status::{condition, reason};
 use opes_rules::object::API_VERSION;
 use tokio::time::Instant;
 
@@ -30,7 +30,12 @@ const NAME_OCTETS_MAX: usize = 200;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Conditions of which something is told. The others follow from them, or are told by other controllers.
-const TOLD: [&str; 4] = [condition::ACCEPTED, condition::RESOLVED_REFS, condition::PROGRAMMED, condition::READY];
+const TOLD: [&str; 4] = [
+    condition::ACCEPTED,
+    condition::RESOLVED_REFS,
+    condition::PROGRAMMED,
+    condition::READY,
+];
 
 /// Tells of transitions. Clones share what was told.
 #[derive(Clone)]
@@ -59,24 +64,34 @@ pub struct Transition {
 
 /// What has become bad, or good again. What is new and good is nothing to tell of: a thousand rules would be a thousand events.
 pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Transition> {
-    let told = after.iter().filter(|now| TOLD.contains(&now.type_.as_str()));
+    let told = after
+        .iter()
+        .filter(|now| TOLD.contains(&now.type_.as_str()));
     let changed = told.filter_map(|now| {
-        let was = find(before, &now.type_).map(|was| (was.status.as_str(), was.reason.as_str()));
-        let bad = now.status == "False";
-        // Something of somebody who is making it is not ready at first, and not yet everywhere.
-        let telling = match was {
-            None => bad && now.type_ != condition::READY,
-            Some((status, reason)) if bad => status == "True" || (now.type_ != condition::READY && (status, reason) != ("False", now.reason.as_str())),
-            Some((status, _)) => now.status == "True" && status == "False",
-        };
-        telling.then(|| Transition {
-            warning: bad,
+        let was = find(before, &now.type_);
+        let turned_bad =
+            is_news(now) && was.is_none_or(|was| was.status != "False" || was.reason != now.reason);
+        let turned_good = now.status == "True" && was.is_some_and(is_news);
+        // Something that is being made is not ready at first.
+        let first = now.type_ == condition::READY && was.is_none_or(|was| was.status != "True");
+        (turned_good || (turned_bad && !first)).then(|| Transition {
+            warning: turned_bad,
             type_: now.type_.clone(),
-            reason: if bad { now.reason.clone() } else { now.type_.clone() },
+            reason: if turned_bad {
+                now.reason.clone()
+            } else {
+                now.type_.clone()
+            },
             note: now.message.clone(),
         })
     });
     changed.collect()
+}
+
+/// It is bad, and does not follow from what another condition says.
+fn is_news(said: &Condition) -> bool {
+    let of_edges = [reason::PENDING, reason::REFUSED].contains(&said.reason.as_str());
+    said.status == "False" && (said.type_ != condition::PROGRAMMED || of_edges)
 }
 
 // === impl Events ===
@@ -105,7 +120,11 @@ impl Events {
         let now = Instant::now();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.retain(|_, at| now.duration_since(*at) < SAME);
-        let key = (seen.uid.clone(), transition.type_.clone(), format!("{} {}", transition.reason, transition.note));
+        let key = (
+            seen.uid.clone(),
+            transition.type_.clone(),
+            format!("{} {}", transition.reason, transition.note),
+        );
         if told.len() >= REMEMBERED_MAX || told.contains_key(&key) {
             return false;
         }
@@ -134,14 +153,25 @@ impl Events {
         let name = cut(seen.name(), NAME_OCTETS_MAX);
         Event {
             metadata: ObjectMeta {
-                name: Some(format!("{}.{:x}", name.trim_end_matches(['.', '-']), now.as_nanosecond())),
+                name: Some(format!(
+                    "{}.{:x}",
+                    name.trim_end_matches(['.', '-']),
+                    now.as_nanosecond()
+                )),
                 namespace: Some(seen.namespace().to_owned()),
                 ..ObjectMeta::default()
             },
             action: Some(transition.type_.clone()),
             reason: Some(transition.reason.clone()),
             note: Some(cut(&transition.note, NOTE_OCTETS_MAX)),
-            type_: Some(if transition.warning { "Warning" } else { "Normal" }.into()),
+            type_: Some(
+                if transition.warning {
+                    "Warning"
+                } else {
+                    "Normal"
+                }
+                .into(),
+            ),
             event_time: Some(MicroTime(now)),
             regarding: Some(ObjectReference {
                 api_version: Some(API_VERSION.into()),
@@ -171,11 +201,24 @@ mod tests {
     #[test]
     fn only_what_turns_bad_or_good_again_is_told() {
         let accepted = |truth, reason| conditions(condition::ACCEPTED, truth, reason);
-        let (yes, no, other) = (accepted(Truth::True, "Accepted"), accepted(Truth::False, "Invalid"), accepted(Truth::False, "Conflicted"));
-        assert_eq!(transitions(&[], &yes).len(), 0, "a thousand rules are not a thousand events");
+        let (yes, no, other) = (
+            accepted(Truth::True, "Accepted"),
+            accepted(Truth::False, "Invalid"),
+            accepted(Truth::False, "Conflicted"),
+        );
+        assert_eq!(
+            transitions(&[], &yes).len(),
+            0,
+            "a thousand rules are not a thousand events"
+        );
         assert_eq!(transitions(&yes, &yes).len(), 0);
         assert_eq!(transitions(&no, &no).len(), 0);
-        for (before, after, warning) in [(&[][..], &no, true), (&yes, &no, true), (&no, &other, true), (&no, &yes, false)] {
+        for (before, after, warning) in [
+            (&[][..], &no, true),
+            (&yes, &no, true),
+            (&no, &other, true),
+            (&no, &yes, false),
+        ] {
             let told = transitions(before, after);
             assert_eq!(told.len(), 1, "{before:?} {after:?}");
             assert_eq!(told[0].warning, warning);

@@ -41,7 +41,12 @@ impl Features {
 }
 
 /// Asks the cluster until it is told to stop. What cannot be found out stays as it was.
-pub async fn run(client: Client, mut standing: watch::Receiver<Standing>, found: watch::Sender<Features>, shutdown: CancellationToken) {
+pub async fn run(
+    client: Client,
+    mut standing: watch::Receiver<Standing>,
+    found: watch::Sender<Features>,
+    shutdown: CancellationToken,
+) {
     loop {
         let before = *found.borrow();
         let foreign = matches!(*standing.borrow_and_update(), Standing::Foreign(_));

@@ -118,7 +118,11 @@ impl Index {
     }
 
     /// Looks at all objects and instances.
-    pub fn evaluate(&mut self, objects: &BTreeMap<ObjectKey, Arc<Seen>>, slices: &[Slice]) -> Evaluation {
+    pub fn evaluate(
+        &mut self,
+        objects: &BTreeMap<ObjectKey, Arc<Seen>>,
+        slices: &[Slice],
+    ) -> Evaluation {
         let here: Vec<&Arc<Seen>> = objects.values().filter(|seen| !seen.deleting).collect();
         self.forget(objects);
         let mut permissions = BTreeMap::new();
@@ -135,7 +139,10 @@ impl Index {
         self.introduce(&isolated.table.revision, &texts);
         let judgements = isolated.judgements.into_iter();
         let findings = judgements.filter_map(|judgement| {
-            let key = ObjectKey { kind: judgement.kind, name: judgement.name.clone() };
+            let key = ObjectKey {
+                kind: judgement.kind,
+                name: judgement.name.clone(),
+            };
             let seen = objects.get(&key)?;
             let not_permitted = permissions.remove(&key);
             Some((key, self.finding(seen, judgement, not_permitted)))
@@ -159,7 +166,11 @@ impl Index {
         });
     }
 
-    fn candidate(&mut self, seen: &Seen, permissions: &mut BTreeMap<ObjectKey, NotPermitted>) -> Candidate {
+    fn candidate(
+        &mut self,
+        seen: &Seen,
+        permissions: &mut BTreeMap<ObjectKey, NotPermitted>,
+    ) -> Candidate {
         let created = seen.created.as_second();
         let written = match &seen.parsed.object {
             Some(object) => match tenancy::check(&self.tenants, &object.resource) {
@@ -180,8 +191,13 @@ impl Index {
 
     /// The newer of what this replica has accepted and what the writing one has said.
     fn last_accepted(&mut self, seen: &Seen) -> Option<Object> {
-        let known = self.accepted.get(&seen.key).map(|accepted| accepted.generation);
-        let said = seen.last_accepted_generation().filter(|said| *said <= seen.generation);
+        let known = self
+            .accepted
+            .get(&seen.key)
+            .map(|accepted| accepted.generation);
+        let said = seen
+            .last_accepted_generation()
+            .filter(|said| *said <= seen.generation);
         if said > known
             && let Some(accepted) = said_accepted(seen)
         {
@@ -201,7 +217,9 @@ impl Index {
             sequences.insert(revision.to_owned(), self.sequence);
             while sequences.len() > REVISIONS_MAX {
                 let oldest = sequences.iter().min_by_key(|(_, sequence)| **sequence);
-                let Some(oldest) = oldest.map(|(revision, _)| revision.clone()) else { break };
+                let Some(oldest) = oldest.map(|(revision, _)| revision.clone()) else {
+                    break;
+                };
                 sequences.remove(&oldest);
             }
         }
@@ -214,7 +232,12 @@ impl Index {
         self.running = introduced.collect();
     }
 
-    fn finding(&mut self, seen: &Seen, judgement: Judgement, not_permitted: Option<NotPermitted>) -> Finding {
+    fn finding(
+        &mut self,
+        seen: &Seen,
+        judgement: Judgement,
+        not_permitted: Option<NotPermitted>,
+    ) -> Finding {
         if judgement.outcome == Outcome::Accepted
             && let Some(object) = &seen.parsed.object
         {
@@ -235,10 +258,12 @@ impl Index {
             Runs::Nothing => None,
         };
         let introduced = self.running.get(&seen.key);
-        let runs = generation.zip(introduced).map(|(generation, introduced)| InTable {
-            generation,
-            since: introduced.sequence,
-        });
+        let runs = generation
+            .zip(introduced)
+            .map(|(generation, introduced)| InTable {
+                generation,
+                since: introduced.sequence,
+            });
         Finding {
             uid: seen.uid.clone(),
             generation: seen.generation,
@@ -249,9 +274,15 @@ impl Index {
         }
     }
 
-    fn services(&self, findings: &BTreeMap<ObjectKey, Finding>) -> BTreeMap<String, RunningService> {
+    fn services(
+        &self,
+        findings: &BTreeMap<ObjectKey, Finding>,
+    ) -> BTreeMap<String, RunningService> {
         let running = findings.iter().filter_map(|(key, finding)| {
-            let accepted = finding.accepted.as_ref().filter(|_| finding.runs.is_some())?;
+            let accepted = finding
+                .accepted
+                .as_ref()
+                .filter(|_| finding.runs.is_some())?;
             let Resource::CalloutService(service) = &accepted.object.resource else {
                 return None;
             };
@@ -305,8 +336,14 @@ impl Finding {
 }
 
 /// Puts in where the pools are.
-pub fn place(snapshot: &mut Snapshot, services: &BTreeMap<String, RunningService>, slices: &[Slice]) {
-    let specs = services.iter().map(|(name, service)| (name.as_str(), &service.spec));
+pub fn place(
+    snapshot: &mut Snapshot,
+    services: &BTreeMap<String, RunningService>,
+    slices: &[Slice],
+) {
+    let specs = services
+        .iter()
+        .map(|(name, service)| (name.as_str(), &service.spec));
     let endpoints = endpoints::pools(specs, slices);
     let facts = endpoints.pools.iter().filter_map(|pool| {
         let service = services.get(&pool.service)?;

@@ -101,14 +101,21 @@ impl Candidacy {
     /// After a failure the deadline is not slept over.
     fn left(&self) -> Duration {
         let elapsed = self.renewed.map_or(DEADLINE, |at| at.elapsed());
-        if elapsed < TIMEOUT { RENEW } else { Duration::from_secs(1).min(DEADLINE.saturating_sub(elapsed)) }
+        if elapsed < TIMEOUT {
+            RENEW
+        } else {
+            Duration::from_secs(1).min(DEADLINE.saturating_sub(elapsed))
+        }
     }
 
     /// True: it is ours.
     async fn attempt(&mut self) -> Result<bool, kube::Error> {
         let Some(lease) = self.api.get_opt(LEASE).await? else {
             let lease = Lease {
-                metadata: ObjectMeta { name: Some(LEASE.into()), ..ObjectMeta::default() },
+                metadata: ObjectMeta {
+                    name: Some(LEASE.into()),
+                    ..ObjectMeta::default()
+                },
                 spec: Some(self.spec(None)),
             };
             return won(self.api.create(&PostParams::default(), &lease).await);
@@ -118,14 +125,21 @@ impl Candidacy {
             Claim::Renew | Claim::Take => {
                 let spec = Some(self.spec(lease.spec.as_ref()));
                 let lease = Lease { spec, ..lease };
-                won(self.api.replace(LEASE, &PostParams::default(), &lease).await)
+                won(self
+                    .api
+                    .replace(LEASE, &PostParams::default(), &lease)
+                    .await)
             }
         }
     }
 
     fn claim(&mut self, lease: &Lease, now: Instant) -> Claim {
         let version = lease.metadata.resource_version.clone();
-        if self.seen.as_ref().is_none_or(|seen| seen.version != version) {
+        if self
+            .seen
+            .as_ref()
+            .is_none_or(|seen| seen.version != version)
+        {
             self.seen = Some(Observed { version, at: now });
         }
         let spec = lease.spec.clone().unwrap_or_default();
@@ -135,20 +149,35 @@ impl Candidacy {
         }
         let seconds = spec.lease_duration_seconds.unwrap_or_default();
         let duration = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-        let expired = self.seen.as_ref().is_some_and(|seen| now.duration_since(seen.at) >= duration);
-        if holder.is_empty() || expired { Claim::Take } else { Claim::Wait }
+        let expired = self
+            .seen
+            .as_ref()
+            .is_some_and(|seen| now.duration_since(seen.at) >= duration);
+        if holder.is_empty() || expired {
+            Claim::Take
+        } else {
+            Claim::Wait
+        }
     }
 
     fn spec(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
-        let ours = before.is_some_and(|spec| spec.holder_identity.as_deref() == Some(&self.identity));
-        let transitions = before.and_then(|spec| spec.lease_transitions).unwrap_or_default();
+        let ours =
+            before.is_some_and(|spec| spec.holder_identity.as_deref() == Some(&self.identity));
+        let transitions = before
+            .and_then(|spec| spec.lease_transitions)
+            .unwrap_or_default();
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
-            acquire_time: before.filter(|_| ours).and_then(|spec| spec.acquire_time.clone()).or_else(|| Some(now.clone())),
+            acquire_time: before
+                .filter(|_| ours)
+                .and_then(|spec| spec.acquire_time.clone())
+                .or_else(|| Some(now.clone())),
             renew_time: Some(now),
-            lease_transitions: Some(transitions.saturating_add(i32::from(!ours && before.is_some()))),
+            lease_transitions: Some(
+                transitions.saturating_add(i32::from(!ours && before.is_some())),
+            ),
             ..LeaseSpec::default()
         }
     }
@@ -163,8 +192,14 @@ impl Candidacy {
             }
             spec.holder_identity = Some(String::new());
             spec.renew_time = Some(MicroTime(Timestamp::now()));
-            let lease = Lease { spec: Some(spec), ..lease };
-            self.api.replace(LEASE, &PostParams::default(), &lease).await.map(|_| ())
+            let lease = Lease {
+                spec: Some(spec),
+                ..lease
+            };
+            self.api
+                .replace(LEASE, &PostParams::default(), &lease)
+                .await
+                .map(|_| ())
         };
         let released: Result<(), kube::Error> = released.await;
         if let Err(error) = released {
@@ -194,10 +229,15 @@ mod tests {
     use super::*;
 
     fn candidacy() -> Candidacy {
-        let service = tower::service_fn(|_: kube::client::Request| async {
-            Err::<kube::client::Response, _>(std::io::Error::other("no network in this test"))
+        let service = tower::service_fn(|_: hyper::Request<kube::client::Body>| async {
+            Err::<hyper::Response<kube::client::Body>, _>(std::io::Error::other(
+                "no network in this test",
+            ))
         });
-        let identity = Identity { namespace: "opes".into(), name: "me".into() };
+        let identity = Identity {
+            namespace: "opes".into(),
+            name: "me".into(),
+        };
         Candidacy::new(Client::new(service, "opes"), &identity)
     }
 
@@ -207,8 +247,14 @@ mod tests {
             lease_duration_seconds: Some(15),
             ..LeaseSpec::default()
         };
-        let metadata = ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() };
-        Lease { metadata, spec: Some(spec) }
+        let metadata = ObjectMeta {
+            resource_version: Some(version.into()),
+            ..ObjectMeta::default()
+        };
+        Lease {
+            metadata,
+            spec: Some(spec),
+        }
     }
 
     #[tokio::test]
@@ -217,10 +263,22 @@ mod tests {
         let begin = Instant::now();
         let after = |seconds| begin + Duration::from_secs(seconds);
         assert_eq!(candidacy.claim(&lease("other", "1"), begin), Claim::Wait);
-        assert_eq!(candidacy.claim(&lease("other", "1"), after(14)), Claim::Wait);
-        assert_eq!(candidacy.claim(&lease("other", "2"), after(14)), Claim::Wait);
-        assert_eq!(candidacy.claim(&lease("other", "2"), after(28)), Claim::Wait);
-        assert_eq!(candidacy.claim(&lease("other", "2"), after(29)), Claim::Take);
+        assert_eq!(
+            candidacy.claim(&lease("other", "1"), after(14)),
+            Claim::Wait
+        );
+        assert_eq!(
+            candidacy.claim(&lease("other", "2"), after(14)),
+            Claim::Wait
+        );
+        assert_eq!(
+            candidacy.claim(&lease("other", "2"), after(28)),
+            Claim::Wait
+        );
+        assert_eq!(
+            candidacy.claim(&lease("other", "2"), after(29)),
+            Claim::Take
+        );
     }
 
     #[tokio::test]

@@ -35,9 +35,14 @@ async fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let config = Config::read(&arguments.config)?;
     let identity = Identity::from_env()?;
-    let client = kube::Client::try_default().await.context("no way to the API server: neither a service account nor a kubeconfig")?;
+    let client = kube::Client::try_default()
+        .await
+        .context("no way to the API server: neither a service account nor a kubeconfig")?;
     let shutdown = CancellationToken::new();
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let token = shutdown.clone();
     tokio::spawn(async move {
         tokio::select! {

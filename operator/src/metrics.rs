@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use opes_telemetry::Registry;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric as _};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric as _,
+};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -28,7 +30,6 @@ pub struct Metrics {
     watch_failures: Family<KindLabels, Counter>,
     objects: Family<ObjectLabels, Gauge>,
     leading: Gauge,
-    revision: Arc<Mutex<String>>,
 }
 
 /// Part of the operator.
@@ -63,6 +64,8 @@ pub enum Reason {
     Timeout,
     /// The API server cannot be reached.
     Network,
+    /// No request: the rules could not be evaluated.
+    Panic,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -101,7 +104,6 @@ impl Default for Metrics {
             watch_failures: Family::default(),
             objects: Family::default(),
             leading: Gauge::default(),
-            revision: Arc::default(),
         }
     }
 }
@@ -111,25 +113,63 @@ impl Metrics {
     pub fn register(registry: &Registry) -> Self {
         let this = Self::default();
         let to = registry;
-        to.register("opes_operator_reconcile_seconds", "Time for looking at what has changed and writing what follows", this.reconcile.clone());
-        to.register("opes_operator_errors", "Requests to the API server that failed", this.errors.clone());
-        to.register("opes_operator_writes", "Requests that write, without those of the Lease", this.writes.clone());
-        to.register("opes_operator_queue", "Objects that wait to be written", this.queue.clone());
-        to.register("opes_operator_watch_failures", "Watches that broke off with an error", this.watch_failures.clone());
-        to.register("opes_operator_objects", "Rules and services by what became of them", this.objects.clone());
-        to.register("opes_operator_leading", "1 if this replica writes", this.leading.clone());
+        to.register(
+            "opes_operator_reconcile_seconds",
+            "Time for looking at what has changed and writing what follows",
+            this.reconcile.clone(),
+        );
+        to.register(
+            "opes_operator_errors",
+            "Requests to the API server that failed",
+            this.errors.clone(),
+        );
+        to.register(
+            "opes_operator_writes",
+            "Requests that write, without those of the Lease",
+            this.writes.clone(),
+        );
+        to.register(
+            "opes_operator_queue",
+            "Objects that wait to be written",
+            this.queue.clone(),
+        );
+        to.register(
+            "opes_operator_watch_failures",
+            "Watches that broke off with an error",
+            this.watch_failures.clone(),
+        );
+        to.register(
+            "opes_operator_objects",
+            "Rules and services by what became of them",
+            this.objects.clone(),
+        );
+        to.register(
+            "opes_operator_leading",
+            "1 if this replica writes",
+            this.leading.clone(),
+        );
         this
     }
 
     /// Shows the revision that is served, and what edges run.
-    pub fn register_edges(&self, registry: &Registry, edges: &Arc<Edges>, evaluations: watch::Receiver<Option<Arc<Evaluation>>>) {
-        let collector = Served { edges: Arc::clone(edges), evaluations };
+    pub fn register_edges(
+        &self,
+        registry: &Registry,
+        edges: &Arc<Edges>,
+        evaluations: watch::Receiver<Option<Arc<Evaluation>>>,
+    ) {
+        let collector = Served {
+            edges: Arc::clone(edges),
+            evaluations,
+        };
         registry.with(|inner| inner.register_collector(Box::new(collector)));
     }
 
     /// A part has done its work.
     pub fn reconciled(&self, part: Part, time: Duration) {
-        self.reconcile.get_or_create(&PartLabels { part }).observe(time.as_secs_f64());
+        self.reconcile
+            .get_or_create(&PartLabels { part })
+            .observe(time.as_secs_f64());
     }
 
     /// The rules were evaluated.
@@ -142,13 +182,25 @@ impl Metrics {
             }
         }
         for (key, finding) in &evaluation.findings {
-            *counts.entry((key.kind, finding.outcome_name())).or_default() += 1;
+            *counts
+                .entry((key.kind, finding.outcome_name()))
+                .or_default() += 1;
         }
         for ((kind, outcome), count) in counts {
-            self.objects.get_or_create(&ObjectLabels { kind, outcome }).set(count);
+            self.objects
+                .get_or_create(&ObjectLabels { kind, outcome })
+                .set(count);
         }
-        let mut revision = self.revision.lock().unwrap_or_else(PoisonError::into_inner);
-        evaluation.snapshot.table.revision.clone_into(&mut revision);
+    }
+
+    /// The compiler has a mistake.
+    pub fn panicked(&self) {
+        self.errors
+            .get_or_create(&ErrorLabels {
+                part: Part::Index,
+                reason: Reason::Panic,
+            })
+            .inc();
     }
 
     /// A request is about to be made that writes.
@@ -158,7 +210,9 @@ impl Metrics {
 
     /// A request failed.
     pub fn failed(&self, part: Part, reason: Reason) {
-        self.errors.get_or_create(&ErrorLabels { part, reason }).inc();
+        self.errors
+            .get_or_create(&ErrorLabels { part, reason })
+            .inc();
     }
 
     /// So many objects wait.
@@ -169,7 +223,9 @@ impl Metrics {
 
     /// A watch broke off.
     pub fn watch_failed(&self, kind: &'static str) {
-        self.watch_failures.get_or_create(&KindLabels { kind }).inc();
+        self.watch_failures
+            .get_or_create(&KindLabels { kind })
+            .inc();
     }
 
     /// This replica writes, or does not any more.
@@ -211,15 +267,33 @@ impl Collector for Served {
         let evaluation = self.evaluations.borrow().clone().unwrap_or_default();
         let revision = evaluation.snapshot.table.revision.clone();
         let info = Info::new(vec![("revision", revision.clone())]);
-        info.encode(encoder.encode_descriptor("opes_operator_snapshot", "Revision that is served", None, info.metric_type())?)?;
+        info.encode(encoder.encode_descriptor(
+            "opes_operator_snapshot",
+            "Revision that is served",
+            None,
+            info.metric_type(),
+        )?)?;
         let states = self.edges.states();
-        let mut counts = BTreeMap::from([("current", 0_i64), ("behind", 0), ("refused", 0), ("none", 0)]);
-        let newest = evaluation.sequences.get(&revision).copied().unwrap_or_default();
+        let mut counts = BTreeMap::from([
+            ("current", 0_i64),
+            ("behind", 0),
+            ("refused", 0),
+            ("none", 0),
+        ]);
+        let newest = evaluation
+            .sequences
+            .get(&revision)
+            .copied()
+            .unwrap_or_default();
         let mut lag = 0;
         for state in states.iter().filter(|state| state.left.is_none()) {
             let name = if state.running == revision {
                 "current"
-            } else if state.refused.as_ref().is_some_and(|refusal| refusal.revision == revision) {
+            } else if state
+                .refused
+                .as_ref()
+                .is_some_and(|refusal| refusal.revision == revision)
+            {
                 "refused"
             } else if state.running.is_empty() {
                 "none"
@@ -227,14 +301,28 @@ impl Collector for Served {
                 "behind"
             };
             *counts.entry(name).or_default() += 1;
-            let runs = evaluation.sequences.get(&state.running).copied().unwrap_or_default();
+            let runs = evaluation
+                .sequences
+                .get(&state.running)
+                .copied()
+                .unwrap_or_default();
             lag = lag.max(newest.saturating_sub(runs));
         }
-        let mut family = encoder.encode_descriptor("opes_operator_edges", "Connected edges by what they run", None, ConstGauge::new(0_i64).metric_type())?;
+        let mut family = encoder.encode_descriptor(
+            "opes_operator_edges",
+            "Connected edges by what they run",
+            None,
+            ConstGauge::new(0_i64).metric_type(),
+        )?;
         for (state, count) in counts {
             ConstGauge::new(count).encode(family.encode_family(&[("state", state)])?)?;
         }
         let lag = ConstGauge::new(i64::try_from(lag).unwrap_or(i64::MAX));
-        lag.encode(encoder.encode_descriptor("opes_operator_edge_lag_revisions", "Revisions that the edge which is furthest behind has not taken yet", None, lag.metric_type())?)
+        lag.encode(encoder.encode_descriptor(
+            "opes_operator_edge_lag_revisions",
+            "Revisions that the edge which is furthest behind has not taken yet",
+            None,
+            lag.metric_type(),
+        )?)
     }
 }

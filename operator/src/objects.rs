@@ -29,8 +29,14 @@ impl Parsed {
         });
         let source = format!("{} {}", key.kind, key.name);
         match object_from_value(&source, document) {
-            Ok(object) => Self { object: Some(object), diagnostics: Vec::new() },
-            Err(diagnostics) => Self { object: None, diagnostics },
+            Ok(object) => Self {
+                object: Some(object),
+                diagnostics: Vec::new(),
+            },
+            Err(diagnostics) => Self {
+                object: None,
+                diagnostics,
+            },
         }
     }
 }

@@ -117,12 +117,18 @@ impl Plan {
         for planned in &mut objects {
             planned.seal();
         }
-        Self { objects, certificate: certificate(input), scaling }
+        Self {
+            objects,
+            certificate: certificate(input),
+            scaling,
+        }
     }
 
     /// Is this object of the plan?
     pub fn has(&self, kind: Kind, name: &str) -> bool {
-        self.objects.iter().any(|planned| planned.kind == kind && planned.name == name)
+        self.objects
+            .iter()
+            .any(|planned| planned.kind == kind && planned.name == name)
     }
 }
 
@@ -156,7 +162,9 @@ impl Input<'_> {
             ("app.kubernetes.io/instance", self.name),
             ("app.kubernetes.io/component", "callout-service"),
         ];
-        let mut labels: BTreeMap<String, String> = own.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let mut labels: BTreeMap<String, String> = own
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
         labels.extend(self.selector());
         labels
     }
@@ -167,7 +175,10 @@ impl Input<'_> {
     }
 
     fn label_selector(&self) -> LabelSelector {
-        LabelSelector { match_labels: Some(self.selector()), ..LabelSelector::default() }
+        LabelSelector {
+            match_labels: Some(self.selector()),
+            ..LabelSelector::default()
+        }
     }
 
     fn owner(&self) -> OwnerReference {
@@ -233,7 +244,10 @@ impl Input<'_> {
     }
 
     fn port(&self) -> i32 {
-        self.spec.image.as_ref().map_or(BUILTIN_PORT, |image| i32::from(image.port))
+        self.spec
+            .image
+            .as_ref()
+            .map_or(BUILTIN_PORT, |image| i32::from(image.port))
     }
 
     /// What `config.yaml` holds.
@@ -249,7 +263,11 @@ impl Planned {
     /// Writes the hash of the document into it.
     fn seal(&mut self) {
         let hash = hash(&self.document.to_string());
-        if let Some(metadata) = self.document.get_mut("metadata").and_then(Value::as_object_mut) {
+        if let Some(metadata) = self
+            .document
+            .get_mut("metadata")
+            .and_then(Value::as_object_mut)
+        {
             let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
             if let Some(annotations) = annotations.as_object_mut() {
                 annotations.insert(PLAN_HASH.into(), hash.into());
@@ -268,7 +286,11 @@ pub fn selector(service: &str) -> BTreeMap<String, String> {
 /// 16 hexadecimal digits.
 fn hash(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(8).map(|octet| format!("{octet:02x}")).collect()
+    digest
+        .iter()
+        .take(8)
+        .map(|octet| format!("{octet:02x}"))
+        .collect()
 }
 
 fn service_account(input: &Input<'_>) -> Planned {
@@ -296,7 +318,14 @@ fn service(input: &Input<'_>) -> Planned {
         port: BUILTIN_PORT,
         target_port: Some(IntOrString::String(OCP_PORT.into())),
         protocol: Some("TCP".into()),
-        app_protocol: Some(if has_tls(input.spec) { "https" } else { "kubernetes.io/h2c" }.into()),
+        app_protocol: Some(
+            if has_tls(input.spec) {
+                "https"
+            } else {
+                "kubernetes.io/h2c"
+            }
+            .into(),
+        ),
         ..ServicePort::default()
     };
     let service = Service {

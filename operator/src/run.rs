@@ -23,7 +23,7 @@ use crate::edges::Edges;
 use crate::endpoints;
 use crate::events::Events;
 use crate::features::{self, Features};
-use crate::index::{self, Evaluation, Index};
+use crate::index::{self, Evaluation};
 use crate::lease::Candidacy;
 use crate::metrics::Metrics;
 use crate::metrics_api::{self, MetricsApiConfig, Standing};
@@ -37,7 +37,12 @@ use crate::world::World;
 const GRACE: Duration = Duration::from_secs(15);
 
 /// Runs the operator until `shutdown`, and gives the Lease back.
-pub async fn run(config: Config, identity: Identity, client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    identity: Identity,
+    client: Client,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&config).await?;
     let operator = Operator {
         config: Arc::new(config),
@@ -53,7 +58,10 @@ pub async fn run(config: Config, identity: Identity, client: Client, shutdown: C
     operator.start(listeners)?;
     shutdown.cancelled().await;
     operator.tasks.close();
-    if tokio::time::timeout(GRACE, operator.tasks.wait()).await.is_err() {
+    if tokio::time::timeout(GRACE, operator.tasks.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!("not everything ended in time");
     }
     Ok(())
@@ -100,7 +108,9 @@ impl Listeners {
 async fn bind(field: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
     let listener = listener.with_context(|| format!("{field}: cannot listen on {address}"))?;
-    let address = listener.local_addr().context("a listener without address")?;
+    let address = listener
+        .local_addr()
+        .context("a listener without address")?;
     tracing::info!(field, %address, "listening");
     Ok(listener)
 }
@@ -117,17 +127,34 @@ impl Operator {
         let (standing, stands) = watch::channel(Standing::Unknown);
         self.health.not_ready("rules", "not listed yet");
         metrics.register_edges(&self.registry, &self.edges, evaluated.clone());
-        self.watches(&metrics).start(&self.config, &self.identity, &features);
+        self.watches(&metrics)
+            .start(&self.config, &self.identity, &features);
         let index = index::Outputs {
             snapshots,
             evaluations,
             health: self.health.clone(),
             metrics: metrics.clone(),
         };
-        self.spawn(index::run(Index::new(&self.config), Arc::clone(&self.world), index, self.shutdown.clone()));
-        self.spawn(features::run(self.client.clone(), stands, found, self.shutdown.clone()));
-        self.spawn(Candidacy::new(self.client.clone(), &self.identity).run(leads, self.shutdown.clone()));
-        self.spawn(tell_leading(leading.clone(), metrics.clone(), self.shutdown.clone()));
+        self.spawn(index::run(
+            Arc::clone(&self.config),
+            Arc::clone(&self.world),
+            index,
+            self.shutdown.clone(),
+        ));
+        self.spawn(features::run(
+            self.client.clone(),
+            stands,
+            found,
+            self.shutdown.clone(),
+        ));
+        self.spawn(
+            Candidacy::new(self.client.clone(), &self.identity).run(leads, self.shutdown.clone()),
+        );
+        self.spawn(tell_leading(
+            leading.clone(),
+            metrics.clone(),
+            self.shutdown.clone(),
+        ));
         let wanted = self.writers(&metrics, &evaluated, &features, &leading);
         let served = Served {
             snapshots: served_snapshots,
@@ -183,7 +210,11 @@ impl Operator {
             leading: leading.clone(),
             metrics: metrics.clone(),
         };
-        let outputs = apply::Outputs { plans, problems, certificates };
+        let outputs = apply::Outputs {
+            plans,
+            problems,
+            certificates,
+        };
         self.spawn(apply::run(inputs, outputs, self.shutdown.clone()));
         let inputs = status::Inputs {
             client: self.client.clone(),
@@ -204,7 +235,8 @@ impl Operator {
     fn peers(&self) -> watch::Receiver<Arc<Peers>> {
         let (world, config) = (Arc::clone(&self.world), Arc::clone(&self.config));
         let (namespace, shutdown) = (self.identity.namespace.clone(), self.shutdown.clone());
-        let look = move |world: &World| endpoints::peers(&config.service, &namespace, &world.slices(true));
+        let look =
+            move |world: &World| endpoints::peers(&config.service, &namespace, &world.slices(true));
         let (sender, receiver) = watch::channel(Arc::new(look(&self.world)));
         self.spawn(async move {
             let mut changed = world.endpoints_changed();
@@ -237,7 +269,9 @@ impl Operator {
         let authority = AuthorityConfig {
             namespace: self.identity.namespace.clone(),
             secret: config.authority_secret.clone(),
-            own_names: std::iter::once(self.own_name()).chain(config.dns_names.iter().cloned()).collect(),
+            own_names: std::iter::once(self.own_name())
+                .chain(config.dns_names.iter().cloned())
+                .collect(),
             lifetimes: Lifetimes {
                 leaf: config.lifetime.0,
                 authority: config.authority_lifetime.0,
@@ -248,7 +282,15 @@ impl Operator {
         let (own, owned) = watch::channel(None);
         let metrics = certificates::Metrics::register(&self.registry);
         let wanted = self.with_edges(wanted);
-        self.spawn(certificates::run(self.client.clone(), authority, wanted, leading.clone(), own, metrics, self.shutdown.clone()));
+        self.spawn(certificates::run(
+            self.client.clone(),
+            authority,
+            wanted,
+            leading.clone(),
+            own,
+            metrics,
+            self.shutdown.clone(),
+        ));
         Ok(owned)
     }
 
@@ -266,7 +308,11 @@ impl Operator {
             secret: edge.secret.clone(),
             dns_names,
             owner: None,
-            labels: [("app.kubernetes.io/managed-by".to_owned(), "opes-operator".to_owned())].into(),
+            labels: [(
+                "app.kubernetes.io/managed-by".to_owned(),
+                "opes-operator".to_owned(),
+            )]
+            .into(),
         };
         let all = move |pools: &[CertificateWanted]| {
             let all = std::iter::once(edges.clone()).chain(pools.iter().cloned());
@@ -290,7 +336,14 @@ impl Operator {
     fn routing(&self, listener: TcpListener, own: &OwnCertificates, served: &Served) {
         let metrics = serve::Metrics::register(&self.registry);
         let edge_name = certificates::edge_name(&self.identity.namespace);
-        let serving = serve::run(listener, own.clone(), edge_name, served.clone(), metrics, self.shutdown.clone());
+        let serving = serve::run(
+            listener,
+            own.clone(),
+            edge_name,
+            served.clone(),
+            metrics,
+            self.shutdown.clone(),
+        );
         self.spawn_server("routing", serving);
     }
 
@@ -308,7 +361,8 @@ impl Operator {
             port: metrics_api::PORT,
             cluster_role: self.config.metrics_api.cluster_role.clone(),
         };
-        let (client, leading, shutdown) = (self.client.clone(), leading.clone(), self.shutdown.clone());
+        let (client, leading, shutdown) =
+            (self.client.clone(), leading.clone(), self.shutdown.clone());
         let Some(listener) = listener else {
             // Without a ClusterRole there was never anything to take away.
             if config.cluster_role.is_some() {
@@ -317,12 +371,18 @@ impl Operator {
             return;
         };
         let metrics = metrics_api::Metrics::register(&self.registry);
-        let serving = metrics_api::run(client, listener, own, config, served, leading, standing, metrics, shutdown);
+        let serving = metrics_api::run(
+            client, listener, own, config, served, leading, standing, metrics, shutdown,
+        );
         self.spawn_server("metrics API", serving);
     }
 
     /// A server that cannot go on takes the process with it: half an operator helps nobody, and a new one is there in seconds.
-    fn spawn_server(&self, what: &'static str, serving: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+    fn spawn_server(
+        &self,
+        what: &'static str,
+        serving: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
         let shutdown = self.shutdown.clone();
         self.spawn(async move {
             if let Err(error) = serving.await {

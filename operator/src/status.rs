@@ -90,9 +90,12 @@ struct Writer {
     inputs: Inputs,
     started: Instant,
     backoff: Backoff<ObjectKey>,
-    /// Since when a rule does not run everywhere: of which generation, and since when.
-    waiting: BTreeMap<ObjectKey, (i64, Instant)>,
+    /// Since when a rule does not run everywhere, for one and the same cause.
+    waiting: BTreeMap<ObjectKey, (Cause, Instant)>,
 }
+
+/// Which generation does not run everywhere, and whether that is because there are no edges.
+type Cause = (i64, bool);
 
 /// One status to write.
 struct Write {
@@ -173,7 +176,9 @@ impl Writer {
         for (key, seen) in &objects {
             let finding = view.evaluation.findings.get(key);
             // Another evaluation is on its way if this one is not about what is there now.
-            let Some(finding) = finding.filter(|finding| finding.uid == seen.uid && finding.generation == seen.generation) else {
+            let Some(finding) = finding
+                .filter(|finding| finding.uid == seen.uid && finding.generation == seen.generation)
+            else {
                 continue;
             };
             let (write, look) = self.look(&view, seen, finding);
@@ -181,20 +186,29 @@ impl Writer {
             writes.extend(write.filter(|_| self.backoff.is_open(key, begun)));
         }
         again = earlier(again, self.backoff.next());
-        self.inputs.metrics.waiting(Part::Status, writes.len() + self.backoff.len());
+        self.inputs
+            .metrics
+            .waiting(Part::Status, writes.len() + self.backoff.len());
         if writes.len() > BATCH {
             writes.truncate(BATCH);
             again = Some(Instant::now());
         }
         if !writes.is_empty() {
             self.perform(writes).await;
-            self.inputs.metrics.reconciled(Part::Status, begun.elapsed());
+            self.inputs
+                .metrics
+                .reconciled(Part::Status, begun.elapsed());
         }
         again
     }
 
     /// What is to be written of one object, and when to look again.
-    fn look(&mut self, view: &View, seen: &Arc<Seen>, finding: &Finding) -> (Option<Write>, Option<Instant>) {
+    fn look(
+        &mut self,
+        view: &View,
+        seen: &Arc<Seen>,
+        finding: &Finding,
+    ) -> (Option<Write>, Option<Instant>) {
         let before = conditions_of(seen);
         let accepted = rule::accepted(finding);
         let (said, look) = if seen.key.kind == "OpesRule" {
@@ -223,20 +237,37 @@ impl Writer {
         if is_said(&status, &seen.status) {
             return (None, look);
         }
-        let write = Write { seen: Arc::clone(seen), status, before, after };
+        let write = Write {
+            seen: Arc::clone(seen),
+            status,
+            before,
+            after,
+        };
         (Some(write), look)
     }
 
     /// `Programmed` of a rule; none: it stays as it is for now.
-    fn programmed(&mut self, view: &View, seen: &Seen, finding: &Finding, before: &[Condition]) -> (Option<Said>, Option<Instant>) {
+    fn programmed(
+        &mut self,
+        view: &View,
+        seen: &Seen,
+        finding: &Finding,
+        before: &[Condition],
+    ) -> (Option<Said>, Option<Instant>) {
         if let Some(said) = rule::not_as_written(finding) {
             self.waiting.remove(&seen.key);
             return (Some(said), None);
         }
-        let Some(in_table) = finding.runs else { return (None, None) };
-        let waiting = self.waiting.entry(seen.key.clone()).or_insert((seen.generation, view.now));
-        if waiting.0 != seen.generation {
-            *waiting = (seen.generation, view.now);
+        let Some(in_table) = finding.runs else {
+            return (None, None);
+        };
+        let cause = (seen.generation, view.edges.is_empty());
+        let waiting = self
+            .waiting
+            .entry(seen.key.clone())
+            .or_insert((cause, view.now));
+        if waiting.0 != cause {
+            *waiting = (cause, view.now);
         }
         let step = view.edges.judge(&Question {
             key: &seen.key,
@@ -265,6 +296,12 @@ impl Writer {
         let done = futures_util::stream::iter(writes)
             .map(|write| async move {
                 let outcome = patch(inputs, &write).await;
+                if let Ok(Some(_)) = outcome {
+                    inputs
+                        .events
+                        .transitions(&write.seen, &write.before, &write.after)
+                        .await;
+                }
                 (write, outcome)
             })
             .buffer_unordered(CONCURRENT)
@@ -275,10 +312,17 @@ impl Writer {
             match outcome {
                 Ok(Some(object)) => {
                     self.backoff.worked(key);
-                    let kind = if key.kind == "OpesRule" { Kind::OpesRule } else { Kind::CalloutService };
-                    let scope = Scope { kind, namespace: None, own: false };
+                    let kind = if key.kind == "OpesRule" {
+                        Kind::OpesRule
+                    } else {
+                        Kind::CalloutService
+                    };
+                    let scope = Scope {
+                        kind,
+                        namespace: None,
+                        own: false,
+                    };
                     self.inputs.world.apply(&scope, crate::watch::slim(object));
-                    self.inputs.events.transitions(&write.seen, &write.before, &write.after).await;
                 }
                 // It is gone, or another one: the watch will tell.
                 Ok(None) => self.backoff.worked(key),
@@ -298,8 +342,13 @@ async fn patch(inputs: &Inputs, write: &Write) -> Result<Option<DynamicObject>, 
         return Ok(None);
     }
     let seen = &write.seen;
-    let kind = if seen.key.kind == "OpesRule" { Kind::OpesRule } else { Kind::CalloutService };
-    let api: Api<DynamicObject> = Api::namespaced_with(inputs.client.clone(), seen.namespace(), &kind.resource());
+    let kind = if seen.key.kind == "OpesRule" {
+        Kind::OpesRule
+    } else {
+        Kind::CalloutService
+    };
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(inputs.client.clone(), seen.namespace(), &kind.resource());
     let document = json!({
         "apiVersion": API_VERSION,
         "kind": seen.key.kind,
@@ -315,16 +364,28 @@ async fn patch(inputs: &Inputs, write: &Write) -> Result<Option<DynamicObject>, 
         Ok(Ok(object)) => Ok(Some(object)),
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(None),
         Ok(Err(error)) => Err((Reason::of(&error), error.to_string())),
-        Err(_) => Err((Reason::Timeout, "the API server did not answer in time".into())),
+        Err(_) => Err((
+            Reason::Timeout,
+            "the API server did not answer in time".into(),
+        )),
     }
 }
 
 /// The conditions that follow from what was said before. One that nothing is said of stays.
-pub fn desired(before: &[Condition], said: &[Said], generation: i64, now: Timestamp) -> Vec<Condition> {
+pub fn desired(
+    before: &[Condition],
+    said: &[Said],
+    generation: i64,
+    now: Timestamp,
+) -> Vec<Condition> {
     let said_types: BTreeSet<&str> = said.iter().map(|said| said.type_).collect();
     let known = opes_k8s::status::condition::OF_RULES;
-    let kept = before.iter().filter(|condition| known.contains(&condition.type_.as_str()) && !said_types.contains(condition.type_.as_str()));
-    let new = said.iter().map(|said| said.after(find(before, said.type_), generation, now));
+    let kept = before.iter().filter(|condition| {
+        known.contains(&condition.type_.as_str()) && !said_types.contains(condition.type_.as_str())
+    });
+    let new = said
+        .iter()
+        .map(|said| said.after(find(before, said.type_), generation, now));
     let mut after: Vec<Condition> = new.chain(kept.cloned()).collect();
     after.sort_by(|a, b| a.type_.cmp(&b.type_));
     after
@@ -338,7 +399,9 @@ fn is_said(status: &Value, there: &Value) -> bool {
             "conditions" => {
                 let there = there[name].as_array();
                 let conditions = value.as_array().into_iter().flatten();
-                conditions.into_iter().all(|condition| there.is_some_and(|there| there.contains(condition)))
+                conditions
+                    .into_iter()
+                    .all(|condition| there.is_some_and(|there| there.contains(condition)))
             }
             "lastAccepted" => value["generation"] == there[name]["generation"],
             _ => *value == there[name],
@@ -352,26 +415,40 @@ fn is_said(status: &Value, there: &Value) -> bool {
 
 fn conditions_of(seen: &Seen) -> Vec<Condition> {
     let conditions = seen.status.get("conditions").and_then(Value::as_array);
-    let read = conditions.into_iter().flatten().filter_map(|condition| Condition::deserialize(condition).ok());
+    let read = conditions
+        .into_iter()
+        .flatten()
+        .filter_map(|condition| Condition::deserialize(condition).ok());
     read.collect()
 }
 
 fn last_accepted(finding: &Finding) -> Option<LastAccepted> {
     let accepted = finding.accepted.as_ref()?;
-    debug_assert!(finding.judgement.outcome != Outcome::Accepted || accepted.generation == finding.generation);
+    debug_assert!(
+        finding.judgement.outcome != Outcome::Accepted || accepted.generation == finding.generation
+    );
     let spec = match &accepted.object.resource {
         Resource::OpesRule(rule) => serde_json::to_value(&rule.spec),
         Resource::CalloutService(service) => serde_json::to_value(&service.spec),
     };
-    Some(LastAccepted { generation: accepted.generation, spec: spec.ok()? })
+    Some(LastAccepted {
+        generation: accepted.generation,
+        spec: spec.ok()?,
+    })
 }
 
 fn pool_view<'v>(view: &'v View, qualified: &str, name: &str) -> PoolView<'v> {
-    let Some(plan) = view.plans.get(qualified) else { return PoolView::default() };
+    let Some(plan) = view.plans.get(qualified) else {
+        return PoolView::default();
+    };
     let namespace = qualified.split('/').next().unwrap_or_default();
     let id = format!("{namespace}/{}", crate::endpoints::pool_name(name));
     let owned = |kind: Kind| view.owned.get(&(kind, id.clone())).map(AsRef::as_ref);
-    let spec = view.evaluation.services.get(qualified).map(|service| &service.spec);
+    let spec = view
+        .evaluation
+        .services
+        .get(qualified)
+        .map(|service| &service.spec);
     PoolView {
         plan: Some(plan),
         deployment: owned(Kind::Deployment),
@@ -383,7 +460,9 @@ fn pool_view<'v>(view: &'v View, qualified: &str, name: &str) -> PoolView<'v> {
 }
 
 fn label_selector(service: &str) -> String {
-    let labels = selector(service).into_iter().map(|(key, value)| format!("{key}={value}"));
+    let labels = selector(service)
+        .into_iter()
+        .map(|(key, value)| format!("{key}={value}"));
     labels.collect::<Vec<_>>().join(",")
 }
 

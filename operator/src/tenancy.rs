@@ -25,7 +25,12 @@ pub fn check(tenants: &[Tenant], resource: &Resource) -> Result<(), NotPermitted
         Resource::CalloutService(service) => &service.metadata.namespace,
     };
     let granted = |tenant: &&Tenant| tenant.namespace == *namespace;
-    let grants: Vec<&str> = tenants.iter().filter(granted).flat_map(|tenant| &tenant.domains).map(String::as_str).collect();
+    let grants: Vec<&str> = tenants
+        .iter()
+        .filter(granted)
+        .flat_map(|tenant| &tenant.domains)
+        .map(String::as_str)
+        .collect();
     if grants.is_empty() {
         return Err(NotPermitted {
             field: "metadata.namespace",
@@ -46,18 +51,28 @@ fn check_rule(rule: &OpesRule, grants: &[&str]) -> Result<(), NotPermitted> {
         return Ok(());
     }
     let matching = &rule.spec.matching;
-    let lists = [("spec.match.recipientDomains", &matching.recipient_domains), ("spec.match.senderDomains", &matching.sender_domains)];
+    let lists = [
+        ("spec.match.recipientDomains", &matching.recipient_domains),
+        ("spec.match.senderDomains", &matching.sender_domains),
+    ];
     let mut outside = None;
     for (field, domains) in lists {
         let Some(domains) = domains else { continue };
-        match domains.iter().find(|domain| !grants.iter().any(|grant| covers(grant, domain))) {
+        match domains
+            .iter()
+            .find(|domain| !grants.iter().any(|grant| covers(grant, domain)))
+        {
             None if !domains.is_empty() => return Ok(()),
             found => outside = outside.or(found.map(|domain| (field, domain))),
         }
     }
     let remedy = format!("name domains of: {}", grants.join(", "));
     Err(match outside {
-        Some((field, domain)) => NotPermitted { field, message: format!("`{domain}` was not granted to this namespace"), remedy },
+        Some((field, domain)) => NotPermitted {
+            field,
+            message: format!("`{domain}` was not granted to this namespace"),
+            remedy,
+        },
         None => NotPermitted {
             field: "spec.match",
             message: "a rule of this namespace must say for which of its domains it is".into(),
@@ -72,10 +87,14 @@ fn covers(grant: &str, asked: &str) -> bool {
     if grant == asked {
         return true;
     }
-    let Some(parent) = grant.strip_prefix("*.") else { return false };
+    let Some(parent) = grant.strip_prefix("*.") else {
+        return false;
+    };
     let below = asked.strip_prefix("*.").unwrap_or(&asked);
     let wildcard = asked.starts_with("*.");
-    let is_below = below.strip_suffix(parent).is_some_and(|front| front.ends_with('.') && front.len() > 1);
+    let is_below = below
+        .strip_suffix(parent)
+        .is_some_and(|front| front.ends_with('.') && front.len() > 1);
     is_below || (wildcard && below == parent)
 }
 
@@ -98,25 +117,58 @@ mod tests {
             namespace: namespace.into(),
             domains: domains.iter().map(|domain| (*domain).to_owned()).collect(),
         };
-        vec![tenant("a", &["a.example", "*.a.example"]), tenant("all", &["*"])]
+        vec![
+            tenant("a", &["a.example", "*.a.example"]),
+            tenant("all", &["*"]),
+        ]
     }
 
     #[test]
     fn a_rule_is_for_granted_domains_only() {
         for (namespace, matching, field) in [
             ("a", "match: { recipientDomains: [a.example] },", None),
-            ("a", "match: { recipientDomains: [A.Example, x.a.example, '*.a.example', '*.y.a.example'] },", None),
+            (
+                "a",
+                "match: { recipientDomains: [A.Example, x.a.example, '*.a.example', '*.y.a.example'] },",
+                None,
+            ),
             ("a", "match: { senderDomains: [a.example] },", None),
-            ("a", "match: { recipientDomains: [other.example], senderDomains: [a.example] },", None),
+            (
+                "a",
+                "match: { recipientDomains: [other.example], senderDomains: [a.example] },",
+                None,
+            ),
             ("all", "", None),
             ("a", "", Some("spec.match")),
-            ("a", "match: { recipientDomains: [a.example, other.example] },", Some("spec.match.recipientDomains")),
-            ("a", "match: { recipientDomains: [nota.example] },", Some("spec.match.recipientDomains")),
-            ("a", "match: { recipientDomains: ['*.example'] },", Some("spec.match.recipientDomains")),
-            ("a", "match: { senderDomains: ['<>'] },", Some("spec.match.senderDomains")),
-            ("b", "match: { recipientDomains: [a.example] },", Some("metadata.namespace")),
+            (
+                "a",
+                "match: { recipientDomains: [a.example, other.example] },",
+                Some("spec.match.recipientDomains"),
+            ),
+            (
+                "a",
+                "match: { recipientDomains: [nota.example] },",
+                Some("spec.match.recipientDomains"),
+            ),
+            (
+                "a",
+                "match: { recipientDomains: ['*.example'] },",
+                Some("spec.match.recipientDomains"),
+            ),
+            (
+                "a",
+                "match: { senderDomains: ['<>'] },",
+                Some("spec.match.senderDomains"),
+            ),
+            (
+                "b",
+                "match: { recipientDomains: [a.example] },",
+                Some("metadata.namespace"),
+            ),
         ] {
-            let found = check(&tenants(), &rule(namespace, matching)).err().map(|no| no.field);
+            let found = check(&tenants(), &rule(namespace, matching))
+                .err()
+                .map(|no| no.field);
             assert_eq!(found, field, "{namespace} {matching}");
         }
     }

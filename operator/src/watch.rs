@@ -46,12 +46,21 @@ pub struct Watches {
 
 impl Watches {
     /// Starts all of them; those for what not every cluster has start when the cluster has it.
-    pub fn start(&self, config: &Config, identity: &Identity, features: &watch::Receiver<Features>) {
+    pub fn start(
+        &self,
+        config: &Config,
+        identity: &Identity,
+        features: &watch::Receiver<Features>,
+    ) {
         let namespaces = namespaces(config);
         for namespace in &namespaces {
             self.spawn(Kind::OpesRule, namespace.clone(), None);
             self.spawn(Kind::CalloutService, namespace.clone(), None);
-            self.spawn(Kind::EndpointSlice, namespace.clone(), Some(SERVICE_LABEL.into()));
+            self.spawn(
+                Kind::EndpointSlice,
+                namespace.clone(),
+                Some(SERVICE_LABEL.into()),
+            );
         }
         let own = Scope {
             kind: Kind::EndpointSlice,
@@ -72,11 +81,21 @@ impl Watches {
 
     fn spawn(&self, kind: Kind, namespace: Option<String>, labels: Option<String>) {
         let own = false;
-        self.spawn_scope(Scope { kind, namespace, own }, labels);
+        self.spawn_scope(
+            Scope {
+                kind,
+                namespace,
+                own,
+            },
+            labels,
+        );
     }
 
     fn spawn_scope(&self, scope: Scope, labels: Option<String>) {
-        self.world.expect(scope.clone());
+        // What not every cluster has must not keep the rest from being written, should a role be missing for it.
+        if scope.kind.is_built_in() {
+            self.world.expect(scope.clone());
+        }
         let (this, shutdown) = (self.clone(), self.shutdown.clone());
         self.tasks.spawn(async move {
             tokio::select! {
@@ -87,7 +106,12 @@ impl Watches {
     }
 
     /// Waits until the cluster has the kind.
-    fn spawn_later(&self, kind: Kind, namespace: Option<String>, mut features: watch::Receiver<Features>) {
+    fn spawn_later(
+        &self,
+        kind: Kind,
+        namespace: Option<String>,
+        mut features: watch::Receiver<Features>,
+    ) {
         let (this, shutdown) = (self.clone(), self.shutdown.clone());
         self.tasks.spawn(async move {
             tokio::select! {

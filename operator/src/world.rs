@@ -161,6 +161,11 @@ impl World {
         self.tell(touched);
     }
 
+    /// An owned object was deleted by us; the watch will say so too.
+    pub fn deleted(&self, kind: Kind, name: &str) {
+        self.lock().owned.remove(&(kind, name.to_owned()));
+    }
+
     /// What is missing before edges can be served: kind and reason.
     pub fn unsynced_for_serving(&self) -> Option<String> {
         let serving = [Kind::OpesRule, Kind::CalloutService, Kind::EndpointSlice];
@@ -330,9 +335,7 @@ impl Inner {
             }
             kind => {
                 let keys = self.owned.keys();
-                keys.filter(|key| key.0 == kind)
-                    .map(|key| &key.1)
-                    .collect()
+                keys.filter(|key| key.0 == kind).map(|key| &key.1).collect()
             }
         };
         let within = |name: &str| {
@@ -357,7 +360,10 @@ impl Seen {
         let same = before.filter(|before| before.uid == uid && before.generation == generation);
         let parsed = match same {
             Some(before) => Arc::clone(&before.parsed),
-            None => Arc::new(Parsed::of(&key, object.data.get_mut("spec").map_or(Value::Null, Value::take))),
+            None => Arc::new(Parsed::of(
+                &key,
+                object.data.get_mut("spec").map_or(Value::Null, Value::take),
+            )),
         };
         let created = object.creation_timestamp();
         let annotations = object.annotations().iter();

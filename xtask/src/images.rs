@@ -86,8 +86,8 @@ const RECIPES: &[Recipe] = &[
 /// What the whole-node tests run.
 pub(crate) const FOR_TESTS: &[&str] = &["opes-edge", "opes-operator", "opes-security-filter"];
 
-/// Of the test bed, not of the project: Debian's static busybox, which also does nothing when asked to (`pause`).
-const BUSYBOX: &str = "/usr/bin/busybox";
+/// Of the test bed, not of the project: Debian's busybox, which also does nothing when asked to (`pause`).
+const BUSYBOX: &str = "/bin/busybox";
 
 /// `cargo xtask images [--out DIR] [NAME…]`: builds the programs and then their images; all of them if none is named.
 pub(crate) fn command(target: &Path, arguments: &[&str]) -> Result<()> {
@@ -139,7 +139,7 @@ pub(crate) fn make_for_node(out: &Path) -> Result<()> {
         ("pause", &["/usr/bin/busybox", "sleep", "infinity"][..]),
         ("busybox", &["/usr/bin/busybox"]),
     ] {
-        let mut tree = base();
+        let mut tree = with_libraries(Path::new(BUSYBOX))?;
         tree.file(
             "usr/bin/busybox",
             0o755,
@@ -190,20 +190,23 @@ fn base() -> Tree {
     tree
 }
 
+/// [`base`] with what the program is linked to at run time.
+fn with_libraries(program: &Path) -> Result<Tree> {
+    let mut tree = base();
+    for library in libraries(program)? {
+        let content = fs::read(&library).with_context(|| library.display().to_string())?;
+        let path = library.strip_prefix("/").unwrap_or(&library);
+        let path = path.to_str().context("a path that is no text")?;
+        tree.file(path, 0o755, content);
+    }
+    Ok(tree)
+}
+
 // === impl Recipe ===
 
 impl Recipe {
     fn tree(&self, program: &Path) -> Result<Tree> {
-        let mut tree = base();
-        for library in libraries(program)? {
-            let content = fs::read(&library).with_context(|| library.display().to_string())?;
-            let path = library.strip_prefix("/").unwrap_or(&library);
-            tree.file(
-                path.to_str().context("a path that is no text")?,
-                0o755,
-                content,
-            );
-        }
+        let mut tree = with_libraries(program)?;
         tree.file(
             &format!("usr/bin/{}", self.program),
             0o755,

@@ -37,6 +37,18 @@ const NEEDED: &[(&str, &str)] = &[
     // Downloads what attachment-links serves.
     ("/usr/bin/chromium", "chromium"),
     ("/usr/bin/curl", "curl"),
+    // A Kubernetes of the tests' own. Its daemons, kubectl and helm: kubernetes.rs.
+    ("/usr/bin/etcd", "etcd-server"),
+    ("/usr/bin/containerd", "containerd"),
+    ("/usr/sbin/runc", "runc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("/usr/sbin/nft", "nftables"),
+    ("/usr/share/doc/iproute2", "iproute2"),
+    // Not the static one, whose resolver crashes.
+    ("/usr/share/doc/busybox", "busybox"),
+    // Images: `strip`, and what programs believe.
+    ("/usr/bin/strip", "binutils"),
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
 
 /// Installs without a question, and without starting or enabling a mail server on a developer's machine: while `policy-rc.d`
@@ -67,7 +79,7 @@ apt-get install -q -y --no-install-recommends "$@" || {
     apt-get update -q
     apt-get install -q -y --no-install-recommends "$@"
 }
-for service in postfix nsd opendkim slapd rspamd clamav-daemon; do
+for service in postfix nsd opendkim slapd rspamd clamav-daemon etcd containerd nftables; do
     case " $* " in *" $service "*)
         if [ -d /run/systemd/system ]; then systemctl disable --now $service.service || true; fi ;;
     esac

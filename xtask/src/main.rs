@@ -5,6 +5,7 @@ mod cache;
 mod deny;
 mod images;
 mod install;
+mod kubernetes;
 mod python;
 mod step;
 mod test;
@@ -19,6 +20,7 @@ cargo xtask test              the gate: install, format, lints, build, tests, li
 cargo xtask test --fast       without lints and end-to-end tests
 cargo xtask bench             CPU of a callout; Postfix + milter against edge + callout, one table (--quick: one round)
 cargo xtask images [--out DIR] [NAME…]  an OCI archive for each program, without a container engine
+cargo xtask kubernetes        make the programs of Kubernetes that tests start, print where they are
 cargo xtask python            make what the Python example runs in, print where it is
 cargo xtask soak [MINUTES]    the tests with random input and kill -9, over and over";
 
@@ -42,6 +44,11 @@ fn run(arguments: &[String]) -> Result<()> {
         ["bench", "--quick"] => bench(true),
         ["images", "--node"] => images::make_for_node(&cache::target_folder()?.join("images")),
         ["images", rest @ ..] => images::command(&cache::target_folder()?, rest),
+        ["kubernetes"] => {
+            let folder = kubernetes::Background::start().wait()?;
+            println!("OPES_KUBERNETES={}", folder.display());
+            Ok(())
+        }
         ["python"] => python::print(),
         ["soak"] => test::soak(10),
         ["soak", minutes] => test::soak(minutes.parse()?),

@@ -22,9 +22,31 @@ pub fn crds() -> Result<[(&'static str, CustomResourceDefinition); 2], CrdError>
 
 /// A definition as a file; equal definitions give equal files.
 pub fn yaml(definition: &CustomResourceDefinition) -> Result<String, CrdError> {
-    let value = serde_json::to_value(definition).map_err(CrdError::of)?;
+    let value = document(definition)?;
     let text = serde_saphyr::to_string(&value).map_err(CrdError::of)?;
     Ok(format!("{HEADER}{}\n", text.trim_end()))
+}
+
+/// A definition as a document: bounds are whole numbers, which the types of the API have no place for.
+pub(crate) fn document(definition: &CustomResourceDefinition) -> Result<Value, CrdError> {
+    let mut value = serde_json::to_value(definition).map_err(CrdError::of)?;
+    whole(&mut value);
+    Ok(value)
+}
+
+fn whole(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let text = number.to_string();
+            let written = text.strip_suffix(".0").unwrap_or(&text);
+            if let Ok(whole) = written.parse::<i64>() {
+                *value = whole.into();
+            }
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(whole),
+        Value::Object(members) => members.values_mut().for_each(whole),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 fn tidied(definition: &CustomResourceDefinition) -> Result<CustomResourceDefinition, CrdError> {

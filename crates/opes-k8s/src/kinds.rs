@@ -1,5 +1,10 @@
 //! The two kinds.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "several columns have one type"
+)]
+
 use crate::status::{CalloutServiceStatus, LastAccepted, OpesRuleStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{CustomResource, Resource};

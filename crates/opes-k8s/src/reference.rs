@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::fmt::Write;
 
 use crate::CrdError;
+use crate::definition::document;
 
 const INTRODUCTION: &str = "<!-- Generated from crates/opes-k8s: cargo run -p opes-k8s --example crds -->
 # Custom resources
@@ -20,8 +21,7 @@ contradict each other) is in `status.conditions`.
 pub fn page(definitions: &[CustomResourceDefinition]) -> Result<String, CrdError> {
     let mut page = INTRODUCTION.to_owned();
     for definition in definitions {
-        let value = serde_json::to_value(definition).map_err(CrdError::of)?;
-        kind(&value, &mut page);
+        kind(&document(definition)?, &mut page);
     }
     Ok(page)
 }
@@ -59,8 +59,8 @@ fn field<'s>(
 ) {
     let text = |key: &str| schema.get(key).and_then(Value::as_str);
     let about = text("description").unwrap_or_default().replace('|', "\\|");
-    let needed = if required { "" } else { " optional" };
-    let _ = writeln!(page, "| `{path}` | {}{needed} | {about} |", type_of(schema));
+    let needed = if required { "" } else { "optional; " };
+    let _ = writeln!(page, "| `{path}` | {needed}{} | {about} |", type_of(schema));
     let validations = schema.get("x-kubernetes-validations");
     for rule in validations.and_then(Value::as_array).into_iter().flatten() {
         let text = |key: &str| rule.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -100,20 +100,27 @@ fn members<'s>(
 }
 
 fn type_of(schema: &Value) -> String {
+    if let Some(Value::Array(names)) = schema.get("enum") {
+        let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
+        return format!("`{}`", names.join("`, `"));
+    }
     let bound = |key: &str| schema.get(key).map(ToString::to_string);
     let name = match schema.get("type").and_then(Value::as_str) {
         Some("array") => {
             let of = schema.get("items").map(type_of).unwrap_or_default();
-            format!("list of {of}")
+            format!("list ({of})")
         }
-        Some("object") if schema.get("additionalProperties").is_some() => "map of texts".into(),
+        Some("object") if schema.get("x-kubernetes-preserve-unknown-fields").is_some() => {
+            "anything".into()
+        }
+        Some("object") if schema.get("additionalProperties").is_some() => "map".into(),
         Some("string") => "text".into(),
         Some(name) => name.into(),
         None => "integer or text".into(),
     };
     let (least, most) = match name.as_str() {
+        "anything" => (None, None),
         "integer" => (bound("minimum"), bound("maximum")),
-        "text" if schema.get("enum").is_some() => (None, None),
         list if list.starts_with("list") => (bound("minItems"), bound("maxItems")),
         _ => (None, bound("maxLength").or_else(|| bound("maxProperties"))),
     };

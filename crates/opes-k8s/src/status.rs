@@ -138,9 +138,9 @@ pub struct CalloutServiceStatus {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LastAccepted {
-    /// Its generation.
+    /// Generation of the object when it was accepted.
     pub generation: i64,
-    /// Its spec.
+    /// `spec` as it was then.
     #[schemars(schema_with = "any_object")]
     pub spec: Value,
 }

@@ -13,12 +13,14 @@
 mod check;
 mod eval;
 mod guard;
+mod shared;
 mod tree;
 
 use crate::facts::Facts;
 use crate::point::Point;
 use check::Checked;
 use std::fmt;
+use std::sync::Arc;
 use tree::Node;
 
 pub use guard::SOURCE_OCTETS_MAX;
@@ -101,6 +103,11 @@ impl Condition {
             root,
             needs,
         })
+    }
+
+    /// As [`Condition::compile`]; the same one again while somebody uses it.
+    pub(crate) fn shared(source: &str) -> Result<Arc<Self>, Vec<ConditionError>> {
+        shared::condition(source)
     }
 
     /// The expression as it was written.

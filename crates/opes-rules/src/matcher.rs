@@ -5,6 +5,7 @@ use crate::facts::{Facts, Recipient, domain_of};
 use crate::object::Network;
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 /// The compiled `match` of a rule. Evaluating it allocates nothing.
 #[derive(Debug, Default)]
@@ -17,7 +18,7 @@ pub(crate) struct Matcher {
     pub(crate) size_over: Option<u64>,
     pub(crate) tls: Option<bool>,
     pub(crate) authenticated: Option<bool>,
-    pub(crate) condition: Option<Condition>,
+    pub(crate) condition: Option<Arc<Condition>>,
 }
 
 /// A set of domains, looked up without regard to case.
@@ -57,7 +58,7 @@ impl Matcher {
     pub(crate) fn condition_per_recipient(&self) -> bool {
         self.condition
             .as_ref()
-            .is_some_and(Condition::per_recipient)
+            .is_some_and(|condition| condition.per_recipient())
     }
 
     /// The structured fields that do not depend on a recipient, cheapest first.

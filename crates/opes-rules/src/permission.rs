@@ -5,7 +5,7 @@
 use crate::point::{Class, Point};
 use serde::{Deserialize, Serialize};
 
-/// One thing that a service may do to a message, as listed in `allow`.
+/// One thing that a service may do to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = crate::object::schema::choice))]
 #[serde(rename_all = "camelCase")]

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Evaluation, Index, place};
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::shared::Snapshot;
 use crate::world::World;
@@ -35,7 +36,13 @@ pub struct Outputs {
 
 /// Evaluates until it is told to stop. Nothing is handed out before all rules, services and instances have been listed: half a table
 /// would be a wrong one.
-pub async fn run(mut index: Index, world: Arc<World>, out: Outputs, shutdown: CancellationToken) {
+pub async fn run(
+    config: Arc<Config>,
+    world: Arc<World>,
+    out: Outputs,
+    shutdown: CancellationToken,
+) {
+    let mut index = Index::new(&config);
     let mut specs = world.specs_changed();
     let mut endpoints = world.endpoints_changed();
     if !synced(&world, &out.health, &shutdown).await {
@@ -51,10 +58,16 @@ pub async fn run(mut index: Index, world: Arc<World>, out: Outputs, shutdown: Ca
             (index, evaluation)
         });
         let Ok((returned, evaluation)) = task.await else {
-            // A panic in the compiler: the process is restarted, and meanwhile edges run what they have.
-            out.health.not_ready(HEALTH, "the rules could not be evaluated");
-            shutdown.cancel();
-            return;
+            // A panic in the compiler. What is served goes on being served, and the next change is looked at afresh.
+            tracing::error!("the rules could not be evaluated; what was served before stays");
+            out.metrics.panicked();
+            index = Index::new(&config);
+            tokio::select! {
+                changed = specs.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => return,
+            }
+            tokio::time::sleep(COALESCE).await;
+            continue;
         };
         index = returned;
         out.metrics.evaluated(&evaluation, begun.elapsed());
@@ -83,7 +96,11 @@ pub async fn run(mut index: Index, world: Arc<World>, out: Outputs, shutdown: Ca
 }
 
 /// Where pools are moves no rules.
-fn move_endpoints(evaluation: &Evaluation, world: &World, snapshots: &watch::Sender<Option<Arc<Snapshot>>>) {
+fn move_endpoints(
+    evaluation: &Evaluation,
+    world: &World,
+    snapshots: &watch::Sender<Option<Arc<Snapshot>>>,
+) {
     let mut snapshot = evaluation.snapshot.as_ref().clone();
     place(&mut snapshot, &evaluation.services, &world.slices(false));
     hand_out(snapshots, &Arc::new(snapshot));

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
+};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, Lifecycle, LifecycleHandler,
-    LocalObjectReference, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, SleepAction, TCPSocketAction, TopologySpreadConstraint,
-    Volume, VolumeMount,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
+    HTTPGetAction, Lifecycle, LifecycleHandler, LocalObjectReference,
+    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, SleepAction,
+    TCPSocketAction, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -81,7 +84,13 @@ fn template(input: &Input<'_>) -> PodTemplateSpec {
     }
     let named = |name: &String| LocalObjectReference { name: name.clone() };
     let secrets = input.config.images.pull_secrets.iter().map(named);
-    let secrets: Vec<_> = secrets.chain(own.image_pull_secrets.iter().map(|secret| named(&secret.name))).collect();
+    let secrets: Vec<_> = secrets
+        .chain(
+            own.image_pull_secrets
+                .iter()
+                .map(|secret| named(&secret.name)),
+        )
+        .collect();
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels),
@@ -92,14 +101,22 @@ fn template(input: &Input<'_>) -> PodTemplateSpec {
             service_account_name: Some(input.full_name()),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
-            termination_grace_period_seconds: i64::try_from(pods.termination_grace.0.as_secs()).ok(),
+            termination_grace_period_seconds: i64::try_from(pods.termination_grace.0.as_secs())
+                .ok(),
             security_context: Some(pod_security()),
             containers: vec![container(input)],
             volumes: Some(volumes(input)),
             image_pull_secrets: (!secrets.is_empty()).then_some(secrets),
-            node_selector: some(if own.node_selector.is_empty() { pods.node_selector.clone() } else { own.node_selector.clone() }),
+            node_selector: some(if own.node_selector.is_empty() {
+                pods.node_selector.clone()
+            } else {
+                own.node_selector.clone()
+            }),
             tolerations: (!pods.tolerations.is_empty()).then(|| pods.tolerations.clone()),
-            priority_class_name: own.priority_class_name.clone().or_else(|| pods.priority_class.clone()),
+            priority_class_name: own
+                .priority_class_name
+                .clone()
+                .or_else(|| pods.priority_class.clone()),
             topology_spread_constraints: Some(spread(input)),
             ..PodSpec::default()
         }),
@@ -132,7 +149,9 @@ fn container(input: &Input<'_>) -> Container {
         readiness_probe: Some(probes.readiness),
         lifecycle: Some(Lifecycle {
             pre_stop: Some(LifecycleHandler {
-                sleep: Some(SleepAction { seconds: PRE_STOP_SECONDS }),
+                sleep: Some(SleepAction {
+                    seconds: PRE_STOP_SECONDS,
+                }),
                 ..LifecycleHandler::default()
             }),
             ..Lifecycle::default()
@@ -149,7 +168,11 @@ fn program(input: &Input<'_>) -> (String, Option<Vec<String>>, Vec<String>) {
     let listen = format!("{}:{}", input.config.pods.listen, input.port());
     let mut arguments = vec!["--listen".to_owned(), listen];
     if has_tls(input.spec) {
-        for (argument, file) in [("--tls-certificate", "tls.crt"), ("--tls-key", "tls.key"), ("--tls-client-ca", "ca.crt")] {
+        for (argument, file) in [
+            ("--tls-certificate", "tls.crt"),
+            ("--tls-key", "tls.key"),
+            ("--tls-client-ca", "ca.crt"),
+        ] {
             arguments.extend([argument.to_owned(), format!("{TLS_FOLDER}/{file}")]);
         }
     } else {
@@ -158,11 +181,26 @@ fn program(input: &Input<'_>) -> (String, Option<Vec<String>>, Vec<String>) {
     if let Some(image) = &input.spec.image {
         return (image.reference.clone(), None, arguments);
     }
-    let name = input.spec.builtin.as_ref().map_or("", |builtin| builtin.name.as_str());
+    let name = input
+        .spec
+        .builtin
+        .as_ref()
+        .map_or("", |builtin| builtin.name.as_str());
     let admin = format!("{}:{ADMIN_PORT}", input.config.pods.listen);
-    let more = ["--config", &format!("{CONFIG_FOLDER}/config.yaml"), "--admin", &admin, "--log-format", "json"];
+    let more = [
+        "--config",
+        &format!("{CONFIG_FOLDER}/config.yaml"),
+        "--admin",
+        &admin,
+        "--log-format",
+        "json",
+    ];
     arguments.extend(more.map(str::to_owned));
-    (input.config.image(name), Some(vec![format!("/usr/bin/opes-{name}")]), arguments)
+    (
+        input.config.image(name),
+        Some(vec![format!("/usr/bin/opes-{name}")]),
+        arguments,
+    )
 }
 
 /// Startup: it has come up. Liveness: it answers at all. Readiness: it takes transactions.
@@ -182,7 +220,10 @@ impl Probes {
                 ..HTTPGetAction::default()
             }),
             // Nothing more is known of somebody else's image than that it listens.
-            tcp_socket: (!builtin).then(|| TCPSocketAction { port: IntOrString::String(OCP_PORT.into()), host: None }),
+            tcp_socket: (!builtin).then(|| TCPSocketAction {
+                port: IntOrString::String(OCP_PORT.into()),
+                host: None,
+            }),
             period_seconds: Some(period),
             timeout_seconds: Some(2),
             failure_threshold: Some(failures),
@@ -199,11 +240,14 @@ impl Probes {
 fn resources(input: &Input<'_>) -> ResourceRequirements {
     let own = &input.spec.pod.resources;
     let defaults = &input.config.pods.resources;
-    let amounts = |own: &BTreeMap<String, ResourceAmount>, default: &Option<BTreeMap<String, Quantity>>| {
+    let amounts = |own: &BTreeMap<String, ResourceAmount>,
+                   default: &Option<BTreeMap<String, Quantity>>| {
         if own.is_empty() {
             return default.clone();
         }
-        let amounts = own.iter().map(|(name, amount)| (name.clone(), Quantity(amount.as_str().to_owned())));
+        let amounts = own
+            .iter()
+            .map(|(name, amount)| (name.clone(), Quantity(amount.as_str().to_owned())));
         Some(amounts.collect())
     };
     ResourceRequirements {
@@ -220,7 +264,10 @@ fn pod_security() -> PodSecurityContext {
         run_as_group: Some(USER),
         fs_group: Some(USER),
         fs_group_change_policy: Some("OnRootMismatch".into()),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".into(),
+            localhost_profile: None,
+        }),
         ..PodSecurityContext::default()
     }
 }
@@ -230,7 +277,10 @@ fn container_security() -> SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
         run_as_non_root: Some(true),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".into()]),
+            add: None,
+        }),
         ..SecurityContext::default()
     }
 }
@@ -249,15 +299,24 @@ fn spread(input: &Input<'_>) -> Vec<TopologySpreadConstraint> {
 }
 
 fn volumes(input: &Input<'_>) -> Vec<Volume> {
-    let named = |name: &str| Volume { name: name.into(), ..Volume::default() };
-    let mut volumes = vec![Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..named("tmp") }];
+    let named = |name: &str| Volume {
+        name: name.into(),
+        ..Volume::default()
+    };
+    let mut volumes = vec![Volume {
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..named("tmp")
+    }];
     if input.spec.builtin.is_some() {
         let config_map = ConfigMapVolumeSource {
             name: input.full_name(),
             default_mode: Some(FILE_MODE),
             ..ConfigMapVolumeSource::default()
         };
-        volumes.push(Volume { config_map: Some(config_map), ..named("config") });
+        volumes.push(Volume {
+            config_map: Some(config_map),
+            ..named("config")
+        });
     }
     if has_tls(input.spec) {
         let secret = SecretVolumeSource {
@@ -265,7 +324,10 @@ fn volumes(input: &Input<'_>) -> Vec<Volume> {
             default_mode: Some(FILE_MODE),
             ..SecretVolumeSource::default()
         };
-        volumes.push(Volume { secret: Some(secret), ..named("tls") });
+        volumes.push(Volume {
+            secret: Some(secret),
+            ..named("tls")
+        });
     }
     let own = input.spec.pod.mounts.iter().enumerate();
     volumes.extend(own.map(|(at, mount)| own_volume(at, mount)));
@@ -285,9 +347,11 @@ fn own_volume(at: usize, mount: &Mount) -> Volume {
             default_mode: Some(FILE_MODE),
             ..ConfigMapVolumeSource::default()
         }),
-        persistent_volume_claim: mount.persistent_volume_claim.as_ref().map(|name| PersistentVolumeClaimVolumeSource {
-            claim_name: name.clone(),
-            read_only: Some(mount.read_only),
+        persistent_volume_claim: mount.persistent_volume_claim.as_ref().map(|name| {
+            PersistentVolumeClaimVolumeSource {
+                claim_name: name.clone(),
+                read_only: Some(mount.read_only),
+            }
         }),
         ..Volume::default()
     }

@@ -1,7 +1,8 @@
 //! Who may speak with a pool, and with whom it may.
 
 use k8s_openapi::api::networking::v1::{
-    NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+    NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
+    NetworkPolicyPort, NetworkPolicySpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -38,7 +39,10 @@ pub(super) fn policy(input: &Input<'_>) -> Option<Planned> {
 }
 
 fn edges(input: &Input<'_>) -> NetworkPolicyPeer {
-    let namespace = ("kubernetes.io/metadata.name".to_owned(), input.operator_namespace.to_owned());
+    let namespace = (
+        "kubernetes.io/metadata.name".to_owned(),
+        input.operator_namespace.to_owned(),
+    );
     NetworkPolicyPeer {
         namespace_selector: Some(LabelSelector {
             match_labels: Some([namespace].into()),
@@ -53,7 +57,10 @@ fn edges(input: &Input<'_>) -> NetworkPolicyPeer {
 }
 
 fn egress(input: &Input<'_>) -> Vec<NetworkPolicyEgressRule> {
-    let names = NetworkPolicyEgressRule { to: None, ports: Some(vec![port("UDP", 53), port("TCP", 53)]) };
+    let names = NetworkPolicyEgressRule {
+        to: None,
+        ports: Some(vec![port("UDP", 53), port("TCP", 53)]),
+    };
     let qualified = format!("{}/{}", input.namespace, input.name);
     let configured = input.config.network_policy.egress.iter();
     let allowed = configured

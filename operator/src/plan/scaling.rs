@@ -1,9 +1,9 @@
 //! What makes a pool larger and smaller.
 
 use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, ExternalMetricSource, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
-    HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricIdentifier, MetricSpec, MetricTarget,
-    ResourceMetricSource,
+    CrossVersionObjectReference, ExternalMetricSource, HPAScalingPolicy, HPAScalingRules,
+    HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec,
+    MetricIdentifier, MetricSpec, MetricTarget, ResourceMetricSource,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -119,7 +119,10 @@ fn trigger_authentication(input: &Input<'_>) -> Planned {
 
 fn scaled_object(input: &Input<'_>) -> Planned {
     let pool = &input.spec.pool;
-    let address = format!("{}.{}.svc:9443", input.config.service, input.operator_namespace);
+    let address = format!(
+        "{}.{}.svc:9443",
+        input.config.service, input.operator_namespace
+    );
     let spec = json!({
         "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": input.full_name() },
         "minReplicaCount": pool.min,

@@ -50,7 +50,12 @@ impl Truth {
 
 impl Said {
     /// With everything that has to be there.
-    pub fn new(type_: &'static str, truth: Truth, reason: &str, message: impl Into<String>) -> Self {
+    pub fn new(
+        type_: &'static str,
+        truth: Truth,
+        reason: &str,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             type_,
             truth,
@@ -70,7 +75,9 @@ impl Said {
     /// The condition that follows `before`: the time moves only if the truth does.
     pub fn after(&self, before: Option<&Condition>, generation: i64, now: Timestamp) -> Condition {
         let same_truth = before.filter(|before| before.status == self.truth.name());
-        let same = same_truth.filter(|before| before.reason == self.reason && before.observed_generation == Some(generation));
+        let same = same_truth.filter(|before| {
+            before.reason == self.reason && before.observed_generation == Some(generation)
+        });
         let message = match same.filter(|_| self.sticky) {
             Some(before) => before.message.clone(),
             None => cut(&self.message, MESSAGE_OCTETS_MAX),
@@ -81,7 +88,8 @@ impl Said {
             reason: self.reason.clone(),
             message,
             observed_generation: Some(generation),
-            last_transition_time: same_truth.map_or(Time(now), |before| before.last_transition_time.clone()),
+            last_transition_time: same_truth
+                .map_or(Time(now), |before| before.last_transition_time.clone()),
         }
     }
 }
@@ -126,7 +134,10 @@ mod tests {
         let first = said(Truth::False, "a").after(None, 1, then);
         let second = said(Truth::False, "b").after(Some(&first), 2, now);
         assert_eq!(second.last_transition_time, first.last_transition_time);
-        assert_eq!((second.message.as_str(), second.observed_generation), ("b", Some(2)));
+        assert_eq!(
+            (second.message.as_str(), second.observed_generation),
+            ("b", Some(2))
+        );
         let third = said(Truth::True, "b").after(Some(&second), 2, now);
         assert_eq!(third.last_transition_time, Time(now));
     }
@@ -135,9 +146,13 @@ mod tests {
     fn a_sticky_message_stays_until_something_else_changes() {
         let now = Timestamp::UNIX_EPOCH;
         let first = said(Truth::False, "1 of 3").sticky().after(None, 1, now);
-        let second = said(Truth::False, "2 of 3").sticky().after(Some(&first), 1, now);
+        let second = said(Truth::False, "2 of 3")
+            .sticky()
+            .after(Some(&first), 1, now);
         assert_eq!(first, second);
-        let third = said(Truth::False, "2 of 3").sticky().after(Some(&second), 2, now);
+        let third = said(Truth::False, "2 of 3")
+            .sticky()
+            .after(Some(&second), 2, now);
         assert_eq!(third.message, "2 of 3");
     }
 }

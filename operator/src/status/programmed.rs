@@ -89,32 +89,63 @@ impl EdgeView {
             for fault in &refusal.faults {
                 let said = format!("edge {} has refused it: {}", edge.edge, fault.message);
                 if fault.name.is_empty() {
-                    view.refused.get_or_insert(format!("edge {} has refused the table: {}", edge.edge, fault.message));
+                    view.refused.get_or_insert(format!(
+                        "edge {} has refused the table: {}",
+                        edge.edge, fault.message
+                    ));
                     continue;
                 }
-                view.refused.get_or_insert(format!("edge {} has refused the table because of {} {}", edge.edge, fault.kind, fault.name));
-                let entry = view.refusals.entry((fault.kind.clone(), fault.name.clone()));
+                view.refused.get_or_insert(format!(
+                    "edge {} has refused the table because of {} {}",
+                    edge.edge, fault.kind, fault.name
+                ));
+                let entry = view
+                    .refusals
+                    .entry((fault.kind.clone(), fault.name.clone()));
                 entry.or_insert((place(&refusal.revision), said));
             }
         }
         view
     }
 
+    /// No edge is connected.
+    pub fn is_empty(&self) -> bool {
+        self.connected == 0
+    }
+
     /// What is to be said of a rule that is in the table as it is written.
     pub fn judge(&self, question: &Question<'_>) -> Step {
         let name = (question.key.kind.to_owned(), question.key.name.clone());
-        let refusal = self.refusals.get(&name).filter(|(place, _)| *place >= question.in_table.since);
+        let refusal = self
+            .refusals
+            .get(&name)
+            .filter(|(place, _)| *place >= question.in_table.since);
         if let Some((_, said)) = refusal {
-            return Step::Say(Said::new(condition::PROGRAMMED, Truth::False, reason::REFUSED, said.clone()));
+            return Step::Say(Said::new(
+                condition::PROGRAMMED,
+                Truth::False,
+                reason::REFUSED,
+                said.clone(),
+            ));
         }
         let settled = question.started + SETTLE;
-        let was_true = question.before.is_some_and(|before| before.status == Truth::True.name());
-        let reached = self.connected > 0 && self.reached.is_some_and(|reached| reached >= question.in_table.since);
+        let was_true = question
+            .before
+            .is_some_and(|before| before.status == Truth::True.name());
+        let reached = self.connected > 0
+            && self
+                .reached
+                .is_some_and(|reached| reached >= question.in_table.since);
         if reached {
             if question.now < settled && !was_true {
                 return question.unsettled(settled);
             }
-            return Step::Say(Said::new(condition::PROGRAMMED, Truth::True, reason::PROGRAMMED, "every connected edge runs it"));
+            return Step::Say(Said::new(
+                condition::PROGRAMMED,
+                Truth::True,
+                reason::PROGRAMMED,
+                "every connected edge runs it",
+            ));
         }
         if question.now < settled {
             return question.unsettled(settled);
@@ -146,20 +177,41 @@ impl Question<'_> {
             return Step::Wait(until);
         }
         if no_edges {
-            return Step::Say(Said::new(condition::PROGRAMMED, Truth::Unknown, reason::NO_EDGES, "no edge is connected"));
+            return Step::Say(Said::new(
+                condition::PROGRAMMED,
+                Truth::Unknown,
+                reason::NO_EDGES,
+                "no edge is connected",
+            ));
         }
         if self.before.is_none() {
             return Step::Say(pending("edges are being told"));
         }
         let last = view.last.as_deref().unwrap_or_default();
-        let why = view.refused.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        let why = view
+            .refused
+            .as_ref()
+            .map_or_else(String::new, |why| format!(": {why}"));
         let message = format!("edge {last} does not run it yet{why}");
-        Step::Say(Said::new(condition::PROGRAMMED, Truth::False, reason::PENDING, message).sticky())
+        Step::Say(
+            Said::new(
+                condition::PROGRAMMED,
+                Truth::False,
+                reason::PENDING,
+                message,
+            )
+            .sticky(),
+        )
     }
 }
 
 fn pending(message: &str) -> Said {
-    Said::new(condition::PROGRAMMED, Truth::Unknown, reason::PENDING, message)
+    Said::new(
+        condition::PROGRAMMED,
+        Truth::Unknown,
+        reason::PENDING,
+        message,
+    )
 }
 
 #[cfg(test)]
@@ -194,13 +246,24 @@ mod tests {
         judge_at(edges, before, seconds, SETTLE + Duration::from_secs(100))
     }
 
-    fn judge_at(edges: &[EdgeState], before: Option<&Condition>, seconds: u64, up: Duration) -> Step {
+    fn judge_at(
+        edges: &[EdgeState],
+        before: Option<&Condition>,
+        seconds: u64,
+        up: Duration,
+    ) -> Step {
         let started = Instant::now();
         let now = started + up;
-        let key = ObjectKey { kind: "OpesRule", name: "mail/r".into() };
+        let key = ObjectKey {
+            kind: "OpesRule",
+            name: "mail/r".into(),
+        };
         EdgeView::of(edges, &sequences()).judge(&Question {
             key: &key,
-            in_table: InTable { generation: 1, since: 2 },
+            in_table: InTable {
+                generation: 1,
+                since: 2,
+            },
             before,
             since: now.checked_sub(Duration::from_secs(seconds)).unwrap(),
             started,
@@ -223,11 +286,17 @@ mod tests {
         let unheard = [edge("a", "r2"), edge("b", "elsewhere")];
         let mut left = one.to_vec();
         left[1].left = Some(Instant::now());
-        assert_eq!(truth(&judge(&all, Some(&unknown), 0)), Some((Truth::True, reason::PROGRAMMED)));
+        assert_eq!(
+            truth(&judge(&all, Some(&unknown), 0)),
+            Some((Truth::True, reason::PROGRAMMED))
+        );
         for edges in [&one[..], &unheard[..], &left[..]] {
             assert_eq!(truth(&judge(edges, Some(&unknown), 1)), None);
             assert_eq!(truth(&judge(edges, Some(&yes), 4)), None, "a hiccup");
-            assert_eq!(truth(&judge(edges, Some(&yes), 5)), Some((Truth::False, reason::PENDING)));
+            assert_eq!(
+                truth(&judge(edges, Some(&yes), 5)),
+                Some((Truth::False, reason::PENDING))
+            );
         }
     }
 
@@ -235,17 +304,29 @@ mod tests {
     async fn without_edges_nothing_is_known_but_not_at_once() {
         let yes = condition(Truth::True);
         assert_eq!(truth(&judge(&[], Some(&yes), 29)), None);
-        assert_eq!(truth(&judge(&[], Some(&yes), 30)), Some((Truth::Unknown, reason::NO_EDGES)));
-        assert_eq!(truth(&judge(&[], None, 1)), Some((Truth::Unknown, reason::NO_EDGES)));
+        assert_eq!(
+            truth(&judge(&[], Some(&yes), 30)),
+            Some((Truth::Unknown, reason::NO_EDGES))
+        );
+        assert_eq!(
+            truth(&judge(&[], None, 1)),
+            Some((Truth::Unknown, reason::NO_EDGES))
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_new_rule_waits_a_moment_and_then_says_so() {
         let behind = [edge("a", "r1")];
         assert_eq!(truth(&judge(&behind, None, 0)), None);
-        assert_eq!(truth(&judge(&behind, None, 1)), Some((Truth::Unknown, reason::PENDING)));
+        assert_eq!(
+            truth(&judge(&behind, None, 1)),
+            Some((Truth::Unknown, reason::PENDING))
+        );
         let unknown = condition(Truth::Unknown);
-        assert_eq!(truth(&judge(&behind, Some(&unknown), 5)), Some((Truth::False, reason::PENDING)));
+        assert_eq!(
+            truth(&judge(&behind, Some(&unknown), 5)),
+            Some((Truth::False, reason::PENDING))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -254,24 +335,56 @@ mod tests {
         let all = [edge("a", "r2")];
         let short = Duration::from_secs(3);
         assert_eq!(truth(&judge_at(&[], Some(&yes), 3, short)), None);
-        assert_eq!(truth(&judge_at(&all, Some(&no), 3, short)), None, "others may be on their way");
-        assert_eq!(truth(&judge_at(&all, Some(&yes), 3, short)), Some((Truth::True, reason::PROGRAMMED)));
-        assert_eq!(truth(&judge_at(&all, None, 3, short)), Some((Truth::Unknown, reason::PENDING)));
+        assert_eq!(
+            truth(&judge_at(&all, Some(&no), 3, short)),
+            None,
+            "others may be on their way"
+        );
+        assert_eq!(
+            truth(&judge_at(&all, Some(&yes), 3, short)),
+            Some((Truth::True, reason::PROGRAMMED))
+        );
+        assert_eq!(
+            truth(&judge_at(&all, None, 3, short)),
+            Some((Truth::Unknown, reason::PENDING))
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_said_at_once_by_name() {
         let yes = condition(Truth::True);
-        let fault = |name: &str| Fault { kind: "OpesRule".into(), name: name.into(), message: "no such point".into() };
+        let fault = |name: &str| Fault {
+            kind: "OpesRule".into(),
+            name: name.into(),
+            message: "no such point".into(),
+        };
         let mut edges = [edge("a", "r2"), edge("b", "r1")];
-        edges[1].refused = Some(Refusal { revision: "r2".into(), faults: vec![fault("mail/r")] });
+        edges[1].refused = Some(Refusal {
+            revision: "r2".into(),
+            faults: vec![fault("mail/r")],
+        });
         let step = judge(&edges, Some(&yes), 0);
         assert_eq!(truth(&step), Some((Truth::False, reason::REFUSED)));
-        let Step::Say(said) = step else { unreachable!() };
-        assert!(said.message.contains("edge b") && said.message.contains("no such point"), "{}", said.message);
-        edges[1].refused = Some(Refusal { revision: "r2".into(), faults: vec![fault("mail/other")] });
+        let Step::Say(said) = step else {
+            unreachable!()
+        };
+        assert!(
+            said.message.contains("edge b") && said.message.contains("no such point"),
+            "{}",
+            said.message
+        );
+        edges[1].refused = Some(Refusal {
+            revision: "r2".into(),
+            faults: vec![fault("mail/other")],
+        });
         assert_eq!(truth(&judge(&edges, Some(&yes), 0)), None);
-        let Step::Say(said) = judge(&edges, Some(&yes), 5) else { unreachable!() };
-        assert!(said.message.contains("because of OpesRule mail/other"), "{}", said.message);
+        let Step::Say(said) = judge(&edges, Some(&yes), 5) else {
+            unreachable!()
+        };
+        assert!(
+            said.message.contains("because of OpesRule mail/other"),
+            "{}",
+            said.message
+        );
     }
 }

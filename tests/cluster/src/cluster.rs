@@ -48,6 +48,11 @@ impl Cluster {
         Ok(Client::try_from(self.config.clone())?)
     }
 
+    /// What clients are made of.
+    pub fn config(&self) -> Config {
+        self.config.clone()
+    }
+
     /// A client that is `user` in `groups` by impersonation, so with the rights that RBAC gives them.
     pub fn client_as(&self, user: &str, groups: &[&str]) -> Result<Client> {
         let mut config = self.config.clone();

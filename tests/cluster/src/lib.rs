@@ -7,12 +7,14 @@ pub mod authority;
 pub mod cluster;
 pub mod control_plane;
 pub mod group;
+pub mod node;
 pub mod ports;
 pub mod programs;
 pub mod wait;
 
 pub use cluster::Cluster;
 pub use control_plane::ControlPlane;
+pub use node::Node;
 pub use wait::eventually;
 
 use std::time::Duration;

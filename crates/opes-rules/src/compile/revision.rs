@@ -48,7 +48,7 @@ fn write_canonical(value: &Value, out: &mut String) {
                 if index > 0 {
                     out.push(',');
                 }
-                write_canonical(&Value::String(key.clone()), out);
+                write_text(key, out);
                 out.push(':');
                 write_canonical(member, out);
             }
@@ -64,10 +64,23 @@ fn write_canonical(value: &Value, out: &mut String) {
             }
             out.push(']');
         }
+        Value::String(text) => write_text(text, out),
         Value::Number(number) if number.is_f64() => {
             out.push_str(&rounded(number).to_string());
         }
-        scalar => out.push_str(&scalar.to_string()),
+        Value::Null | Value::Bool(_) | Value::Number(_) => out.push_str(&value.to_string()),
+    }
+}
+
+/// Most texts need no escapes.
+fn write_text(text: &str, out: &mut String) {
+    let plain = |b: u8| b >= b' ' && !matches!(b, b'"' | b'\\');
+    if text.bytes().all(plain) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&Value::from(text).to_string());
     }
 }
 

@@ -9,6 +9,7 @@ use crate::permission::{Permission, PermissionSet};
 use crate::point::{Class, OnFailure, Point};
 use crate::table::{CalloutSpec, ContentWant, Rule, Service};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Largest `parameters`, serialized, in octets: they travel with every callout connection.
 const PARAMETERS_OCTETS_MAX: usize = 64 << 10;
@@ -288,8 +289,8 @@ fn check_known(
     }
 }
 
-fn condition(source: &str, points: &[Point], report: &mut Report<'_>) -> Option<Condition> {
-    match Condition::compile(source) {
+fn condition(source: &str, points: &[Point], report: &mut Report<'_>) -> Option<Arc<Condition>> {
+    match Condition::shared(source) {
         Ok(condition) => {
             for need in condition.needs() {
                 check_known("cel", need.name(), *need, points, report);

@@ -4,7 +4,7 @@ use super::ResourceAmount;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Pods of a service. Everything that is not said here the operator decides: user, capabilities, probes, certificates.
+/// Pods of a service. What is not said here the operator decides: user, capabilities, probes, certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::pod))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -5,23 +5,23 @@ use crate::permission::Permission;
 use crate::point::{OnFailure, Point};
 use serde::{Deserialize, Serialize};
 
-/// `spec` of an `OpesRule`.
+/// At which points, for what, and what is done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::rule))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OpesRuleSpec {
-    /// Processing points; at least one.
+    /// Processing points at which the rule is looked at; at least one.
     pub at: Vec<Point>,
-    /// Lower runs first within its stage; ties by namespace/name.
+    /// Lower is earlier at each point; ties by namespace/name. 100 if absent.
     #[serde(default = "default_priority")]
     pub priority: i32,
-    /// All conditions must hold; absent = always.
+    /// What it is for; all conditions must hold. Everything if absent.
     #[serde(default, rename = "match")]
     pub matching: Match,
-    /// Call a service. Exactly one of `callout` and `action`.
+    /// The service to call. Exactly one of `callout` and `action`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callout: Option<Callout>,
-    /// Act without a callout.
+    /// What is done without a service. Exactly one of `callout` and `action`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
     /// How much of the traffic it applies to, and whether it changes anything.
@@ -34,10 +34,10 @@ pub struct OpesRuleSpec {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::matching))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Match {
-    /// Names of listeners that the client came in on.
+    /// Names of listeners, of which the client came in on one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listener: Option<Vec<String>>,
-    /// Networks of the client, CIDR or single addresses.
+    /// Networks or addresses, of which one is the client's: `192.0.2.0/24`, `2001:db8::1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_networks: Option<Vec<Network>>,
     /// Domains of the reverse-path; `*.example.com` = any subdomain, `<>` = the null reverse-path.
@@ -46,19 +46,19 @@ pub struct Match {
     /// Domains of the recipient; `*.example.com` = any subdomain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipient_domains: Option<Vec<String>>,
-    /// The message has fewer octets.
+    /// The message has fewer octets: `30Mi`, `512Ki`, or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_under: Option<Quantity>,
-    /// The message has more octets.
+    /// The message has more octets: `30Mi`, `512Ki`, or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_over: Option<Quantity>,
-    /// The client connection is encrypted, or is not.
+    /// The connection of the client is encrypted (true), or is not (false).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<bool>,
-    /// The client has authenticated, or has not.
+    /// The client has authenticated (true), or has not (false).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<bool>,
-    /// A CEL expression with a boolean result.
+    /// A condition in the Common Expression Language, for what the other fields cannot say; they cost less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cel: Option<String>,
 }
@@ -68,21 +68,21 @@ pub struct Match {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::callout))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Callout {
-    /// A `CalloutService` in the namespace of the rule.
+    /// The `CalloutService`; it must be in the namespace of the rule.
     pub service_ref: ServiceRef,
-    /// Less than the service asks for; absent = what it asks for.
+    /// How much of the content is sent: less than the service asks for, or what it asks for if absent.
     #[serde(default)]
     pub wants: RuleWants,
-    /// What the service may do. Empty = nothing but annotate.
+    /// What the service may do to the message. It may do nothing but annotate if absent.
     #[serde(default)]
     pub allow: Vec<Permission>,
-    /// Time for one transaction, 10 ms to 10 min.
+    /// Time for one transaction, from `10ms` to `600s`; `30s` if absent.
     #[serde(default = "default_timeout")]
     pub timeout: HumanDuration,
-    /// What happens when the service fails; `tempfail` if absent.
+    /// What happens when the service fails, is late or is missing; `tempfail` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<OnFailure>,
-    /// Handed to the service as it is.
+    /// Handed to the service as it is; at most 64 KiB.
     #[serde(default)]
     pub parameters: serde_json::Map<String, serde_json::Value>,
 }
@@ -101,10 +101,10 @@ pub struct ServiceRef {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::wants))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RuleWants {
-    /// Absent = what the service asks for at negotiation.
+    /// What the service asks for if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<ContentChoice>,
-    /// Octets, with `content: prefix`.
+    /// How many octets, with `content: prefix` only: `64Ki`, or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<Quantity>,
 }
@@ -139,7 +139,7 @@ pub enum Action {
     Continue {},
     /// Take the message, deliver it to nobody. Terminal.
     Discard {
-        /// Must be true: the message is lost and nobody is told.
+        /// Must be true: the message will be lost and nobody is told.
         #[serde(default, rename = "acknowledgeLoss")]
         acknowledge_loss: bool,
     },
@@ -164,10 +164,10 @@ pub enum Action {
     Route {
         /// Host name or address.
         host: String,
-        /// TCP port; 25, or 24 with `lmtp`.
+        /// TCP port; 25 if absent, 24 with `lmtp`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         port: Option<u16>,
-        /// Speak LMTP (RFC 2033).
+        /// Speak LMTP (RFC 2033) instead of SMTP; false if absent.
         #[serde(default)]
         lmtp: bool,
     },
@@ -178,10 +178,10 @@ pub enum Action {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::reply))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ReplySpec {
-    /// Reply code.
+    /// Reply code: 500 to 559 for `reject`, 400 to 459 for `tempfail`. Fits the point if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
-    /// Enhanced status code (RFC 3463), such as `5.7.1`.
+    /// Enhanced status code (RFC 3463); `5.7.1` or `4.7.1` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enhanced: Option<String>,
     /// Text for the client, one line of printable US-ASCII.
@@ -194,9 +194,9 @@ pub struct ReplySpec {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::rollout))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Rollout {
-    /// Enforce, or only watch.
+    /// Whether the rule changes anything; `enforce` if absent.
     pub mode: RolloutMode,
-    /// Share of dialogs that the rule applies to, 0 to 100.
+    /// Share of dialogs that the rule applies to, in percent; 100 if absent. All edges choose the same ones.
     pub percent: i64,
 }
 

@@ -22,6 +22,9 @@ pub(crate) use service::{
 /// Pattern of a DNS subdomain name (RFC 1123).
 const NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
+/// Where the meanings of names wait for the description of the field that they are possible in.
+const MEANINGS: &str = "x-meanings";
+
 /// Merges keywords into the schema of the field at this path below `properties`, such as `at` or `endpoints/items`.
 fn set(schema: &mut Schema, path: &str, keywords: Value) {
     let field = schema.pointer_mut(&format!("/properties/{path}"));
@@ -129,7 +132,12 @@ fn finish(schema: &mut Schema) {
         field.remove("default");
         field.remove("format");
         present(field);
+        explain(field);
         unfold(field);
+        if let Some(Value::Object(items)) = field.get_mut("items") {
+            explain(items);
+            unfold(items);
+        }
     }
 }
 
@@ -156,6 +164,16 @@ fn present(field: &mut Map<String, Value>) {
     {
         field.entry(key.clone()).or_insert_with(|| value.clone());
     }
+}
+
+/// `kubectl explain` shows the description of a field and nothing of the names that are possible in it.
+fn explain(field: &mut Map<String, Value>) {
+    let Some(Value::String(meanings)) = field.remove(MEANINGS) else {
+        return;
+    };
+    let about = field.get("description").and_then(Value::as_str);
+    let text = format!("{} {meanings}.", about.unwrap_or_default());
+    field.insert("description".into(), text.trim().into());
 }
 
 /// Lines of a comment to a paragraph.

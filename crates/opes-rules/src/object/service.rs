@@ -4,14 +4,14 @@ use super::{HumanDuration, PodSettings};
 use crate::point::Class;
 use serde::{Deserialize, Serialize};
 
-/// `spec` of a `CalloutService`.
+/// What the service may do, where it is or how it is run, and its limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::service))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CalloutServiceSpec {
-    /// What the service may do; decides the stage it runs in.
+    /// What the service may do; decides the stage that it runs in. It cannot be changed.
     pub class: Class,
-    /// A service that comes with OPES. Exactly one of `builtin`, `image`, `endpoint`, `endpoints`.
+    /// A service that comes with OPES, for the operator to run. Exactly one of `builtin`, `image`, `endpoint` and `endpoints`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builtin: Option<Builtin>,
     /// A container image for the operator to run.
@@ -20,25 +20,25 @@ pub struct CalloutServiceSpec {
     /// Something that already runs: `http://127.0.0.1:9000`, `unix:/run/opes/x.sock` or `dns://filter.example.com:9000`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// Several instances of it.
+    /// Several instances of something that already runs, each as in `endpoint`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Vec<String>>,
-    /// Size of the pool, for the operator.
+    /// How many instances the operator runs, and what decides that. Not used with `endpoint` and `endpoints`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pool: Pool,
     /// How many instances, with `pool.engine: none` only; absent = `pool.min`. `kubectl scale` and autoscalers of your own change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
-    /// The pods that the operator runs for it.
+    /// The pods that the operator runs. Not possible with `endpoint` and `endpoints`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pod: PodSettings,
-    /// How the processor talks to it.
+    /// How edges talk to it.
     #[serde(default)]
     pub transport: Transport,
-    /// Time limits, and how much is asked at once.
+    /// Time limits, and how much is asked of it at once.
     #[serde(default)]
     pub limits: ServiceLimits,
-    /// A transaction may be repeated on another instance.
+    /// A transaction that was interrupted may be repeated on another instance; false if absent.
     #[serde(default)]
     pub idempotent: bool,
     /// Its name in trace fields, and whether a sender may ask to leave it out (RFC 3897 §4).
@@ -51,9 +51,9 @@ pub struct CalloutServiceSpec {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::bypass))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct BypassPolicy {
-    /// An authenticated sender may have it left out. Never for access control, security and reporting.
+    /// An authenticated sender may have it left out; false if absent. Never for access control, security and reporting.
     pub allowed: bool,
-    /// Absolute URI that names it in trace fields and bypass requests; absent = one below the system's.
+    /// Absolute URI that names it in trace fields and bypass requests; one below the system's if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
 }
@@ -63,9 +63,9 @@ pub struct BypassPolicy {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::builtin))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Builtin {
-    /// Name as in `opes service NAME`.
+    /// Name as in `opes service NAME`. It cannot be changed.
     pub name: String,
-    /// Its configuration, checked by the service.
+    /// Its configuration, which the service itself checks.
     #[serde(default)]
     pub config: serde_json::Map<String, serde_json::Value>,
 }
@@ -77,10 +77,10 @@ pub struct Builtin {
 pub struct Image {
     /// Image reference, such as `registry.example.com/filter:1.2`.
     pub reference: String,
-    /// Port that the callout server listens on in the container.
+    /// Port that the callout server listens on in the container; 9000 if absent.
     #[serde(default = "default_container_port")]
     pub port: u16,
-    /// Arguments.
+    /// Arguments of the program.
     #[serde(default)]
     pub args: Vec<String>,
 }
@@ -93,15 +93,15 @@ pub struct Pool {
     /// Fewest instances; 2 if absent. 0 only with `engine: keda`, and only if every rule that calls the service has `onFailure`
     /// `tempfail` or `accept`: the first messages after a pause meet no instance.
     pub min: u32,
-    /// Most instances.
+    /// Most instances; 10 if absent.
     pub max: u32,
-    /// Transactions in flight per instance that scaling aims at.
+    /// Transactions in flight per instance that scaling aims at; 32 if absent.
     pub target_in_flight: u32,
-    /// CPU use per instance, in percent of what its pods request, that scaling aims at as well; 0 = CPU is not looked at.
+    /// CPU use that scaling aims at as well, in percent of what a pod requests; 80 if absent, 0 = CPU is not looked at.
     pub target_cpu_percent: u32,
-    /// What scales it.
+    /// What scales the pool; `hpa` if absent.
     pub engine: PoolEngine,
-    /// Pod disruption budget.
+    /// How many instances stay up while nodes are drained.
     pub pdb: DisruptionBudget,
 }
 
@@ -110,10 +110,10 @@ pub struct Pool {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::choice))]
 #[serde(rename_all = "camelCase")]
 pub enum PoolEngine {
-    /// HorizontalPodAutoscaler.
+    /// A HorizontalPodAutoscaler.
     #[default]
     Hpa,
-    /// KEDA.
+    /// A ScaledObject of KEDA.
     Keda,
     /// Nothing of ours: `replicas` instances.
     None,
@@ -124,7 +124,7 @@ pub enum PoolEngine {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::disruption_budget))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DisruptionBudget {
-    /// Instances that stay.
+    /// Instances that stay; 1 if absent.
     pub min_available: u32,
 }
 
@@ -133,13 +133,13 @@ pub struct DisruptionBudget {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::transport))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Transport {
-    /// Absent = `mutual`, except on a Unix socket or a loopback address.
+    /// How the connection is protected; `mutual` if absent, except on a Unix socket and a loopback address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,
-    /// Name that the service's certificate must be for; absent = the host of the endpoint.
+    /// Name that the service's certificate must be for; the host of the endpoint if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
-    /// Most transactions open at once on one connection.
+    /// Most transactions open at once on one connection; 256 if absent.
     pub max_transactions_per_connection: u32,
 }
 
@@ -159,13 +159,13 @@ pub enum TlsMode {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = super::schema::limits))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServiceLimits {
-    /// For a connection to be usable.
+    /// Time until a connection is usable, from `10ms` to `600s`; `2s` if absent.
     pub connect_timeout: HumanDuration,
-    /// Without progress in a transaction.
+    /// Time without progress in a transaction while it is the service's turn, from `10ms` to `600s`; `60s` if absent.
     pub idle_timeout: HumanDuration,
-    /// Transactions open at once, per edge.
+    /// Transactions open at once, per edge; 1000 if absent.
     pub max_in_flight: u32,
-    /// Transactions that wait for others to end, per edge.
+    /// Transactions that wait for others to end, per edge; 1000 if absent.
     pub max_queued: u32,
 }
 

@@ -75,6 +75,16 @@ impl Pki {
         self.clients.client(user, group)
     }
 
+    /// A server's certificate.
+    pub(crate) fn server(&self, name: &str, names: &[&str]) -> Result<Pair> {
+        self.clients.server(name, names)
+    }
+
+    /// Who signs all but the front proxy.
+    pub(crate) fn authority(&self) -> &Path {
+        &self.clients.certificate
+    }
+
     /// Writes a kubeconfig; JSON is YAML.
     pub(crate) fn kubeconfig(&self, file: &Path, url: &str, client: &Pair) -> Result<PathBuf> {
         let text = json!({
@@ -128,8 +138,31 @@ pub(crate) fn apiserver(place: &Place, pki: &Pki) -> Result<Command> {
     Ok(command)
 }
 
+/// The API server of a node.
+pub(crate) fn node_apiserver(place: &Place, pki: &Pki) -> Result<Command> {
+    let mut command = any_apiserver(place, pki)?;
+    command.args([
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+    ]);
+    Ok(command)
+}
+
+/// The scheduler. Its own server is off.
+pub(crate) fn scheduler(place: &Place, pki: &Pki) -> Result<Command> {
+    let client = pki.client("system:kube-scheduler", None)?;
+    let kubeconfig = pki.folder.join("scheduler.yaml");
+    let kubeconfig = pki.kubeconfig(&kubeconfig, &place.url(), &client)?;
+    let mut command = programs::kubernetes("kube-scheduler")?;
+    command
+        .arg("--kubeconfig")
+        .arg(kubeconfig)
+        .args(["--secure-port=0", "--leader-elect=false"]);
+    Ok(command)
+}
+
 /// What both kinds have in common.
-pub(crate) fn any_apiserver(place: &Place, pki: &Pki) -> Result<Command> {
+fn any_apiserver(place: &Place, pki: &Pki) -> Result<Command> {
     let mut command = programs::kubernetes("kube-apiserver")?;
     let flags: &[(&str, &dyn std::fmt::Display)] = &[
         ("etcd-servers", &format!("http://127.0.0.1:{}", place.etcd)),

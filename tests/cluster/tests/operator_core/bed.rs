@@ -1,28 +1,23 @@
 //! Operators on a real API server: with the rights of `docs/reference/rbac.md` and no others, and edges that follow them over TLS.
 
-use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use opes_cluster::{ControlPlane, DEADLINE, eventually, ports};
-use opes_host::{Accept, Connect, Duplex, Network};
 use opes_operator::config::{Config, Identity};
 use opes_operator::kinds::Kind;
-use opes_routing::{ClientTls, Fault, Follower, FollowerConfig, MutualFiles, News};
+use opes_routing::{ClientTls, FollowerConfig, MutualFiles};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use crate::edge::{Answer, Edge};
 
 /// What the operator may do, as the page says it.
 const RBAC: &str = include_str!("../../../../docs/reference/rbac.md");
@@ -31,76 +26,49 @@ const RBAC: &str = include_str!("../../../../docs/reference/rbac.md");
 const PROCESS: &str = "OPES_TEST_OPERATOR";
 
 /// A namespace with an operator's rights in it.
-pub struct Bed<'p> {
-    pub plane: &'p ControlPlane,
-    pub namespace: String,
+pub(crate) struct Bed<'p> {
+    pub(crate) plane: &'p ControlPlane,
+    pub(crate) namespace: String,
     /// All namespaces are watched, with a ClusterRole.
-    pub cluster_wide: bool,
+    pub(crate) cluster_wide: bool,
     folder: tempfile::TempDir,
 }
 
 /// One replica, in this process.
-pub struct Replica {
-    pub name: String,
-    pub admin: u16,
-    pub routing: u16,
+pub(crate) struct Replica {
+    pub(crate) name: String,
+    pub(crate) admin: u16,
+    pub(crate) routing: u16,
     shutdown: CancellationToken,
     task: JoinHandle<Result<()>>,
 }
 
 /// One replica, in a process of its own.
-pub struct Process {
-    pub name: String,
-    pub admin: u16,
-    pub routing: u16,
+pub(crate) struct Process {
+    pub(crate) routing: u16,
     child: Child,
-}
-
-/// A network in which every name and address is this machine.
-struct Here;
-
-/// An edge that takes every table, unless it is told otherwise.
-pub struct Edge {
-    /// Revision in force.
-    pub running: watch::Receiver<String>,
-    /// The objects of the last table.
-    pub objects: watch::Receiver<usize>,
-    /// How to answer.
-    pub answer: watch::Sender<Answer>,
-    task: JoinHandle<()>,
-}
-
-/// How an edge answers a table.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
-    /// It puts it in force.
-    Take,
-    /// It says nothing.
-    Hold,
-    /// It refuses it because of this rule.
-    Refuse(String),
 }
 
 /// A condition, as it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
-    pub status: String,
-    pub reason: String,
-    pub message: String,
-    pub generation: i64,
-    pub since: String,
+pub(crate) struct Condition {
+    pub(crate) status: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    pub(crate) generation: i64,
+    pub(crate) since: String,
 }
 
 // === impl Bed ===
 
 impl<'p> Bed<'p> {
     /// In a namespace of its own, which is all that is watched.
-    pub async fn new(plane: &'p ControlPlane) -> Result<Self> {
+    pub(crate) async fn new(plane: &'p ControlPlane) -> Result<Self> {
         Self::with(plane, false).await
     }
 
     /// Everything is watched.
-    pub async fn cluster_wide(plane: &'p ControlPlane) -> Result<Self> {
+    pub(crate) async fn cluster_wide(plane: &'p ControlPlane) -> Result<Self> {
         Self::with(plane, true).await
     }
 
@@ -108,13 +76,18 @@ impl<'p> Bed<'p> {
         ensure!(plane.apply_crds().await? > 0, "there are no definitions");
         let namespace = plane.namespace("core").await?;
         let folder = tempfile::tempdir()?;
-        let bed = Self { plane, namespace, cluster_wide, folder };
+        let bed = Self {
+            plane,
+            namespace,
+            cluster_wide,
+            folder,
+        };
         bed.grant().await?;
         Ok(bed)
     }
 
     /// Name of the user that has the rights.
-    pub fn user(&self) -> String {
+    pub(crate) fn user(&self) -> String {
         format!("operator-{}", self.namespace)
     }
 
@@ -129,12 +102,27 @@ impl<'p> Bed<'p> {
                 "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user }],
             })
         };
-        let objects = [role("Role", "own", &rules("own")?), binding("RoleBinding", "own", "Role")];
+        let objects = [
+            role("Role", "own", &rules("own")?),
+            binding("RoleBinding", "own", "Role"),
+        ];
         self.kubectl_apply(Some(namespace), &objects)?;
         if self.cluster_wide {
-            self.kubectl_apply(None, &[role("ClusterRole", &user, &watched), binding("ClusterRoleBinding", &user, "ClusterRole")])
+            self.kubectl_apply(
+                None,
+                &[
+                    role("ClusterRole", &user, &watched),
+                    binding("ClusterRoleBinding", &user, "ClusterRole"),
+                ],
+            )
         } else {
-            self.kubectl_apply(Some(namespace), &[role("Role", "watched", &watched), binding("RoleBinding", "watched", "Role")])
+            self.kubectl_apply(
+                Some(namespace),
+                &[
+                    role("Role", "watched", &watched),
+                    binding("RoleBinding", "watched", "Role"),
+                ],
+            )
         }
     }
 
@@ -147,15 +135,24 @@ impl<'p> Bed<'p> {
     }
 
     /// As the operator.
-    pub fn client(&self) -> Result<Client> {
-        self.plane.client_as(&self.user(), &["system:authenticated"])
+    pub(crate) fn client(&self) -> Result<Client> {
+        self.plane
+            .client_as(&self.user(), &["system:authenticated"])
     }
 
     /// `operator.yaml` of a replica, and its ports for admin and routing.
     fn config(&self, more: &str) -> Result<(String, u16, u16)> {
         let (admin, routing) = (ports::free()?, ports::free()?);
-        let watch = if self.cluster_wide { "" } else { self.namespace.as_str() };
-        let metrics = if more.contains("metricsApi") { "" } else { "metricsApi: { enabled: off }\n" };
+        let watch = if self.cluster_wide {
+            ""
+        } else {
+            self.namespace.as_str()
+        };
+        let metrics = if more.contains("metricsApi") {
+            ""
+        } else {
+            "metricsApi: { enabled: off }\n"
+        };
         let text = format!(
             "watch: {{ namespaces: [{watch}] }}\nadmin: {{ listen: '127.0.0.1:{admin}' }}\nrouting: {{ listen: '127.0.0.1:{routing}' }}\n\
              images: {{ registry: registry.example.com/opes, tag: '1' }}\n{more}{metrics}"
@@ -164,109 +161,164 @@ impl<'p> Bed<'p> {
     }
 
     /// Starts a replica and waits until it serves.
-    pub async fn start(&self, name: &str) -> Result<Replica> {
+    pub(crate) async fn start(&self, name: &str) -> Result<Replica> {
         self.start_with(name, "").await
     }
 
     /// With more in its `operator.yaml`.
-    pub async fn start_with(&self, name: &str, more: &str) -> Result<Replica> {
+    pub(crate) async fn start_with(&self, name: &str, more: &str) -> Result<Replica> {
         let (text, admin, routing) = self.config(more)?;
         let config = Config::parse("operator.yaml", &text)?;
-        let identity = Identity { namespace: self.namespace.clone(), name: name.to_owned() };
+        let identity = Identity {
+            namespace: self.namespace.clone(),
+            name: name.to_owned(),
+        };
         let shutdown = CancellationToken::new();
         let running = opes_operator::run::run(config, identity, self.client()?, shutdown.clone());
         let task = tokio::spawn(running);
-        let replica = Replica { name: name.to_owned(), admin, routing, shutdown, task };
+        let replica = Replica {
+            name: name.to_owned(),
+            admin,
+            routing,
+            shutdown,
+            task,
+        };
         replica.ready().await?;
         Ok(replica)
     }
 
     /// Starts a replica in a process of its own, which can be killed, and waits until it serves.
-    pub async fn process(&self, name: &str) -> Result<Process> {
+    pub(crate) async fn process(&self, name: &str) -> Result<Process> {
         let (text, admin, routing) = self.config("")?;
         let config = self.folder.path().join(format!("{name}.yaml"));
         std::fs::write(&config, text)?;
         let kubeconfig = self.folder.path().join(format!("{name}.kubeconfig"));
-        self.plane.kubeconfig_as(&kubeconfig, &self.user(), &["system:authenticated"])?;
+        self.plane
+            .kubeconfig_as(&kubeconfig, &self.user(), &["system:authenticated"])?;
         let child = Command::new(std::env::current_exe()?)
-            .args(["--exact", "--nocapture", "--test-threads=1", "control_plane::an_operator_that_can_be_killed"])
+            .args([
+                "--exact",
+                "--nocapture",
+                "--test-threads=1",
+                "control_plane::an_operator_that_can_be_killed",
+            ])
             .env(PROCESS, &config)
             .env("KUBECONFIG", &kubeconfig)
             .env("POD_NAMESPACE", &self.namespace)
             .env("POD_NAME", name)
             .stdout(Stdio::null())
             .spawn()?;
-        let process = Process { name: name.to_owned(), admin, routing, child };
-        eventually(&format!("operator {name} ready"), DEADLINE, || async { Ok(is_ready(admin).await.then_some(())) }).await?;
+        let process = Process { routing, child };
+        eventually(&format!("operator {name} ready"), DEADLINE, || async {
+            Ok(is_ready(admin).await.then_some(()))
+        })
+        .await?;
         Ok(process)
     }
 
     /// An edge of this name that follows a replica, by its routing port, and whichever others that tells it of.
-    pub async fn edge(&self, name: &str, routing: u16) -> Result<Edge> {
+    pub(crate) async fn edge(&self, name: &str, routing: u16) -> Result<Edge> {
         self.edge_with(name, routing, self.edge_tls().await?)
     }
 
     /// With what it shows at hand.
-    pub fn edge_with(&self, name: &str, routing: u16, tls: ClientTls) -> Result<Edge> {
+    pub(crate) fn edge_with(&self, name: &str, routing: u16, tls: ClientTls) -> Result<Edge> {
         let address = format!("https://opes-operator.{}.svc:{routing}", self.namespace);
         let mut config = FollowerConfig::new(address.parse()?, name, tls);
         config.namespace.clone_from(&self.namespace);
-        config.host.network = Network::Other(Arc::new(Here));
         Ok(Edge::start(config))
     }
 
     /// What the operator made for edges.
-    pub async fn edge_tls(&self) -> Result<ClientTls> {
+    pub(crate) async fn edge_tls(&self) -> Result<ClientTls> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let secrets: Api<Secret> = Api::namespaced(self.plane.client()?, &self.namespace);
-        let secret = eventually("the edges' certificate", DEADLINE, || async { Ok(secrets.get_opt("opes-edge-tls").await?) }).await?;
-        let folder = self.folder.path().join(format!("edge-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let secret = eventually("the edges' certificate", DEADLINE, || async {
+            Ok(secrets.get_opt("opes-edge-tls").await?)
+        })
+        .await?;
+        let folder = self
+            .folder
+            .path()
+            .join(format!("edge-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         std::fs::create_dir(&folder)?;
         for (name, content) in secret.data.unwrap_or_default() {
             std::fs::write(folder.join(name), content.0)?;
         }
         let file = |name: &str| folder.join(name);
-        Ok(ClientTls::client(MutualFiles { certificate: file("tls.crt"), key: file("tls.key"), ca: file("ca.crt") })?)
+        Ok(ClientTls::client(MutualFiles {
+            certificate: file("tls.crt"),
+            key: file("tls.key"),
+            ca: file("ca.crt"),
+        })?)
     }
 
     /// Objects of a kind, as administrator.
-    pub fn api(&self, kind: Kind) -> Result<Api<DynamicObject>> {
-        Ok(Api::namespaced_with(self.plane.client()?, &self.namespace, &kind.resource()))
+    pub(crate) fn api(&self, kind: Kind) -> Result<Api<DynamicObject>> {
+        Ok(Api::namespaced_with(
+            self.plane.client()?,
+            &self.namespace,
+            &kind.resource(),
+        ))
     }
 
     /// Makes or changes a rule or service, as somebody who writes YAML.
-    pub async fn apply(&self, kind: Kind, name: &str, spec: &str) -> Result<DynamicObject> {
-        let spec: Value = serde_saphyr::from_str(spec).map_err(|error| anyhow::anyhow!("{spec}: {error}"))?;
+    pub(crate) async fn apply(&self, kind: Kind, name: &str, spec: &str) -> Result<DynamicObject> {
+        let spec: Value =
+            serde_saphyr::from_str(spec).map_err(|error| anyhow::anyhow!("{spec}: {error}"))?;
         let document = json!({ "apiVersion": kind.api_version(), "kind": kind.name(), "metadata": { "name": name }, "spec": spec });
         let parameters = PatchParams::apply("people").force();
-        Ok(self.api(kind)?.patch(name, &parameters, &Patch::Apply(&document)).await?)
+        Ok(self
+            .api(kind)?
+            .patch(name, &parameters, &Patch::Apply(&document))
+            .await?)
     }
 
-    pub async fn rule(&self, name: &str, spec: &str) -> Result<DynamicObject> {
+    pub(crate) async fn rule(&self, name: &str, spec: &str) -> Result<DynamicObject> {
         self.apply(Kind::OpesRule, name, spec).await
     }
 
-    pub async fn service(&self, name: &str, spec: &str) -> Result<DynamicObject> {
+    pub(crate) async fn service(&self, name: &str, spec: &str) -> Result<DynamicObject> {
         self.apply(Kind::CalloutService, name, spec).await
     }
 
-    pub async fn condition(&self, kind: Kind, name: &str, type_: &str) -> Result<Option<Condition>> {
+    pub(crate) async fn condition(
+        &self,
+        kind: Kind,
+        name: &str,
+        type_: &str,
+    ) -> Result<Option<Condition>> {
         let object = self.api(kind)?.get(name).await?;
         Ok(condition(&object, type_))
     }
 
     /// Waits until a condition says this of the object's newest generation.
-    pub async fn expect(&self, kind: Kind, name: &str, type_: &str, status: &str, reason: &str) -> Result<Condition> {
+    pub(crate) async fn expect(
+        &self,
+        kind: Kind,
+        name: &str,
+        type_: &str,
+        status: &str,
+        reason: &str,
+    ) -> Result<Condition> {
         let mut last = None;
-        let found = eventually(&format!("{name} {type_}={status} {reason}"), DEADLINE, || {
-            let api = self.api(kind);
-            async move {
-                let object = api?.get(name).await?;
-                let newest = object.metadata.generation.unwrap_or_default();
-                let found = condition(&object, type_);
-                Ok(found.filter(|found| found.status == status && found.reason == reason && found.generation == newest))
-            }
-        })
+        let found = eventually(
+            &format!("{name} {type_}={status} {reason}"),
+            DEADLINE,
+            || {
+                let api = self.api(kind);
+                async move {
+                    let object = api?.get(name).await?;
+                    let newest = object.metadata.generation.unwrap_or_default();
+                    let found = condition(&object, type_);
+                    Ok(found.filter(|found| {
+                        found.status == status
+                            && found.reason == reason
+                            && found.generation == newest
+                    }))
+                }
+            },
+        )
         .await;
         if found.is_err() {
             last = self.condition(kind, name, type_).await?;
@@ -275,7 +327,7 @@ impl<'p> Bed<'p> {
     }
 
     /// Tells edges where these replicas are, by name and routing port, as the Service's EndpointSlices would.
-    pub async fn announce(&self, replicas: &[(&str, u16)]) -> Result<()> {
+    pub(crate) async fn announce(&self, replicas: &[(&str, u16)]) -> Result<()> {
         let slices = self.api(Kind::EndpointSlice)?;
         for (replica, port) in replicas {
             let name = format!("operator-{replica}");
@@ -287,27 +339,42 @@ impl<'p> Bed<'p> {
                 "endpoints": [{ "addresses": ["192.0.2.1"], "conditions": { "ready": true } }],
                 "ports": [{ "name": "routing", "port": port, "protocol": "TCP" }],
             });
-            slices.patch(&name, &PatchParams::apply("people").force(), &Patch::Apply(&slice)).await?;
+            slices
+                .patch(
+                    &name,
+                    &PatchParams::apply("people").force(),
+                    &Patch::Apply(&slice),
+                )
+                .await?;
         }
         Ok(())
     }
 
     /// Who holds the Lease; empty: nobody.
-    pub async fn leader(&self) -> Result<String> {
-        let leases: Api<k8s_openapi::api::coordination::v1::Lease> = Api::namespaced(self.plane.client()?, &self.namespace);
+    pub(crate) async fn leader(&self) -> Result<String> {
+        let leases: Api<k8s_openapi::api::coordination::v1::Lease> =
+            Api::namespaced(self.plane.client()?, &self.namespace);
         let lease = leases.get_opt("opes-operator").await?;
-        Ok(lease.and_then(|lease| lease.spec).and_then(|spec| spec.holder_identity).unwrap_or_default())
+        Ok(lease
+            .and_then(|lease| lease.spec)
+            .and_then(|spec| spec.holder_identity)
+            .unwrap_or_default())
     }
 
-    pub async fn wait_for_leader(&self, name: &str) -> Result<()> {
-        eventually(&format!("{name} leads"), DEADLINE, || async { Ok((self.leader().await? == name).then_some(())) }).await
+    pub(crate) async fn wait_for_leader(&self, name: &str) -> Result<()> {
+        eventually(&format!("{name} leads"), DEADLINE, || async {
+            Ok((self.leader().await? == name).then_some(()))
+        })
+        .await
     }
 }
 
 /// One of an object's conditions.
-pub fn condition(object: &DynamicObject, type_: &str) -> Option<Condition> {
+pub(crate) fn condition(object: &DynamicObject, type_: &str) -> Option<Condition> {
     let conditions = object.data["status"]["conditions"].as_array()?;
-    let found = conditions.iter().find(|condition| condition["type"] == type_)?;
+    let found = conditions
+        .iter()
+        .find(|condition| condition["type"] == type_)?;
     let text = |name: &str| found[name].as_str().unwrap_or_default().to_owned();
     Some(Condition {
         status: text("status"),
@@ -319,9 +386,11 @@ pub fn condition(object: &DynamicObject, type_: &str) -> Option<Condition> {
 }
 
 /// The rules of one block of the page.
-pub fn rules(block: &str) -> Result<Value> {
+pub(crate) fn rules(block: &str) -> Result<Value> {
     let marker = format!("# rbac: {block}\n");
-    let (_, rest) = RBAC.split_once(&marker).with_context(|| format!("the page has no block {block}"))?;
+    let (_, rest) = RBAC
+        .split_once(&marker)
+        .with_context(|| format!("the page has no block {block}"))?;
     let (text, _) = rest.split_once("```").context("a block without end")?;
     serde_saphyr::from_str(text).map_err(|error| anyhow::anyhow!("{block}: {error}"))
 }
@@ -339,40 +408,45 @@ impl Replica {
     }
 
     /// `/metrics`.
-    pub async fn metrics(&self) -> Result<String> {
+    pub(crate) async fn metrics(&self) -> Result<String> {
         get(self.admin, "/metrics").await
     }
 
     /// Is it still there?
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         !self.task.is_finished()
     }
 
     /// As SIGTERM does it.
-    pub async fn stop(self) -> Result<()> {
+    pub(crate) async fn stop(self) -> Result<()> {
         self.shutdown.cancel();
         self.task.await?
     }
 }
 
 async fn is_ready(admin: u16) -> bool {
-    get(admin, "/readyz").await.is_ok_and(|answer| answer.contains("200 OK"))
+    get(admin, "/readyz")
+        .await
+        .is_ok_and(|answer| answer.contains("200 OK"))
 }
 
 // === impl Process ===
 
 impl Process {
     /// SIGKILL: nothing is given back.
-    pub fn kill(&mut self) -> Result<()> {
+    pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
     /// Memory in RAM, in octets.
-    pub fn resident(&self) -> Result<u64> {
+    pub(crate) fn resident(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .context("no VmRSS")?;
         let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kibibytes * 1024)
     }
@@ -386,39 +460,29 @@ impl Drop for Process {
 }
 
 /// What a process of [`Bed::process`] does: an operator until somebody kills it. Nothing in any other process.
-pub async fn be_a_process() -> Result<()> {
-    let Some(config) = std::env::var_os(PROCESS) else { return Ok(()) };
+pub(crate) async fn be_a_process() -> Result<()> {
+    let Some(config) = std::env::var_os(PROCESS) else {
+        return Ok(());
+    };
     opes_telemetry::init_logs(opes_telemetry::Format::Human, "warn")?;
     let config = Config::read(Path::new(&config))?;
     let client = Client::try_default().await?;
-    opes_operator::run::run(config, Identity::from_env()?, client, CancellationToken::new()).await
-}
-
-// === impl Here ===
-
-impl Connect for Here {
-    fn connect<'a>(&'a self, _: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Duplex>>> {
-        Box::pin(async move {
-            let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-            Ok(Box::new(stream) as Box<dyn Duplex>)
-        })
-    }
-
-    fn bind(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Accept>>> {
-        Box::pin(std::future::ready(Err(io::Error::other("edges of tests do not listen"))))
-    }
-
-    fn look_up<'a>(&'a self, _: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(std::future::ready(Ok(vec![([127, 0, 0, 1], port).into()])))
-    }
+    opes_operator::run::run(
+        config,
+        Identity::from_env()?,
+        client,
+        CancellationToken::new(),
+    )
+    .await
 }
 
 /// An HTTP/1.1 answer, head and body.
-pub async fn get(port: u16, path: &str) -> Result<String> {
+pub(crate) async fn get(port: u16, path: &str) -> Result<String> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let work = async {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
@@ -427,51 +491,8 @@ pub async fn get(port: u16, path: &str) -> Result<String> {
     tokio::time::timeout(Duration::from_secs(10), work).await?
 }
 
-// === impl Edge ===
-
-impl Edge {
-    fn start(config: FollowerConfig) -> Self {
-        let (running, runs) = watch::channel(String::new());
-        let (counts, objects) = watch::channel(0);
-        let (answer, answers) = watch::channel(Answer::Take);
-        let task = tokio::spawn(async move {
-            let mut follower = Follower::start(config, Vec::new);
-            loop {
-                let News::Table(update) = follower.next().await else { continue };
-                let revision = update.table.revision.clone();
-                counts.send_replace(update.table.rules.len() + update.table.services.len());
-                let answer = answers.borrow().clone();
-                match answer {
-                    Answer::Take => {
-                        follower.in_force(&revision).await;
-                        running.send_replace(revision);
-                    }
-                    Answer::Hold => {}
-                    Answer::Refuse(name) => {
-                        let fault = Fault { kind: "OpesRule".into(), name, message: "this version does not know it".into() };
-                        follower.refuse(&revision, vec![fault]).await;
-                    }
-                }
-            }
-        });
-        Self { running: runs, objects, answer, task }
-    }
-
-    /// Waits until it runs another revision than this one.
-    pub async fn runs_other_than(&mut self, revision: &str) -> Result<String> {
-        let changed = self.running.wait_for(|running| !running.is_empty() && running != revision);
-        Ok(tokio::time::timeout(DEADLINE, changed).await.context("no other table came")??.clone())
-    }
-}
-
-impl Drop for Edge {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 /// Names of managers that own a field of an object.
-pub fn owners_of(object: &DynamicObject, pointer: &str) -> Vec<String> {
+pub(crate) fn owners_of(object: &DynamicObject, pointer: &str) -> Vec<String> {
     let entries = object.managed_fields().iter();
     let own = entries.filter(|entry| {
         let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);

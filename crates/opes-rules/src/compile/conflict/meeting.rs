@@ -16,7 +16,7 @@ const TERMINAL: [&str; 5] = ["reject", "tempfail", "accept", "discard", "quarant
 #[derive(Default)]
 pub(in crate::compile) struct Conflicts {
     rules: Vec<Arc<Rule>>,
-    terminal: BTreeMap<(i32, Point, &'static str), Bucket>,
+    terminal: BTreeMap<(i32, &'static str), Bucket>,
     signers: Bucket,
     changers: Bucket,
 }
@@ -42,11 +42,9 @@ impl Conflicts {
     pub(in crate::compile) fn add(&mut self, rule: &Arc<Rule>) {
         let number = self.rules.len();
         if let Some(action) = terminal(rule) {
-            for point in &rule.points {
-                let key = (rule.priority, *point, action.name());
-                let bucket = self.terminal.entry(key).or_default();
-                bucket.add(number, &rule.matcher);
-            }
+            let key = (rule.priority, action.name());
+            let bucket = self.terminal.entry(key).or_default();
+            bucket.add(number, &rule.matcher);
         }
         if signs(rule) {
             self.signers.add(number, &rule.matcher);
@@ -64,14 +62,14 @@ impl Conflicts {
             return Vec::new();
         };
         let mut numbers = Vec::new();
-        for point in &rule.points {
-            for other in TERMINAL.iter().filter(|name| **name != action.name()) {
-                if let Some(bucket) = self.terminal.get(&(rule.priority, *point, *other)) {
-                    numbers.extend(bucket.may_meet(&rule.matcher));
-                }
+        for other in TERMINAL.iter().filter(|name| **name != action.name()) {
+            if let Some(bucket) = self.terminal.get(&(rule.priority, *other)) {
+                numbers.extend(bucket.may_meet(&rule.matcher));
             }
         }
-        self.meeting(numbers, rule)
+        let mut found = self.meeting(numbers, rule);
+        found.retain(|other| other.points.iter().any(|at| rule.points.contains(at)));
+        found
     }
 
     /// Rules that sign the message at a point before the last one at which `rule` can change it.

@@ -26,14 +26,13 @@ pub(super) fn of(rule: &OpesRule, instead_of: &Object, policy: OnFailure) -> Opt
     }
     let action = match policy {
         OnFailure::Accept => Action::Continue {},
-        OnFailure::Tempfail => tempfail(),
         OnFailure::Reject => Action::Reject(ReplySpec::default()),
         OnFailure::Quarantine if at.iter().all(|point| point.admits_failure(policy)) => {
             Action::Quarantine {
                 reason: format!("{} is unavailable", callout.service_ref.name),
             }
         }
-        OnFailure::Quarantine => tempfail(),
+        OnFailure::Tempfail | OnFailure::Quarantine => tempfail(),
     };
     let mut metadata = rule.metadata.clone();
     metadata.labels.clear();

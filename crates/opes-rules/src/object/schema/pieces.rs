@@ -30,9 +30,7 @@ pub(crate) fn choice(schema: &mut Schema) {
         }
     }
     if !meanings.is_empty() {
-        let before = members.get("description").and_then(Value::as_str);
-        let text = format!("{} {}.", before.unwrap_or_default(), meanings.join("; "));
-        members.insert("description".into(), text.trim().into());
+        members.insert(super::MEANINGS.into(), meanings.join("; ").into());
     }
     members.insert("type".into(), json!("string"));
     members.insert("enum".into(), names.into());

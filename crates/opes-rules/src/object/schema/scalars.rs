@@ -39,7 +39,6 @@ impl JsonSchema for Quantity {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "x-kubernetes-int-or-string": true,
-            "anyOf": [{ "type": "integer" }, { "type": "string" }],
             "maxLength": 24,
             "pattern": "^[0-9]{1,19}(k|M|G|T|Ki|Mi|Gi|Ti)?$",
         })
@@ -59,7 +58,6 @@ impl JsonSchema for ResourceAmount {
         json_schema!({
             "description": "An amount, such as 500m or 2 for cpu, 256Mi for memory.",
             "x-kubernetes-int-or-string": true,
-            "anyOf": [{ "type": "integer" }, { "type": "string" }],
             "maxLength": 32,
             "pattern": "^[0-9]+(\\.[0-9]+)?(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
         })
