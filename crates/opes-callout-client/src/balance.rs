@@ -26,6 +26,9 @@ pub use view::{EndpointSnapshot, EndpointState, Snapshot};
 /// After it they fail at once until a dial succeeds.
 const OUTAGE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A service without instances is wanted for so long after it was last asked for.
+const WANTED: Duration = Duration::from_mins(1);
+
 /// What the balancer has to know of a connection.
 pub(crate) trait Connected: Clone {
     fn condition(&self) -> Condition;
@@ -58,6 +61,8 @@ pub(crate) struct Bounds {
     pub(crate) connections_max: usize,
     /// Connections are kept for so long after the last use.
     pub(crate) keep: Duration,
+    /// How long a transaction waits for a first instance; none: it fails at once.
+    pub(crate) instance_patience: Option<Duration>,
 }
 
 /// One try of a transaction to begin.
@@ -155,6 +160,8 @@ pub(crate) struct Balancer<H> {
     in_flight: u32,
     waiting: u32,
     last_use: Option<Duration>,
+    /// When somebody last failed for want of an instance.
+    missed_at: Option<Duration>,
     breaker: Breaker,
     retries: RetryBudget,
     counts: Counts,
@@ -174,6 +181,7 @@ impl<H: Connected> Balancer<H> {
             in_flight: 0,
             waiting: 0,
             last_use: None,
+            missed_at: None,
             breaker: Breaker::new(now),
             retries: RetryBudget::default(),
             counts: Counts::default(),
@@ -418,9 +426,24 @@ impl<H: Connected> Balancer<H> {
             None => Pick::Wait,
             Some(refusal) => {
                 self.counts.refused_unreachable += 1;
+                if self.endpoints.is_empty() {
+                    self.missed_at = Some(now);
+                }
                 Pick::Refused(refusal)
             }
         }
+    }
+
+    fn may_wait_for_an_instance(&self, attempt: &Attempt, now: Duration) -> bool {
+        let waited = now.saturating_sub(attempt.arrived);
+        let patience = self.bounds.instance_patience;
+        patience.is_some_and(|patience| waited < patience)
+    }
+
+    /// There is no instance, and somebody waits for one or has failed for want of one just now.
+    fn is_wanted(&self, now: Duration) -> bool {
+        let missed = |at| now.saturating_sub(at) < WANTED;
+        self.endpoints.is_empty() && (self.waiting > 0 || self.missed_at.is_some_and(missed))
     }
 
     fn unreachable(&self, attempt: &Attempt, now: Duration) -> Option<Refusal> {
@@ -429,6 +452,7 @@ impl<H: Connected> Balancer<H> {
             return match &self.unresolved {
                 Some(unresolved) if !since_then(unresolved.failed_at) => None,
                 Some(unresolved) => Some(Refusal::NoEndpoints(unresolved.reason.clone())),
+                None if self.may_wait_for_an_instance(attempt, now) => None,
                 None => {
                     let reason = "it has no endpoints; are its instances ready?";
                     Some(Refusal::NoEndpoints(reason.to_owned()))

@@ -54,7 +54,13 @@ impl ServiceClient {
     /// get no new transactions and are let go when the running ones have ended; new ones are connected at once if the
     /// service is in use.
     pub fn set_endpoints(&self, endpoints: &[String]) {
-        self.pool.set_endpoints(endpoints);
+        self.pool.set_endpoints(endpoints, None);
+    }
+
+    /// The same for instances that whoever found them knows by `name`: their certificates must be for it, unless
+    /// [`ServiceClientConfig::server_name`] says otherwise. Another name makes them other endpoints.
+    pub fn set_instances(&self, endpoints: &[String], name: Option<&str>) {
+        self.pool.set_endpoints(endpoints, name);
     }
 
     /// Endpoints, breaker and counters of this moment.

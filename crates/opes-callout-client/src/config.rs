@@ -38,6 +38,9 @@ pub struct ServiceClientConfig {
     pub system: String,
     /// Octets that a service may insert into one message; more is a protocol error.
     pub inserted_octets_max: u64,
+    /// Whoever runs the instances starts them when they are wanted: while there are none, a transaction waits
+    /// [`connect_timeout`](Self::connect_timeout) for the first instead of failing at once.
+    pub awaits_instances: bool,
     /// The service may see a message twice: what a lost connection interrupted is repeated on another endpoint.
     pub idempotent: bool,
     /// Largest frame that is read, in octets.
@@ -63,6 +66,7 @@ impl ServiceClientConfig {
             max_transactions_per_connection: 256,
             system: String::new(),
             inserted_octets_max: 64 * 1024 * 1024,
+            awaits_instances: false,
             idempotent: false,
             frame_octets_max: 4 * 1024 * 1024,
             host: Host::default(),
@@ -85,8 +89,9 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// What has no known form stays as it is: dialling it says why it cannot be dialled.
-    pub(crate) fn parse(endpoint: &str) -> Self {
+    /// What has no known form stays as it is: dialling it says why it cannot be dialled. `known_as`: what a fixed one's certificate must be
+    /// for, if that is not its host.
+    pub(crate) fn parse(endpoint: &str, known_as: Option<&str>) -> Self {
         let name = endpoint.strip_prefix("dns://");
         let name = name.and_then(|name| name.rsplit_once(':'));
         match name.map(|(host, port)| (host, port.parse::<u16>())) {
@@ -96,7 +101,7 @@ impl Source {
             },
             _ => Self::Fixed(Address {
                 target: endpoint.to_owned(),
-                host: None,
+                host: known_as.map(str::to_owned),
             }),
         }
     }
@@ -117,7 +122,7 @@ impl fmt::Display for Source {
 pub(crate) struct Address {
     /// As [`Target`] reads it.
     pub(crate) target: String,
-    /// The name that it was found by, which is what a certificate would be for.
+    /// The name that it was found by, or that it is known by to who found it, which is what a certificate would be for.
     pub(crate) host: Option<String>,
 }
 
@@ -163,7 +168,7 @@ mod tests {
             host: host.into(),
             port,
         };
-        assert_eq!(Source::parse("dns://scan:9000"), name("scan", 9000));
+        assert_eq!(Source::parse("dns://scan:9000", None), name("scan", 9000));
         for other in [
             "dns://scan",
             "dns://:1",
@@ -175,7 +180,7 @@ mod tests {
                 target: other.into(),
                 host: None,
             };
-            assert_eq!(Source::parse(other), Source::Fixed(address));
+            assert_eq!(Source::parse(other, None), Source::Fixed(address));
         }
     }
 

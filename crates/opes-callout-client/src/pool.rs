@@ -58,8 +58,9 @@ impl Pool {
             queued_max: config.max_queued,
             connections_max: config.connections.max(1),
             keep: config.connection_idle,
+            instance_patience: config.awaits_instances.then_some(config.connect_timeout),
         };
-        let sources = sources(&config.endpoints);
+        let sources = sources(&config.endpoints, None);
         // A sequence of its own: asking the system each time would cost more than the choice.
         let random = Random::seeded(config.host.random.next_u64());
         let pool = Self {
@@ -102,8 +103,8 @@ impl Pool {
 
     // ---- endpoints -----------------------------------------------------------------------------------------------
 
-    pub(crate) fn set_endpoints(&self, endpoints: &[String]) {
-        let sources = sources(endpoints);
+    pub(crate) fn set_endpoints(&self, endpoints: &[String], name: Option<&str>) {
+        let sources = sources(endpoints, name);
         *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&sources);
         self.use_sources(&sources);
         self.keeper.notify_one();
@@ -251,8 +252,8 @@ impl Pool {
     }
 }
 
-fn sources(endpoints: &[String]) -> Arc<[Source]> {
-    endpoints.iter().map(|e| Source::parse(e)).collect()
+fn sources(endpoints: &[String], name: Option<&str>) -> Arc<[Source]> {
+    endpoints.iter().map(|e| Source::parse(e, name)).collect()
 }
 
 // === impl Place ===

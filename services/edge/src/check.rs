@@ -199,8 +199,9 @@ impl Connection {
             },
             _ => return response,
         };
-        let splits = self.listener.config.mixed_verdicts == MixedVerdicts::Split
-            && !self.replies_per_recipient();
+        let wanted = self.listener.config.mixed_verdicts == MixedVerdicts::Split
+            || !self.edge.config.spool_durable;
+        let splits = wanted && !self.replies_per_recipient();
         if !splits || self.recipients().is_empty() || self.shares_plan(recipient) {
             response
         } else {
@@ -211,6 +212,9 @@ impl Connection {
     /// Both are planned now, with what has been annotated by now: a signature kept from an earlier RCPT would compare yesterday's
     /// knowledge with today's.
     fn shares_plan(&mut self, recipient: Path) -> bool {
+        if self.edge.splits.contains(&self.reverse_path()) {
+            return false;
+        }
         let routing = self.routing();
         if !routing.table.has_rules(Point::Content) {
             return true;
@@ -218,9 +222,6 @@ impl Connection {
         let Some(first) = self.recipients().first().map(path_of) else {
             return true;
         };
-        if self.edge.splits.contains(&self.reverse_path()) {
-            return false;
-        }
         let dialog = Dialog {
             recipients: vec![first, recipient],
             ..self.envelope()

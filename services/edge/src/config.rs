@@ -4,6 +4,7 @@
 
 mod incidents;
 mod quarantine;
+mod routing;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use incidents::{IncidentsConfig, WebhookConfig};
 pub use quarantine::{ApiConfig, PostgresConfig, QuarantineConfig, S3Config};
+pub use routing::RoutingConfig;
 
 /// Everything an edge is started with.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,6 +41,9 @@ pub struct EdgeConfig {
     pub relay_networks: Vec<IpNet>,
     /// Folder of the spool.
     pub spool: PathBuf,
+    /// The folder outlives the machine or pod. If not, nothing is answered 250 on the strength of it.
+    #[serde(default = "yes")]
+    pub spool_durable: bool,
     /// Where accepted mail goes.
     pub delivery: DeliveryConfig,
     /// Who is told of mail that cannot be delivered.
@@ -50,9 +55,12 @@ pub struct EdgeConfig {
     /// Where services' reports of incidents go besides the log.
     #[serde(default)]
     pub incidents: IncidentsConfig,
-    /// Folder with `OpesRule` and `CalloutService` objects. None: no rules.
+    /// Folder with `OpesRule` and `CalloutService` objects. None: no rules, or those of `routing`.
     #[serde(default)]
     pub rules: Option<PathBuf>,
+    /// The operator that rules come from, in place of `rules`.
+    #[serde(default)]
+    pub routing: Option<RoutingConfig>,
     /// What we show to callout services that want TLS, and whom we believe. None: such services are refused.
     #[serde(default)]
     pub callouts: Option<CalloutsConfig>,
@@ -75,6 +83,9 @@ pub struct EdgeConfig {
     /// not accepted. Clients wait ten minutes (RFC 5321 §4.5.3.2.6), and those that give up send again what we have.
     #[serde(default = "default_decision", deserialize_with = "duration")]
     pub decision_timeout: Duration,
+    /// After SIGTERM: how long connections are taken as before, though not ready, until balancers know.
+    #[serde(default, deserialize_with = "duration")]
+    pub drain_delay: Duration,
     /// How long running sessions and deliveries get at shutdown.
     #[serde(default = "default_drain", deserialize_with = "duration")]
     pub drain_timeout: Duration,
@@ -323,11 +334,13 @@ impl EdgeConfig {
             domains: Vec::new(),
             relay_networks: Vec::new(),
             spool,
+            spool_durable: true,
             delivery: DeliveryConfig::default(),
             bounces: BouncesConfig::default(),
             notifications: NotificationsConfig::default(),
             incidents: IncidentsConfig::default(),
             rules: None,
+            routing: None,
             callouts: None,
             memory_budget: default_memory_budget(),
             memory_per_message: default_memory_per_message(),
@@ -335,6 +348,7 @@ impl EdgeConfig {
             sessions_max: default_sessions_max(),
             quarantine: QuarantineConfig::default(),
             decision_timeout: default_decision(),
+            drain_delay: Duration::ZERO,
             drain_timeout: default_drain(),
         }
     }
@@ -430,9 +444,19 @@ impl EdgeConfig {
                     "set `delivery.nextHop`, or leave this listener at `delivery: spool`",
                 ));
             }
+            if !self.spool_durable && listener.delivery == Acceptance::Spool {
+                return Err(value(
+                    &format!("listeners[{index}].delivery"),
+                    "`spool` promises what a spool that is not durable cannot keep",
+                    "write `delivery: cutThrough`, or give the spool a volume that stays and leave `spoolDurable` out",
+                ));
+            }
             listener.check().map_err(|(key, message, remedy)| {
                 value(&format!("listeners[{index}].{key}"), message, remedy)
             })?;
+        }
+        if let Some(routing) = &self.routing {
+            routing.check(path, self)?;
         }
         if let Some(webhook) = &self.incidents.webhook {
             webhook.check(path)?;
@@ -459,7 +483,7 @@ impl EdgeConfig {
     }
 
     fn is_system_ambiguous(&self) -> bool {
-        self.rules.is_some()
+        (self.rules.is_some() || self.routing.is_some())
             && !self.hostname.contains('.')
             && self.system == default_system(&self.hostname)
     }
@@ -743,6 +767,18 @@ mod tests {
                 .bypass
                 .is_none()
         );
+    }
+
+    #[test]
+    fn a_spool_that_is_not_durable_has_nothing_to_promise() {
+        let volatile = format!("spoolDurable: false\n{SMALLEST}");
+        let message = error(&volatile);
+        assert!(message.contains("listeners[0].delivery"), "{message}");
+        let strict = volatile.replace("name: mx,", "name: mx, delivery: cutThrough,");
+        let config = EdgeConfig::parse(&strict, Path::new("edge.yaml")).unwrap();
+        assert!(!config.spool_durable && config.drain_delay.is_zero());
+        let config = EdgeConfig::parse(SMALLEST, Path::new("edge.yaml")).unwrap();
+        assert!(config.spool_durable);
     }
 
     #[test]

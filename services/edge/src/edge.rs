@@ -1,8 +1,8 @@
 //! One edge: what its sessions share, its listeners, start and drain.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -27,10 +27,13 @@ use crate::metrics::{ByBounce, Metrics};
 use crate::notify::{self, Notifier};
 use crate::quarantine::{self, Handover, Quarantine, Releases};
 use crate::report::{self, MessageReport, Reporter};
-use crate::routing::Routing;
+use crate::routing::{Endpoints, Routing};
 use crate::splits::Splits;
 use crate::trace::Tracer;
 use crate::{listener, tls};
+
+/// How often an edge that only empties its spool looks at what is left.
+const LEFT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What the sessions of one edge share.
 pub(crate) struct Edge {
@@ -86,6 +89,21 @@ pub struct Load {
     /// Messages, or parts of them that go separate ways, in the hands of the relay.
     pub deliveries: usize,
 }
+
+/// What a drain had to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Drained {
+    /// Sessions that were cut in the middle of a transaction.
+    pub sessions_cut: usize,
+    /// Messages in the spool with recipients that are not settled.
+    pub messages: u64,
+    /// Held messages that are not in the quarantine store.
+    pub held: u64,
+}
+
+/// Changes the routing of a running edge, also while it drains. Clones share it.
+#[derive(Clone)]
+pub struct LiveRouting(Weak<Edge>);
 
 /// Changes the settings of the relay before it starts.
 pub type ChangeRelay = Box<dyn FnOnce(&mut RelayConfig) + Send>;
@@ -197,9 +215,12 @@ impl EdgeHandle {
     /// Puts another revision in force for transactions that begin from now on. Services that have not changed keep their
     /// connections.
     pub fn replace_routing(&self, routing: Routing) {
-        let routing = routing.with_clients_of(&self.edge.routing.load());
-        self.edge.metrics.pools.show(routing.clients());
-        self.edge.routing.store(Arc::new(routing));
+        self.edge.replace_routing(routing);
+    }
+
+    /// For who goes on changing the routing while the edge drains.
+    pub fn live_routing(&self) -> LiveRouting {
+        LiveRouting(Arc::downgrade(&self.edge))
     }
 
     /// What the edge holds at this moment. All zero when nothing is under way.
@@ -218,18 +239,48 @@ impl EdgeHandle {
         self.edge.unhealthy_reason().map(str::to_owned)
     }
 
+    /// Delivers what is in the spool, for at most `patience` or until it is told to go, then drains. For an edge without listeners.
+    pub async fn empty(self, patience: Duration, gone: &CancellationToken) -> Drained {
+        let edge = Arc::clone(&self.edge);
+        let emptied = async {
+            while edge.left() != Drained::default() {
+                tokio::time::sleep(LEFT_INTERVAL).await;
+            }
+        };
+        // Whether that was enough is seen in what is left.
+        let emptied = gone.run_until_cancelled(emptied);
+        let _elapsed = tokio::time::timeout(patience, emptied).await;
+        self.drain().await
+    }
+
     /// Takes no new work, lets running transactions and deliveries finish within `drainTimeout`. What is left stays in the spool.
-    pub async fn drain(self) {
+    ///
+    /// First sessions, which still make deliveries and events; then deliveries, which make events too; then the observers that are told
+    /// of them; last what services reported. Callout services must live until it is over.
+    pub async fn drain(self) -> Drained {
         self.edge.draining.cancel();
         self.edge.sessions.close();
         let deadline = self.edge.config.drain_timeout;
+        let mut sessions_cut = 0;
         if tokio::time::timeout(deadline, self.edge.sessions.wait())
             .await
             .is_err()
         {
-            tracing::warn!("sessions still open at the end of drainTimeout are cut");
+            sessions_cut = self.edge.sessions.len();
+            tracing::warn!(
+                sessions_cut,
+                "sessions still open at the end of drainTimeout are cut"
+            );
         }
         self.edge.relay.shutdown(deadline).await;
+        let observers = &self.edge.metrics.observers;
+        observers.close();
+        if tokio::time::timeout(deadline, observers.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("observers still running at the end of drainTimeout are cut");
+        }
         if tokio::time::timeout(deadline, self.edge.incidents.finish())
             .await
             .is_err()
@@ -237,6 +288,29 @@ impl EdgeHandle {
             tracing::warn!(
                 "incidents still waiting for their file or webhook at the end of drainTimeout are in the log only"
             );
+        }
+        Drained {
+            sessions_cut,
+            ..self.edge.left()
+        }
+    }
+}
+
+// === impl LiveRouting ===
+
+impl LiveRouting {
+    /// As [`EdgeHandle::replace_routing`]; without effect when the edge is gone.
+    pub fn replace(&self, routing: Routing) {
+        if let Some(edge) = self.0.upgrade() {
+            edge.replace_routing(routing);
+        }
+    }
+
+    /// Tells the services that OPES runs itself where they are now, for transactions that run as for those to come. Services that
+    /// `endpoints` does not name have no instances. Rules stay as they are.
+    pub fn set_endpoints(&self, endpoints: &Endpoints) {
+        if let Some(edge) = self.0.upgrade() {
+            edge.routing.load().set_endpoints(endpoints);
         }
     }
 }
@@ -246,6 +320,20 @@ impl Edge {
     pub(crate) fn next_session_id(&self) -> String {
         let count = self.session_count.fetch_add(1, Ordering::Relaxed);
         format!("{:x}-{count:x}", self.started)
+    }
+
+    fn replace_routing(&self, routing: Routing) {
+        let routing = routing.with_clients_of(&self.routing.load());
+        self.metrics.pools.show(routing.clients());
+        self.routing.store(Arc::new(routing));
+    }
+
+    fn left(&self) -> Drained {
+        Drained {
+            sessions_cut: 0,
+            messages: self.spool.stats().live_messages,
+            held: u64::try_from(self.metrics.quarantine.waiting.get()).unwrap_or(0),
+        }
     }
 
     fn unhealthy_reason(&self) -> Option<&'static str> {

@@ -34,10 +34,10 @@ mod tls;
 mod trace;
 
 pub use auth::hash as password_hash;
-pub use edge::{ChangeRelay, EdgeHandle, Hooks, Load, start};
+pub use edge::{ChangeRelay, Drained, EdgeHandle, Hooks, LiveRouting, Load, start};
 pub use header::HeaderFields;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, PoolLoad};
 pub use opes_callout_client::{ClientTls, MutualFiles};
 pub use opes_host::Host;
 pub use quarantine::{Fate, Held, Outcome, Quarantine, ReadContent, Release, Releases};
-pub use routing::{Endpoints, Routing, RoutingError};
+pub use routing::{Endpoints, Instances, Routing, RoutingError};

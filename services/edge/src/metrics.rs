@@ -12,9 +12,11 @@ use prometheus_client::registry::Registry;
 use crate::quarantine::metrics::QuarantineMetrics;
 use crate::report::MessageOutcome;
 use crate::trace::TraceMetrics;
+use tokio_util::task::TaskTracker;
 
 mod pool;
 
+pub use pool::PoolLoad;
 pub(crate) use pool::Pools;
 
 /// How a message, or a command that a rule refused, ended.
@@ -176,6 +178,22 @@ pub(crate) struct ByShadow {
     pub(crate) would: &'static str,
 }
 
+/// Why a message would have had to be kept in a spool that is not durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum NeedLabel {
+    /// Recipients get different copies of it.
+    Copies,
+    /// Recipients have different next hops, or several have one that speaks LMTP.
+    NextHops,
+    /// It is to be held, and there is no quarantine that others share, or it is away.
+    Quarantine,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByNeed {
+    pub(crate) reason: NeedLabel,
+}
+
 /// All metrics of one edge.
 #[derive(Debug)]
 pub struct Metrics {
@@ -199,6 +217,9 @@ pub struct Metrics {
     pub(crate) incidents: Family<ByIncident, Counter>,
     pub(crate) webhook: Family<ByWebhook, Counter>,
     pub(crate) trace: TraceMetrics,
+    pub(crate) spool_needed: Family<ByNeed, Counter>,
+    /// Observers under way. Not a figure: it goes wherever callouts go, and a drain waits for it.
+    pub(crate) observers: TaskTracker,
 }
 
 impl Metrics {
@@ -227,9 +248,16 @@ impl Metrics {
             incidents: Family::default(),
             webhook: Family::default(),
             trace: TraceMetrics::default(),
+            spool_needed: Family::default(),
+            observers: TaskTracker::new(),
         };
         metrics.declare(registry);
         metrics
+    }
+
+    /// How busy the services of the routing in force are, for whoever scales them.
+    pub fn pool_loads(&self) -> Vec<PoolLoad> {
+        self.pools.loads()
     }
 
     /// Counts the rules that `plan` left out for want of data, each once.
@@ -307,6 +335,11 @@ impl Metrics {
             "opes_mixed_verdicts",
             "Messages that some recipients would have got and others not, by how that was answered",
             self.mixed.clone(),
+        );
+        registry.register(
+            "opes_spool_needed",
+            "Messages answered 451 because they would have had to be kept and spoolDurable is false",
+            self.spool_needed.clone(),
         );
         self.declare_people(registry);
     }

@@ -111,6 +111,22 @@ pub(crate) async fn hold(
     handover.take(&held, view).await
 }
 
+/// Gives a message to the store at once: what is here may be gone any moment. After an error the store may have it all the same.
+pub(crate) async fn hold_now(
+    handover: &Arc<Handover>,
+    id: &str,
+    envelope: &Envelope,
+    view: &View,
+    advice: &Hold,
+) -> Result<()> {
+    let taken = hold(handover, id, envelope, view, advice).await?;
+    let given = handover.give_now(&taken).await;
+    if given.is_err() {
+        taken.withdraw().await?;
+    }
+    given
+}
+
 /// Hand-over and releases, until the edge drains. `withheld`: the released messages that the spool had.
 pub(crate) fn start(
     edge: &Arc<Edge>,
@@ -118,6 +134,9 @@ pub(crate) fn start(
     withheld: Vec<Queued>,
 ) -> Result<Releases> {
     let id = edge_id::edge_id(&edge.config.spool)?;
+    if edge.config.quarantine.postgres.is_some() {
+        edge.quarantine.may_give_now(&id, &store);
+    }
     let relay = Arc::downgrade(edge);
     let parts = Parts {
         edge: id.clone(),

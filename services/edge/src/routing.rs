@@ -1,7 +1,7 @@
 //! One revision of the rules with the clients of the services they name. Swapped as a whole; a transaction keeps the one it began with.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opes_callout_client::{ClientTls, Group, ServiceClient, ServiceClientConfig};
@@ -18,8 +18,19 @@ use crate::trace::Agents;
 /// Time between two log lines about the same kind of failure of one rule.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// Where services that are not named by an endpoint are to be found: name of the `CalloutService` → target.
-pub type Endpoints = BTreeMap<String, String>;
+/// Where services that are not named by an endpoint are to be found: name of the `CalloutService` → instances.
+pub type Endpoints = BTreeMap<String, Instances>;
+
+/// Where a service is that OPES runs itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Instances {
+    /// As in `CalloutService.spec.endpoint`. May be empty: callouts fail as their rules' `onFailure` says, until there are some.
+    pub endpoints: Vec<String>,
+    /// Name that their certificates are for; none: the host of the endpoint.
+    pub server_name: Option<String>,
+    /// Whoever runs them starts them when they are wanted: while there are none, a callout waits a little for the first.
+    pub on_demand: bool,
+}
 
 /// A table that can be run.
 pub struct Routing {
@@ -35,7 +46,8 @@ pub struct Routing {
 struct Pooled {
     client: ServiceClient,
     service: Arc<Service>,
-    endpoints: Vec<String>,
+    /// What the client was told last.
+    instances: Mutex<Instances>,
     system: String,
     has_tls: bool,
 }
@@ -89,6 +101,18 @@ pub enum RoutingError {
         /// What is wrong with it.
         error: UriError,
     },
+}
+
+impl RoutingError {
+    /// `namespace/name` of the `CalloutService` that is at fault, if one is.
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::NoEndpoint { service, .. }
+            | Self::NoCertificate { service }
+            | Self::InTheClear { service, .. } => Some(service),
+            Self::System { .. } => None,
+        }
+    }
 }
 
 impl Routing {
@@ -165,6 +189,22 @@ impl Routing {
         self
     }
 
+    /// Tells the services that OPES runs itself where they are now. Rules, and what is known of instances that stay, stay as they are;
+    /// services that `endpoints` does not name have none. Endpoints in the clear are refused where the service wants TLS.
+    pub(crate) fn set_endpoints(&self, endpoints: &Endpoints) {
+        for (name, pooled) in &self.services {
+            if pooled.is_ours() {
+                let now = endpoints.get(name).cloned().unwrap_or_default();
+                pooled.move_to(now);
+            }
+        }
+    }
+
+    /// Of the table.
+    pub fn revision(&self) -> &str {
+        &self.table.revision
+    }
+
     /// Services with their clients.
     pub(crate) fn clients(&self) -> Vec<(String, ServiceClient)> {
         let services = self.services.iter();
@@ -186,9 +226,29 @@ impl Pooled {
         if !self.is_same_service(earlier) {
             return;
         }
+        let wanted = self.instances().clone();
         self.client = earlier.client.clone();
-        if self.endpoints != earlier.endpoints {
-            self.client.set_endpoints(&self.endpoints);
+        *self.instances() = earlier.instances().clone();
+        self.move_to(wanted);
+    }
+
+    /// Held for moments.
+    fn instances(&self) -> std::sync::MutexGuard<'_, Instances> {
+        let instances = self.instances.lock();
+        instances.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_ours(&self) -> bool {
+        !matches!(self.service.target, Target::Endpoints(_))
+    }
+
+    fn move_to(&self, wanted: Instances) {
+        let wanted = protected(&self.service, wanted, self.has_tls);
+        let mut instances = self.instances();
+        if *instances != wanted {
+            let name = wanted.server_name.as_deref();
+            self.client.set_instances(&wanted.endpoints, name);
+            *instances = wanted;
         }
     }
 
@@ -225,17 +285,22 @@ fn pooled(
         .services
         .get(name)
         .ok_or_else(|| no_endpoint("nothing"))?;
-    let endpoints = match (&service.target, known.get(name)) {
-        (Target::Endpoints(endpoints), _) => endpoints.clone(),
-        (_, Some(endpoint)) => vec![endpoint.clone()],
+    let instances = match (&service.target, known.get(name)) {
+        (Target::Endpoints(endpoints), _) => Instances::from(endpoints.clone()),
+        (_, Some(instances)) if instances.on_demand => {
+            check_tls(name, service.tls, tls)?;
+            protected(service, instances.clone(), tls.is_some())
+        }
+        (_, Some(instances)) => instances.clone(),
         (Target::Builtin { .. }, None) => return Err(no_endpoint("builtin")),
         (Target::Image(_), None) => return Err(no_endpoint("image")),
     };
-    for endpoint in &endpoints {
+    for endpoint in &instances.endpoints {
         check_transport(name, service.tls, endpoint, tls)?;
     }
     let config = ServiceClientConfig {
-        endpoints: endpoints.clone(),
+        endpoints: Vec::new(),
+        awaits_instances: instances.on_demand,
         tls: tls.filter(|_| service.tls == TlsMode::Mutual).cloned(),
         server_name: service.server_name.clone(),
         connect_timeout: service.connect_timeout,
@@ -248,13 +313,44 @@ fn pooled(
         host: host.clone(),
         ..ServiceClientConfig::new(name, "")
     };
+    let client = ServiceClient::new(config);
+    client.set_instances(&instances.endpoints, instances.server_name.as_deref());
     Ok(Pooled {
-        client: ServiceClient::new(config),
+        client,
         service: Arc::clone(service),
-        endpoints,
+        instances: Mutex::new(instances),
         system: system.to_owned(),
         has_tls: tls.is_some(),
     })
+}
+
+/// Without the endpoints that mail must not go to: whoever names them cannot be told, and a callout that fails follows its rule.
+fn protected(service: &Service, mut instances: Instances, has_tls: bool) -> Instances {
+    instances.endpoints.retain(|endpoint| {
+        let usable = match endpoint.starts_with("https://") {
+            true => has_tls,
+            false => is_fit_in_the_clear(service.tls, endpoint),
+        };
+        if !usable {
+            tracing::error!(
+                service = service.name,
+                endpoint,
+                "endpoint refused: this service is reached by mutual TLS only"
+            );
+        }
+        usable
+    });
+    instances
+}
+
+/// There may be no endpoint yet to be checked.
+fn check_tls(name: &str, mode: TlsMode, tls: Option<&ClientTls>) -> Result<(), RoutingError> {
+    match (mode, tls) {
+        (TlsMode::Mutual, None) => Err(RoutingError::NoCertificate {
+            service: name.to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Mail leaves this machine under TLS, or because somebody wrote that it may leave in the clear.
@@ -269,12 +365,27 @@ fn check_transport(
     if target.starts_with("https://") || named {
         return tls.map_or(Err(RoutingError::NoCertificate { service }), |_| Ok(()));
     }
-    let local = ["unix:", "http://127.", "http://[::1]:", "http://localhost:"];
-    if mode == TlsMode::None || local.iter().any(|start| target.starts_with(start)) {
+    if is_fit_in_the_clear(mode, target) {
         return Ok(());
     }
     let target = target.to_owned();
     Err(RoutingError::InTheClear { service, target })
+}
+
+fn is_fit_in_the_clear(mode: TlsMode, target: &str) -> bool {
+    let local = ["unix:", "http://127.", "http://[::1]:", "http://localhost:"];
+    mode == TlsMode::None || local.iter().any(|start| target.starts_with(start))
+}
+
+// === impl Instances ===
+
+impl From<Vec<String>> for Instances {
+    fn from(endpoints: Vec<String>) -> Self {
+        Self {
+            endpoints,
+            ..Self::default()
+        }
+    }
 }
 
 fn group(rule: &Rule, callout: &CalloutSpec, revision: &str) -> Group {

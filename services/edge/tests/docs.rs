@@ -33,6 +33,7 @@ fn keys() -> BTreeSet<String> {
         include_str!("../src/config.rs"),
         include_str!("../src/config/incidents.rs"),
         include_str!("../src/config/quarantine.rs"),
+        include_str!("../src/config/routing.rs"),
     ];
     let fields = sources
         .iter()
@@ -64,7 +65,7 @@ fn camel_case(name: &str) -> String {
 #[test]
 fn the_examples_of_the_configuration_are_read() {
     let examples = blocks(EDGE_CONFIG, "yaml");
-    let [smallest, whole] = examples.as_slice() else {
+    let [smallest, whole, cluster] = examples.as_slice() else {
         panic!("{} examples", examples.len())
     };
     let parse = |text: &str| {
@@ -88,6 +89,8 @@ fn the_examples_of_the_configuration_are_read() {
         ]
     );
     assert_eq!(whole.listeners[3].delivery, Acceptance::CutThrough);
+    let cluster = parse(cluster);
+    assert!(cluster.routing.is_some() && !cluster.spool_durable);
 }
 
 #[test]
@@ -219,6 +222,7 @@ fn every_value_of_a_label_is_named() {
         "NotificationLabel",
         "IncidentLabel",
         "WebhookLabel",
+        "NeedLabel",
     ] {
         let start = source.find(&format!("enum {label} {{")).unwrap();
         let body = source[start..].split('}').next().unwrap_or_default();

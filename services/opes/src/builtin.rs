@@ -156,7 +156,7 @@ impl Builtins {
     /// Their addresses by the name of the `CalloutService`.
     pub(crate) fn endpoints(&self) -> opes_edge::Endpoints {
         let each = self.running.iter();
-        each.map(|(name, service)| (name.clone(), service.target.clone()))
+        each.map(|(name, service)| (name.clone(), vec![service.target.clone()].into()))
             .collect()
     }
 

@@ -41,11 +41,7 @@ pub(crate) enum Command {
     /// Run a whole pipeline on loopback: edge, built-in services, spool, Maildir
     Dev(DevArgs),
     /// Run an edge (OPES processor) from a configuration file
-    Edge {
-        /// Configuration file; docs/operate/edge-config.md describes every key
-        #[arg(short, long, value_name = "FILE")]
-        config: PathBuf,
-    },
+    Edge(EdgeArgs),
     /// Run one built-in callout service
     Service(ServiceArgs),
     /// Held messages: look at them, release or delete them
@@ -60,6 +56,21 @@ pub(crate) enum Command {
     /// Help with user files
     #[command(subcommand)]
     User(UserCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EdgeArgs {
+    /// Configuration file; docs/operate/edge-config.md describes every key
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// Take no mail: deliver what is in the spool, then end, with status 0 if nothing is left
+    #[arg(long)]
+    pub(crate) drain: bool,
+
+    /// How long that may take
+    #[arg(long, requires = "drain", value_name = "DURATION", default_value = "1h", value_parser = opes_edge::config::parse_duration)]
+    pub(crate) drain_timeout: std::time::Duration,
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ use opes_rules::RoutingTable;
 use opes_telemetry::{Health, Registry};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::builtin::Builtins;
 use crate::cli::{DevArgs, LINKS_DEFAULT};
@@ -61,6 +62,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
     };
     let edge = opes_edge::start(config, routing, metrics, hooks).await?;
     let stop = CancellationToken::new();
+    let superseded = Superseded::default();
     if let Some(releases) = edge.releases() {
         quarantine.serve(releases, &stop).await?;
     }
@@ -82,6 +84,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
         let mut pipeline = Pipeline {
             edge: &edge,
             builtins: &mut builtins,
+            superseded: &superseded,
             system,
         };
         pipeline
@@ -89,7 +92,9 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode> {
             .await;
     }
     stop.cancel();
+    // Built-in services last: what is told of at the end is told to them.
     edge.drain().await;
+    superseded.finish().await;
     builtins.finish().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -276,7 +281,36 @@ fn banner(args: &DevArgs, edge: &EdgeHandle, rules: usize, revision: &str) {
 struct Pipeline<'a> {
     edge: &'a EdgeHandle,
     builtins: &'a mut Builtins,
+    superseded: &'a Superseded,
     system: String,
+}
+
+/// Services that the rules no longer name, for transactions that began before.
+#[derive(Default)]
+struct Superseded {
+    tasks: TaskTracker,
+    ending: CancellationToken,
+}
+
+// === impl Superseded ===
+
+impl Superseded {
+    fn keep(&self, before: Builtins) {
+        let ending = self.ending.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(SUPERSEDED_FOR) => drop(before),
+                () = ending.cancelled() => before.finish().await,
+            }
+        });
+    }
+
+    /// What they still have to write is written.
+    async fn finish(self) {
+        self.ending.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
 // === impl Pipeline ===
@@ -317,10 +351,7 @@ impl Pipeline<'_> {
         self.edge.replace_routing(routing);
         let before = std::mem::replace(self.builtins, builtins);
         // Transactions that run keep the rules, and so the services, that they began with.
-        tokio::spawn(async move {
-            tokio::time::sleep(SUPERSEDED_FOR).await;
-            drop(before);
-        });
+        self.superseded.keep(before);
         Ok(revision)
     }
 }

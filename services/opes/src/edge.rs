@@ -1,63 +1,145 @@
 //! `opes edge`: an edge from a configuration file, until SIGTERM or Ctrl-C.
 
-use std::path::Path;
+mod empty;
+mod following;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use opes_edge::config::{CalloutsConfig, EdgeConfig};
-use opes_edge::{ClientTls, EdgeHandle, Endpoints, Hooks, Metrics, MutualFiles, Routing};
+use opes_edge::{
+    ClientTls, EdgeHandle, Endpoints, Hooks, Metrics, MutualFiles, Routing, RoutingError,
+};
 use opes_rules::RoutingTable;
 use opes_telemetry::{Health, Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::cli::EdgeArgs;
 use crate::live::{self, LiveRules};
 use crate::{quarantine, rulesets};
+use following::Following;
 
 /// How often the spool's health is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Part of readiness: the edge as a whole.
+const PART: &str = "edge";
+
 /// Runs until told to go.
-pub(crate) async fn run(path: &Path) -> Result<ExitCode> {
-    let config = EdgeConfig::load(path)?;
+pub(crate) async fn run(args: EdgeArgs) -> Result<ExitCode> {
+    let config = EdgeConfig::load(&args.config)?;
     let gone = opes_callout_server::shutdown_on_signal()?;
-    let callouts = Callouts::new(&config)?;
-    let mut rules = config.rules.as_deref().map(LiveRules::new);
-    let table = match &rules {
-        Some(rules) => rules.load()?,
-        None => opes_rules::compile(Vec::new())
-            .map_err(|wrong| anyhow::anyhow!(rulesets::listed(&wrong)))?,
-    };
-    let routing = callouts.routing(table)?;
+    if args.drain {
+        return empty::run(config, args.drain_timeout, &gone).await;
+    }
+    let callouts = Arc::new(Callouts::new(&config)?);
     let registry = Registry::new();
     let metrics = Arc::new(registry.with(Metrics::register));
     let health = Health::new();
-    let admin = config.admin;
+    health.not_ready(PART, "starting");
+    let mut rules = Rules::open(&config, &callouts, &metrics, &registry)?;
+    if let Some(address) = config.admin {
+        serve_admin(address, registry.clone(), health.clone()).await?;
+    }
+    let first = tokio::select! {
+        () = gone.cancelled() => return Ok(ExitCode::SUCCESS),
+        first = rules.first(&callouts, &health) => first?,
+    };
+    let durable = config.spool_durable;
+    let delay = config.drain_delay;
+    let revision = first.revision().to_owned();
     let quarantine = quarantine::open(&config, &registry)?;
     let hooks = Hooks {
         quarantine: Some(quarantine.hook()),
         ..Hooks::default()
     };
-    let edge = opes_edge::start(config, routing, metrics, hooks).await?;
+    let edge = opes_edge::start(config, first, metrics, hooks).await?;
     let stop = CancellationToken::new();
-    if let Some(releases) = edge.releases() {
-        quarantine.serve(releases, &stop).await?;
+    match edge.releases() {
+        Some(releases) if durable => quarantine.serve(releases, &stop).await?,
+        // What is released goes through the spool, and that would not last.
+        _ => quarantine.sweep(&stop),
     }
-    if let Some(address) = admin {
-        serve_admin(address, registry, health.clone()).await?;
+    let mut files = None;
+    let mut following = None;
+    match rules {
+        Rules::None => {}
+        Rules::Files(rules) => files = Some(rules),
+        Rules::Operator(operator) => {
+            let run = operator.run(revision, edge.live_routing(), health.clone());
+            following = Some(AbortOnDropHandle::new(tokio::spawn(run)));
+        }
     }
+    health.ready(PART);
     announce(&edge);
-    watch(&edge, rules.as_mut(), &callouts, &health, &gone).await;
-    health.not_ready("edge", "draining");
+    watch(&edge, files.as_mut(), &callouts, &health, gone.cancelled()).await;
+    health.not_ready(PART, "draining");
+    let late = tokio::time::sleep(delay);
+    watch(&edge, files.as_mut(), &callouts, &health, late).await;
     stop.cancel();
-    edge.drain().await;
-    Ok(ExitCode::SUCCESS)
+    // Pools move, and their load is said, for as long as transactions run.
+    let drained = edge.drain().await;
+    drop(following);
+    let lost = !durable && drained.messages > 0;
+    if drained.sessions_cut == 0 && !lost {
+        return Ok(ExitCode::SUCCESS);
+    }
+    tracing::error!(
+        sessions_cut = drained.sessions_cut,
+        messages = drained.messages,
+        durable,
+        "not everything could be finished within drainTimeout"
+    );
+    Ok(ExitCode::FAILURE)
+}
+
+/// Where rules come from.
+enum Rules {
+    None,
+    Files(LiveRules),
+    Operator(Following),
+}
+
+// === impl Rules ===
+
+impl Rules {
+    fn open(
+        config: &EdgeConfig,
+        callouts: &Arc<Callouts>,
+        metrics: &Arc<Metrics>,
+        registry: &Registry,
+    ) -> Result<Self> {
+        Ok(match (&config.rules, &config.routing) {
+            (Some(path), _) => Self::Files(LiveRules::new(path)),
+            (None, Some(routing)) => Self::Operator(Following::start(
+                config, routing, callouts, metrics, registry,
+            )?),
+            (None, None) => Self::None,
+        })
+    }
+
+    /// What runs first.
+    async fn first(&mut self, callouts: &Callouts, health: &Health) -> Result<Routing> {
+        let table = match self {
+            Self::None => no_rules()?,
+            Self::Files(rules) => rules.load()?,
+            Self::Operator(following) => return Ok(following.first(health).await),
+        };
+        Ok(callouts.routing(table, &Endpoints::new())?)
+    }
+}
+
+pub(crate) fn no_rules() -> Result<RoutingTable> {
+    let table = opes_rules::compile(Vec::new());
+    table.map_err(|wrong| anyhow::anyhow!(rulesets::listed(&wrong)))
 }
 
 /// What every revision of the rules is run with.
-struct Callouts {
+pub(crate) struct Callouts {
     system: String,
     tls: Option<ClientTls>,
 }
@@ -65,7 +147,7 @@ struct Callouts {
 // === impl Callouts ===
 
 impl Callouts {
-    fn new(config: &EdgeConfig) -> Result<Self> {
+    pub(crate) fn new(config: &EdgeConfig) -> Result<Self> {
         let tls = config.callouts.as_ref().map(client_tls).transpose();
         Ok(Self {
             system: config.system.clone(),
@@ -73,20 +155,17 @@ impl Callouts {
         })
     }
 
-    fn routing(&self, table: RoutingTable) -> Result<Routing> {
-        let tls = self.tls.as_ref();
-        let routing = Routing::with(
-            &opes_edge::Host::default(),
-            tls,
-            table,
-            &Endpoints::new(),
-            &self.system,
-        )?;
-        Ok(routing)
+    pub(crate) fn routing(
+        &self,
+        table: RoutingTable,
+        endpoints: &Endpoints,
+    ) -> Result<Routing, RoutingError> {
+        let host = opes_edge::Host::default();
+        Routing::with(&host, self.tls.as_ref(), table, endpoints, &self.system)
     }
 }
 
-fn client_tls(config: &CalloutsConfig) -> Result<ClientTls> {
+pub(crate) fn client_tls(config: &CalloutsConfig) -> Result<ClientTls> {
     let files = MutualFiles {
         certificate: config.certificate.clone(),
         key: config.key.clone(),
@@ -117,24 +196,26 @@ fn announce(edge: &EdgeHandle) {
     println!("ready");
 }
 
-/// Swaps in changed rules and follows the spool's health until the process is told to go.
+/// Swaps in changed rules and follows the spool's health until `end`.
 async fn watch(
     edge: &EdgeHandle,
     mut rules: Option<&mut LiveRules>,
     callouts: &Callouts,
     health: &Health,
-    gone: &CancellationToken,
+    end: impl Future<Output = ()>,
 ) {
+    let mut end = std::pin::pin!(end);
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     loop {
         tokio::select! {
-            () = gone.cancelled() => return,
+            () = &mut end => return,
             _ = looks.tick() => match edge.unhealthy_reason() {
                 Some(reason) => health.not_ready("spool", reason),
                 None => health.ready("spool"),
             },
             table = live::changed(rules.as_deref_mut()) => {
-                replace(edge, table.and_then(|table| callouts.routing(table)));
+                let routing = table.and_then(|table| Ok(callouts.routing(table, &Endpoints::new())?));
+                replace(edge, routing);
             }
         }
     }

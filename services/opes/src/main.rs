@@ -51,7 +51,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::User(UserCommand::Hash { name }) => user::hash(&name),
         Command::Conform(args) => runtime::start()?.block_on(conform::run(args)),
         Command::Dev(args) => runtime::start()?.block_on(dev::run(args)),
-        Command::Edge { config } => runtime::start()?.block_on(edge::run(&config)),
+        Command::Edge(args) => runtime::start()?.block_on(edge::run(args)),
         Command::Quarantine(args) => runtime::start()?.block_on(quarantine::run(args)),
         Command::Report(args) => runtime::start()?.block_on(report::run(args)),
         Command::Service(args) => runtime::start()?.block_on(builtin::run(args)),

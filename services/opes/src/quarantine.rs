@@ -12,7 +12,7 @@ use opes_edge::config::{EdgeConfig, QuarantineConfig, S3Config};
 use opes_edge::{Fate, Held, Outcome, Quarantine, Release, Releases};
 use opes_quarantine::api::{Api, Released, Releaser, serve_tcp, serve_unix, unix_socket};
 use opes_quarantine::{
-    Backend, Metrics, PostgresConfig, ReleaseRequest, Store, StoreConfig, StoreError,
+    Backend, Filter, Metrics, PostgresConfig, ReleaseRequest, Store, StoreConfig, StoreError,
 };
 use opes_telemetry::Registry;
 use tokio::net::TcpListener;
@@ -84,6 +84,21 @@ impl Opened {
         Arc::new(ForEdge(self.store.clone()))
     }
 
+    /// Held messages that are on this machine only: at least one, or none.
+    pub(crate) async fn held_here(&self) -> Result<u64> {
+        if self.config.postgres.is_some() {
+            return Ok(0);
+        }
+        let page = self.store.list(&Filter::default()).await?;
+        Ok(page.entries.len() as u64)
+    }
+
+    /// Removes what is kept long enough, until `stop`.
+    pub(crate) fn sweep(self, stop: &CancellationToken) {
+        let (store, stop) = (self.store, stop.clone());
+        tokio::spawn(async move { store.sweep(stop).await });
+    }
+
     /// Serves operators and sweeps until `stop`.
     pub(crate) async fn serve(self, releases: &Releases, stop: &CancellationToken) -> Result<()> {
         let api = Api {
@@ -105,7 +120,7 @@ impl Opened {
                 "no socket for `opes quarantine`: its path may have 90 octets, choose a shorter `spool` or set `quarantine.api`"
             ),
         }
-        if let Some(remote) = self.config.api {
+        if let Some(remote) = &self.config.api {
             let listener = TcpListener::bind(remote.address).await.with_context(|| {
                 format!(
                     "cannot listen on {}\n  help: choose another `quarantine.api.address`",
@@ -113,11 +128,10 @@ impl Opened {
                 )
             })?;
             println!("listening quarantine-api http {}", listener.local_addr()?);
-            let serve = serve_tcp(listener, api, remote.token_file);
+            let serve = serve_tcp(listener, api, remote.token_file.clone());
             tokio::spawn(stop.clone().run_until_cancelled_owned(serve));
         }
-        let (store, stop) = (self.store, stop.clone());
-        tokio::spawn(async move { store.sweep(stop).await });
+        self.sweep(stop);
         Ok(())
     }
 }

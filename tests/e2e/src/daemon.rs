@@ -14,6 +14,7 @@ use crate::DEADLINE;
 /// A running program.
 pub struct Daemon {
     child: Child,
+    lines: mpsc::Receiver<String>,
     /// Last word of `listening NAME …` lines by name; `listening on X` has the name `on`.
     addresses: HashMap<String, String>,
 }
@@ -37,7 +38,13 @@ pub fn opes<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -
 
 impl Daemon {
     /// Starts a program and reads its standard output until a line is `ready`.
-    pub fn start(mut command: Command, ready: impl Fn(&str) -> bool) -> Result<Self> {
+    pub fn start(command: Command, ready: impl Fn(&str) -> bool) -> Result<Self> {
+        let mut daemon = Self::spawn(command)?;
+        daemon.wait_for(ready)?;
+        Ok(daemon)
+    }
+
+    fn spawn(mut command: Command) -> Result<Self> {
         let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| {
             format!("cannot start {command:?}; run `cargo build --release -p opes` first")
         })?;
@@ -49,19 +56,48 @@ impl Daemon {
                 let _ = sender.send(line);
             }
         });
-        let mut daemon = Self {
+        Ok(Self {
             child,
+            lines,
             addresses: HashMap::new(),
-        };
+        })
+    }
+
+    /// Reads on until a line is `ready`.
+    pub fn wait_for(&mut self, ready: impl Fn(&str) -> bool) -> Result<()> {
         loop {
-            let line = lines
+            let line = self
+                .lines
                 .recv_timeout(DEADLINE)
                 .context("the program ended, or was not ready in time")?;
-            daemon.note(&line);
+            self.note(&line);
             if ready(&line) {
-                return Ok(daemon);
+                return Ok(());
             }
         }
+    }
+
+    /// Lines that came and were not waited for.
+    pub fn more(&mut self) -> Vec<String> {
+        let lines: Vec<String> = self.lines.try_iter().collect();
+        for line in &lines {
+            self.note(line);
+        }
+        lines
+    }
+
+    /// SIGTERM, without waiting.
+    pub fn tell_to_go(&self) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        Ok(rustix::process::kill_process(
+            pid,
+            rustix::process::Signal::TERM,
+        )?)
+    }
+
+    /// The end of the process.
+    pub fn wait(mut self) -> Result<std::process::ExitStatus> {
+        Ok(self.child.wait()?)
     }
 
     fn note(&mut self, line: &str) {
@@ -100,10 +136,9 @@ impl Daemon {
     }
 
     /// SIGTERM, and the end of the process awaited.
-    pub fn terminate(mut self) -> Result<std::process::ExitStatus> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        Ok(self.child.wait()?)
+    pub fn terminate(self) -> Result<std::process::ExitStatus> {
+        self.tell_to_go()?;
+        self.wait()
     }
 }
 

@@ -268,3 +268,27 @@ fn pauses_grow_to_a_second_give_or_take() {
             .all(|p| *p >= Duration::from_millis(800))
     );
 }
+
+#[test]
+fn a_service_without_instances_is_waited_for_a_little_and_said_to_be_wanted() {
+    let mut world = World::with_endpoints(0);
+    world.set_endpoints(0);
+    let early = attempt(&world);
+    let at_once = world.balancer.pick(&early, world.now, 0);
+    assert!(matches!(at_once, Pick::Refused(Refusal::NoEndpoints(_))));
+    world.balancer.bounds.instance_patience = Some(s(2));
+    world.run(s(120));
+    assert!(!world.balancer.snapshot(world.now).wanted);
+    let early = attempt(&world);
+    assert!(matches!(
+        world.balancer.pick(&early, world.now, 0),
+        Pick::Wait
+    ));
+    let later = world.now + s(2);
+    let refused = world.balancer.pick(&early, later, 0);
+    assert!(matches!(refused, Pick::Refused(Refusal::NoEndpoints(_))));
+    assert!(world.balancer.snapshot(later + s(59)).wanted);
+    assert!(!world.balancer.snapshot(later + s(61)).wanted);
+    world.set_endpoints(1);
+    assert!(!world.balancer.snapshot(later).wanted, "there is one");
+}

@@ -56,6 +56,8 @@ pub struct Snapshot {
     pub in_flight: u32,
     /// Transactions that wait for a place.
     pub queued: u32,
+    /// There is no endpoint, and within the last minute there was a transaction that wanted one.
+    pub wanted: bool,
     /// Repeats so far.
     pub retries: u64,
     /// Repeats that the budget did not allow.
@@ -82,6 +84,7 @@ impl<H: Connected> Balancer<H> {
             },
             in_flight: self.in_flight,
             queued: self.waiting,
+            wanted: self.is_wanted(now),
             retries: self.counts.retries,
             retries_refused: self.counts.retries_refused,
             ejections: ejections + self.counts.ejections_of_gone,

@@ -202,6 +202,12 @@ impl Reply {
         (4, 5, 3),
         "Recipients need transactions of their own; try again",
     );
+    /// The message would have to be kept, and nothing here outlives this process (RFC 3463 §3.4).
+    pub const NOTHING_IS_KEPT: Self = reply(
+        451,
+        (4, 3, 5),
+        "This server cannot keep mail, and would have to keep this message; try again later",
+    );
     /// The client may have given up waiting by now.
     pub const DECISION_TOO_LATE: Self = reply(451, (4, 3, 2), "Decision took too long; try again");
     /// A service that must decide is away (RFC 3463 §3.4).

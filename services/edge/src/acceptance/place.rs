@@ -14,6 +14,7 @@ use crate::config::Acceptance;
 use crate::dialog::Dialog;
 use crate::edge::Edge;
 use crate::engine::{Group, Hold, Recipient};
+use crate::metrics::{ByNeed, NeedLabel};
 use crate::outcome::Verdict;
 use crate::quarantine::{self, Taken};
 use crate::report::MessageOutcome;
@@ -188,9 +189,13 @@ impl<'a> Placing<'a> {
             copies.push(self.copy(number, group).await?);
         }
         let to_deliver = copies.iter().flatten().filter(|copy| copy.hold.is_none());
+        let to_deliver = to_deliver.count();
         // Copies that may have different fates go through the spool, which is as safe and has a fate for each (ADR 0004).
-        let relays = self.origin.listener.config.delivery == Acceptance::CutThrough
-            && to_deliver.count() == 1;
+        let relays =
+            self.origin.listener.config.delivery == Acceptance::CutThrough && to_deliver == 1;
+        if to_deliver > 1 && !self.keeps() {
+            return Err(self.nothing_is_kept(NeedLabel::Copies));
+        }
         let mut undo = Undo::default();
         match self.put_all(&copies, relays, &mut undo).await {
             Ok(placed) => self.commit(undo).await.map(|()| placed),
@@ -226,8 +231,14 @@ impl<'a> Placing<'a> {
     async fn put(&self, copy: &Copy, undo: &mut Undo) -> Result<Placed, Reply> {
         let edge = &self.origin.edge;
         let Some(hold) = &copy.hold else {
-            return self.store(copy, undo).await;
+            return match self.keeps() {
+                true => self.store(copy, undo).await,
+                false => self.relay(copy, undo).await,
+            };
         };
+        if !self.keeps() {
+            return self.hold_elsewhere(copy, hold).await;
+        }
         match quarantine::hold(&edge.quarantine, &copy.id, &copy.envelope, &copy.view, hold).await {
             Ok(taken) => {
                 undo.held.push(taken);
@@ -241,7 +252,51 @@ impl<'a> Placing<'a> {
         }
     }
 
+    /// The spool outlives this machine.
+    fn keeps(&self) -> bool {
+        self.origin.edge.config.spool_durable
+    }
+
+    /// What cannot be had without a spool that lasts. With fewer recipients at a time it can, mostly: the client is asked for that.
+    fn nothing_is_kept(&self, reason: NeedLabel) -> Reply {
+        let edge = &self.origin.edge;
+        edge.metrics
+            .spool_needed
+            .get_or_create(&ByNeed { reason })
+            .inc();
+        tracing::warn!(
+            session_id = self.dialog.id,
+            ?reason,
+            "message not accepted: it would have to be kept, and spoolDurable is false"
+        );
+        let splits = self.dialog.recipients.len() > 1 && !self.origin.apart;
+        if splits && reason != NeedLabel::Quarantine {
+            let sender = self.dialog.mail_from.as_ref();
+            let sender = sender.map(|path| path.address.as_str()).unwrap_or_default();
+            edge.splits.insert(sender);
+            return Reply::SEPARATE_TRANSACTIONS;
+        }
+        Reply::NOTHING_IS_KEPT
+    }
+
+    /// In the store that all edges share, before the client is answered. There it stays, whatever becomes of other copies.
+    async fn hold_elsewhere(&self, copy: &Copy, hold: &Hold) -> Result<Placed, Reply> {
+        let (id, envelope) = (&copy.id, &copy.envelope);
+        let handover = &self.origin.edge.quarantine;
+        let held = quarantine::hold_now(handover, id, envelope, &copy.view, hold);
+        let error = match tokio::time::timeout_at(self.deadline, held).await {
+            Ok(Ok(())) => return Ok(Placed::held(copy.id.clone())),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_elapsed) => "decisionTimeout is over".to_owned(),
+        };
+        tracing::error!(error, "message cannot be quarantined");
+        Err(self.nothing_is_kept(NeedLabel::Quarantine))
+    }
+
     async fn store(&self, copy: &Copy, undo: &mut Undo) -> Result<Placed, Reply> {
+        if !self.keeps() {
+            return Err(self.nothing_is_kept(NeedLabel::NextHops));
+        }
         let stored = self
             .origin
             .edge

@@ -56,7 +56,7 @@ impl Run {
                 merged.calls.ran(&step.rule, &audience.members);
                 let dialog_id = matter.context.dialog_id.clone();
                 let (run, step) = (self.clone(), step.clone());
-                tokio::spawn(async move {
+                self.metrics.observers.spawn(async move {
                     let _place = place;
                     let result = run.callouts.call(&step.rule, subject).await;
                     if step.shadow {

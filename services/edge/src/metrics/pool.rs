@@ -14,6 +14,17 @@ use prometheus_client::metrics::gauge::ConstGauge;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pools(Arc<Mutex<Vec<(String, ServiceClient)>>>);
 
+/// How busy one service is, as this edge sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolLoad {
+    /// `namespace/name` of the `CalloutService`.
+    pub service: String,
+    /// Transactions open.
+    pub in_flight: u32,
+    /// Transactions that wait for a place or for an instance; 1 for a minute after one failed for want of an instance.
+    pub queued: u32,
+}
+
 type Pooled = Vec<(String, Snapshot)>;
 
 /// A label's name and value.
@@ -66,6 +77,17 @@ impl Pools {
     /// From now on these are shown.
     pub(crate) fn show(&self, services: Vec<(String, ServiceClient)>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = services;
+    }
+
+    pub(crate) fn loads(&self) -> Vec<PoolLoad> {
+        let snapshots = self.snapshots().into_iter();
+        snapshots
+            .map(|(service, pool)| PoolLoad {
+                service,
+                in_flight: pool.in_flight,
+                queued: pool.queued.max(u32::from(pool.wanted)),
+            })
+            .collect()
     }
 
     fn snapshots(&self) -> Pooled {

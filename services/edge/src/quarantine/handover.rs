@@ -3,8 +3,9 @@
 //! The folder is a queue with a limit: when the store is away for so long that it is full, held messages are answered 452.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -31,6 +32,8 @@ const RETRY_MAX: Duration = Duration::from_mins(1);
 /// The folder, and what waits there.
 #[derive(Debug)]
 pub(crate) struct Handover {
+    /// A store that outlives this machine.
+    shared: OnceLock<Shared>,
     folder: PathBuf,
     files: Files,
     metrics: QuarantineMetrics,
@@ -38,6 +41,9 @@ pub(crate) struct Handover {
     /// Taken, and their clients not answered yet.
     undecided: Mutex<HashSet<String>>,
 }
+
+/// Our name there, and the store.
+struct Shared(String, Arc<dyn Quarantine>);
 
 /// A message that was taken, until its client is answered. Dropping it lets the message go to the store.
 #[derive(Debug)]
@@ -67,12 +73,26 @@ impl Handover {
             .waiting
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
         Ok(Self {
+            shared: OnceLock::new(),
             folder,
             files,
             metrics,
             more: Notify::new(),
             undecided: Mutex::default(),
         })
+    }
+
+    pub(super) fn may_give_now(&self, edge: &str, store: &Arc<dyn Quarantine>) {
+        // Set once, when the edge starts.
+        let _again = self.shared.set(Shared(edge.to_owned(), Arc::clone(store)));
+    }
+
+    /// To the store, while the client waits.
+    pub(super) async fn give_now(&self, taken: &Taken) -> Result<()> {
+        let Shared(edge, store) = self.shared.get().context(
+            "no quarantine outlives this machine: set quarantine.postgres and quarantine.s3",
+        )?;
+        self.give(edge, &taken.id, store.as_ref()).await
     }
 
     /// Writes the pair.
@@ -221,6 +241,12 @@ impl Handover {
         pair.remove(&self.files).await?;
         self.metrics.waiting.dec();
         Ok(())
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Shared").field(&self.0).finish()
     }
 }
 

@@ -325,7 +325,7 @@ async fn routing(rules: &str, begun: watch::Sender<usize>, stop: &CancellationTo
     let endpoints: Endpoints = table
         .services
         .keys()
-        .map(|name| (name.clone(), target.clone()))
+        .map(|name| (name.clone(), vec![target.clone()].into()))
         .collect();
     let serving = serve(
         Arc::new(Probe { begun }),

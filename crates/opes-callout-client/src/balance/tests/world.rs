@@ -68,6 +68,7 @@ impl World {
             queued_max: 1000,
             connections_max: 2,
             keep: KEEP,
+            instance_patience: None,
         };
         let mut world = Self {
             balancer: Balancer::new(bounds, Duration::ZERO),
