@@ -20,6 +20,9 @@ use tokio::sync::watch;
 use crate::edges::Edges;
 use crate::index::Evaluation;
 
+/// In the answer to an apply that has a list with an element twice, or a wrong type.
+const NOT_TYPED: &str = "failed to create typed patch object";
+
 /// Figures of this replica. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -243,6 +246,8 @@ impl Reason {
                 401 | 403 => Self::Forbidden,
                 400 | 413 | 415 | 422 => Self::Invalid,
                 404 | 410 => Self::NotFound,
+                // Server-side apply of what does not fit the schema is answered so.
+                500 if status.message.contains(NOT_TYPED) => Self::Invalid,
                 _ => Self::Server,
             },
             _ => Self::Network,
