@@ -331,3 +331,25 @@ impl Collector for Served {
         )?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_will_never_work_is_told_from_what_may() {
+        let of = |code, message: &str| {
+            let status = Status::failure(message, "").with_code(code);
+            Reason::of(&kube::Error::Api(Box::new(status)))
+        };
+        let typed =
+            "failed to create typed patch object (a/b): duplicate entries for key [mountPath]";
+        assert_eq!(of(500, typed), Reason::Invalid);
+        assert_eq!(of(422, "invalid"), Reason::Invalid);
+        assert_eq!(of(500, "etcdserver: timeout"), Reason::Server);
+        assert_eq!(of(503, "not ready"), Reason::Server);
+        assert_eq!(of(403, "no"), Reason::Forbidden);
+    }
+}
