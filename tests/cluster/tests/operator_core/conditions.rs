@@ -10,6 +10,7 @@ use crate::bed::{Answer, Bed, Edge};
 
 // kubectl blocks its thread; operator and edge need another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::too_many_lines, reason = "one story, told in order")]
 async fn conditions_of_rules_say_what_is_so_and_why() -> Result<()> {
     let bed = Bed::new(ControlPlane::shared().await?).await?;
     let operator = bed.start("a").await?;

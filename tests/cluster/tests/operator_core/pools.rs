@@ -24,6 +24,7 @@ const MADE: [Kind; 7] = [
 ];
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one story, told in order")]
 async fn owned_objects_are_made_repaired_and_shared() -> Result<()> {
     let bed = Bed::new(ControlPlane::shared().await?).await?;
     // The fixture's operators serve no load and the cluster has no CPU metrics, so that there would be nothing to scale by.
