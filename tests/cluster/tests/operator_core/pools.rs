@@ -24,6 +24,7 @@ const MADE: [Kind; 7] = [
 ];
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one story, told in order")]
 async fn owned_objects_are_made_repaired_and_shared() -> Result<()> {
     let bed = Bed::new(ControlPlane::shared().await?).await?;
     // The fixture's operators serve no load and the cluster has no CPU metrics, so that there would be nothing to scale by.
@@ -208,7 +209,8 @@ async fn what_cannot_be_made_is_said_and_is_in_nobodys_way() -> Result<()> {
         .await?;
     assert!(said.message.contains("mountPath"), "{said:?}");
     let invalid = r#"opes_operator_errors_total{part="Apply",reason="Invalid"} 1"#;
-    assert!(operator.metrics().await?.contains(invalid));
+    let metrics = operator.metrics().await?;
+    assert!(metrics.contains(invalid), "{metrics}");
     tokio::time::sleep(Duration::from_secs(4)).await;
     let metrics = operator.metrics().await?;
     assert!(metrics.contains(invalid), "it was asked again: {metrics}");

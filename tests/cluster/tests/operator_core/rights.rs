@@ -10,6 +10,7 @@ use super::{ACCEPTS, POOL, RULE, until};
 use crate::bed::{self, Bed};
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one story, told in order")]
 async fn a_single_namespace_needs_roles_only_and_no_more_than_the_page_says() -> Result<()> {
     let bed = Bed::new(ControlPlane::shared().await?).await?;
     let other = bed.plane.namespace("other").await?;

@@ -106,6 +106,7 @@ async fn make_many(bed: &Bed<'_>) -> Result<()> {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one story, told in order")]
 async fn a_thousand_rules_cost_no_write_at_rest_and_little_memory() -> Result<()> {
     let plane = ControlPlane::start().await?;
     let bed = Bed::cluster_wide(&plane).await?;
