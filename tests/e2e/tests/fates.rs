@@ -1,6 +1,8 @@
 //! Observers at `delivered`, `deferred` and `bounced`: told how each attempt for each recipient ended, and without a say in it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use opes_callout_server::{Answer, Description, Message, Service};
@@ -126,5 +128,53 @@ async fn each_attempt_for_each_recipient_is_told_and_nothing_that_is_said_counts
     }
     // Refused by the observer all the same: delivered once, and the report to the sender is on its way too.
     eventually("delivered, and reported", || hop.complete() >= 1).await;
+    Ok(())
+}
+
+/// Takes its time.
+struct Slow(Arc<AtomicUsize>);
+
+impl Service for Slow {
+    fn describe(&self) -> Description {
+        Description::new("slow")
+    }
+
+    async fn message(&self, _message: &mut Message) -> Result<Answer> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(Answer::accept())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_waits_for_those_who_are_told_of_the_last_delivery() -> Result<()> {
+    let told = Arc::<AtomicUsize>::default();
+    let target = service(Slow(Arc::clone(&told))).await?;
+    let folder = tempfile::tempdir()?;
+    let hop = Hop::start(Manners::default()).await?;
+    let listener = ListenerConfig::new("mx", "127.0.0.1:0".parse()?, ListenerProtocol::Smtp);
+    let config = EdgeConfig {
+        listeners: vec![listener],
+        domains: vec!["example.com".into()],
+        delivery: DeliveryConfig {
+            next_hop: Some(hop.address.to_string()),
+            ..DeliveryConfig::default()
+        },
+        ..EdgeConfig::new("mail.example.com", folder.path().join("spool"))
+    };
+    let edge = Embedded::start(config, &rules(&target)).await?;
+    let mut dialog = Dialog::open(edge.address("mx")?, false).await?;
+    let said = dialog
+        .message(
+            "ann@example.org",
+            &["bob@example.com"],
+            b"Subject: a\r\n\r\nbody\r\n",
+        )
+        .await?;
+    ensure!(said.starts_with("250"), "{said}");
+    eventually("delivered", || hop.arrivals().len() == 1).await;
+    edge.drain().await;
+    let told = told.load(Ordering::Relaxed);
+    ensure!(told == 1, "{told} were told when the edge had ended");
     Ok(())
 }
