@@ -108,7 +108,10 @@ mod control_plane {
         };
         let (p50, p90, p99) = (*at(50)?, *at(90)?, *at(99)?);
         println!(
-            "apply → in force on {EDGES} edges, {RULES} rules, {CHANGES} changes: p50 {p50:.0?}, p90 {p90:.0?}, p99 {p99:.0?}; RSS of the operator {} MiB",
+            "apply → in force on {EDGES} edges, {RULES} rules, {CHANGES} changes: p50 {} ms, p90 {} ms, p99 {} ms; RSS of the operator {} MiB",
+            p50.as_millis(),
+            p90.as_millis(),
+            p99.as_millis(),
             operator.resident()? >> 20
         );
         assert!(p99 < LIMIT, "p99 is {p99:?}");

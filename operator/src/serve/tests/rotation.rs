@@ -71,10 +71,12 @@ async fn no_call_fails_while_authority_and_certificates_are_replaced() {
         (name, tls)
     });
     let counts = Arc::new(Counts::default());
-    let callers = [
-        tokio::spawn(edge(bed.address, ends[0].1.clone(), Arc::clone(&counts))),
-        tokio::spawn(keda(bed.address, ends[1].1.clone(), Arc::clone(&counts))),
-    ];
+    let following = edge(bed.address, ends[0].1.clone(), Arc::clone(&counts));
+    let following = tokio::spawn(following);
+    // Without any edge there is no figure to ask for.
+    until(|| counts.followed.load(Ordering::Relaxed) > 0).await;
+    let asking = keda(bed.address, ends[1].1.clone(), Arc::clone(&counts));
+    let callers = [following, tokio::spawn(asking)];
     let go_on = async || {
         let enough = counts.asked.load(Ordering::Relaxed) + 20;
         until(|| {
