@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use opes_edge::config::{Acceptance, EdgeConfig, ListenerProtocol};
+use opes_edge::config::ListenerProtocol::{Lmtp, Smtp, Submission};
+use opes_edge::config::{Acceptance, EdgeConfig};
 use opes_operator::config::Config;
 use serde_json::Value;
 
@@ -65,7 +66,6 @@ fn a_spool_is_durable_and_every_listener_uses_it() -> Result<()> {
             .all(|it| it.delivery == Acceptance::Spool)
     );
     let protocols: Vec<_> = config.listeners.iter().map(|it| it.protocol).collect();
-    use ListenerProtocol::{Lmtp, Smtp, Submission};
     assert_eq!(protocols, [Smtp, Submission, Submission, Lmtp]);
     assert!(
         config.listeners[2]
