@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// After the first failure.
 const FIRST: Duration = Duration::from_millis(500);
 /// Never longer.
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_mins(5);
 
 /// Failures by object.
 #[derive(Debug)]

@@ -127,6 +127,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "json! makes a value")]
     fn slice(namespace: &str, service: &str, port: &str, endpoints: Value) -> Slice {
         Slice {
             namespace: namespace.into(),

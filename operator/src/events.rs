@@ -19,7 +19,7 @@ use crate::status::conditions::{cut, find};
 use crate::world::Seen;
 
 /// The same of the same object is not told again within this time.
-const SAME: Duration = Duration::from_secs(600);
+const SAME: Duration = Duration::from_mins(10);
 /// Most that is remembered for that.
 const REMEMBERED_MAX: usize = 10_000;
 /// Longest text, by the API.

@@ -10,10 +10,14 @@ use crate::kinds::Kind;
 use crate::metrics_api::Standing;
 
 /// How often the cluster is asked: it may get them while the operator runs.
-const PERIOD: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_mins(1);
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is there or not, whatever the others"
+)]
 pub struct Features {
     /// `keda.sh/v1alpha1`.
     pub keda: bool,

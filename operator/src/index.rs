@@ -148,7 +148,7 @@ impl Index {
             Some((key, self.finding(seen, judgement, not_permitted)))
         });
         let findings: BTreeMap<ObjectKey, Finding> = findings.collect();
-        let services = self.services(&findings);
+        let services = Self::services(&findings);
         let snapshot = self.snapshot(texts, &findings, &services, slices);
         Evaluation {
             snapshot: Arc::new(snapshot),
@@ -172,19 +172,18 @@ impl Index {
         permissions: &mut BTreeMap<ObjectKey, NotPermitted>,
     ) -> Candidate {
         let created = seen.created.as_second();
-        let written = match &seen.parsed.object {
-            Some(object) => match tenancy::check(&self.tenants, &object.resource) {
+        let unread = |found| Candidate::unread(seen.key.kind, &seen.key.name, created, found);
+        let written = if let Some(object) = &seen.parsed.object {
+            match tenancy::check(&self.tenants, &object.resource) {
                 Ok(()) => Candidate::read(object.clone(), created),
                 Err(no) => {
                     let found = refusal(&seen.key, &no);
                     permissions.insert(seen.key.clone(), no);
-                    Candidate::unread(seen.key.kind, &seen.key.name, created, vec![found])
+                    unread(vec![found])
                 }
-            },
-            None => {
-                let found = seen.parsed.diagnostics.clone();
-                Candidate::unread(seen.key.kind, &seen.key.name, created, found)
             }
+        } else {
+            unread(seen.parsed.diagnostics.clone())
         };
         written.with_last_accepted(self.last_accepted(seen))
     }
@@ -274,10 +273,7 @@ impl Index {
         }
     }
 
-    fn services(
-        &self,
-        findings: &BTreeMap<ObjectKey, Finding>,
-    ) -> BTreeMap<String, RunningService> {
+    fn services(findings: &BTreeMap<ObjectKey, Finding>) -> BTreeMap<String, RunningService> {
         let running = findings.iter().filter_map(|(key, finding)| {
             let accepted = finding
                 .accepted
@@ -367,7 +363,7 @@ fn key_of(object: &Object) -> ObjectKey {
 /// What the writing replica says that it has accepted last.
 fn said_accepted(seen: &Seen) -> Option<Accepted> {
     let last = seen.status.get("lastAccepted")?;
-    let parsed = Parsed::of(&seen.key, last.get("spec")?.clone());
+    let parsed = Parsed::of(&seen.key, last.get("spec")?);
     Some(Accepted {
         uid: seen.uid.clone(),
         generation: last.get("generation")?.as_i64()?,

@@ -20,6 +20,9 @@ use tokio::sync::watch;
 use crate::edges::Edges;
 use crate::index::Evaluation;
 
+/// In the answer to an apply that has a list with an element twice, or a wrong type.
+const NOT_TYPED: &str = "failed to create typed patch object";
+
 /// Figures of this replica. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -243,6 +246,8 @@ impl Reason {
                 401 | 403 => Self::Forbidden,
                 400 | 413 | 415 | 422 => Self::Invalid,
                 404 | 410 => Self::NotFound,
+                // Server-side apply of what does not fit the schema is answered so.
+                500 if status.message.contains(NOT_TYPED) => Self::Invalid,
                 _ => Self::Server,
             },
             _ => Self::Network,
@@ -324,5 +329,27 @@ impl Collector for Served {
             None,
             lag.metric_type(),
         )?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_will_never_work_is_told_from_what_may() {
+        let of = |code, message: &str| {
+            let status = Status::failure(message, "").with_code(code);
+            Reason::of(&kube::Error::Api(Box::new(status)))
+        };
+        let typed =
+            "failed to create typed patch object (a/b): duplicate entries for key [mountPath]";
+        assert_eq!(of(500, typed), Reason::Invalid);
+        assert_eq!(of(422, "invalid"), Reason::Invalid);
+        assert_eq!(of(500, "etcdserver: timeout"), Reason::Server);
+        assert_eq!(of(503, "not ready"), Reason::Server);
+        assert_eq!(of(403, "no"), Reason::Forbidden);
     }
 }

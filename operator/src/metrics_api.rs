@@ -146,7 +146,7 @@ async fn serve(
             secured = incoming.recv() => secured,
         };
         let Some(Ok(secured)) = secured else { break };
-        let names = proxy.borrow().as_ref().map(|proxy| Arc::clone(proxy));
+        let names = proxy.borrow().as_ref().map(Arc::clone);
         if names.is_some_and(|proxy| proxy.admits(secured.caller().certificate.as_ref())) {
             connections.spawn(connection(
                 secured,

@@ -19,7 +19,7 @@ pub struct Parsed {
 
 impl Parsed {
     /// Reads a `spec`.
-    pub fn of(key: &ObjectKey, spec: Value) -> Self {
+    pub fn of(key: &ObjectKey, spec: &Value) -> Self {
         let (namespace, name) = key.name.split_once('/').unwrap_or_default();
         let document = json!({
             "apiVersion": opes_rules::object::API_VERSION,

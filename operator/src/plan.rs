@@ -5,6 +5,7 @@
 //! among them only where nothing else scales.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount, ServicePort, ServiceSpec};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
@@ -213,7 +214,7 @@ impl Input<'_> {
     }
 
     /// A kind that does not come with Kubernetes.
-    fn planned_custom(&self, kind: Kind, spec: Value) -> Planned {
+    fn planned_custom(&self, kind: Kind, spec: &Value) -> Planned {
         let document = json!({
             "apiVersion": kind.api_version(),
             "kind": kind.name(),
@@ -286,11 +287,12 @@ pub fn selector(service: &str) -> BTreeMap<String, String> {
 /// 16 hexadecimal digits.
 fn hash(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
-    digest
-        .iter()
-        .take(8)
-        .map(|octet| format!("{octet:02x}"))
-        .collect()
+    let octets = digest.iter().take(8);
+    octets.fold(String::new(), |mut hex, octet| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{octet:02x}");
+        hex
+    })
 }
 
 fn service_account(input: &Input<'_>) -> Planned {
@@ -386,5 +388,5 @@ fn certificate_object(input: &Input<'_>) -> Option<Planned> {
         "usages": ["digital signature", "server auth", "client auth"],
         "issuerRef": { "name": issuer.name, "kind": issuer.kind, "group": issuer.group },
     });
-    Some(input.planned_custom(Kind::Certificate, spec))
+    Some(input.planned_custom(Kind::Certificate, &spec))
 }

@@ -163,7 +163,7 @@ async fn first_material(
             match ServerTls::server_in_memory(&first) {
                 Ok(tls) => return Some(tls),
                 Err(error) => {
-                    tracing::error!(%error, "own certificate cannot be used; edges are not served")
+                    tracing::error!(%error, "own certificate cannot be used; edges are not served");
                 }
             }
         }

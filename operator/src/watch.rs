@@ -25,7 +25,7 @@ use crate::world::{Scope, World};
 /// Objects of one page of a list.
 const PAGE: u32 = 250;
 /// A connection that has died silently is noticed this late, and 5 s.
-const WATCH_TIMEOUT: Duration = Duration::from_secs(240);
+const WATCH_TIMEOUT: Duration = Duration::from_mins(4);
 
 /// All watches.
 #[derive(Clone)]

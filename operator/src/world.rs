@@ -360,10 +360,7 @@ impl Seen {
         let same = before.filter(|before| before.uid == uid && before.generation == generation);
         let parsed = match same {
             Some(before) => Arc::clone(&before.parsed),
-            None => Arc::new(Parsed::of(
-                &key,
-                object.data.get_mut("spec").map_or(Value::Null, Value::take),
-            )),
+            None => Arc::new(Parsed::of(&key, &object.data["spec"])),
         };
         let created = object.creation_timestamp();
         let annotations = object.annotations().iter();

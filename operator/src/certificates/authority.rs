@@ -193,11 +193,9 @@ impl Facts {
 
 /// Eight octets of SHA-256 in hexadecimal: to tell things apart, not to prove anything.
 pub(crate) fn short_hash(octets: &[u8]) -> String {
-    let hash = Sha256::digest(octets);
-    hash.iter()
-        .take(8)
-        .map(|octet| format!("{octet:02x}"))
-        .collect()
+    let mut hash = format!("{:x}", Sha256::digest(octets));
+    hash.truncate(16);
+    hash
 }
 
 /// The certificates of a PEM bundle, one text each.

@@ -238,12 +238,12 @@ impl Leaves {
         let good = |made: &str, not_after| made == made_of && now < self.renew_at(&key, not_after);
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &wanted.namespace);
         // What we wrote ourselves and is to be replaced need not be looked at.
-        if known.made_of.is_empty() || good(&known.made_of, known.not_after) {
-            if let Some((made, not_after)) = look(&api, &wanted.secret).await? {
-                if good(&made, not_after) {
-                    return Ok(not_after);
-                }
-            }
+        let may_be_there = known.made_of.is_empty() || good(&known.made_of, known.not_after);
+        if may_be_there
+            && let Some((made, not_after)) = look(&api, &wanted.secret).await?
+            && good(&made, not_after)
+        {
+            return Ok(not_after);
         }
         let lifetime = self.config.lifetimes.leaf;
         let leaf = authorities.issuer.issue(&wanted.dns_names, now, lifetime)?;

@@ -18,6 +18,7 @@ impl Cluster {
         }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "json! makes a value")]
     fn put(&mut self, kind: Kind, name: &str, generation: i64, spec: &str, status: Value) {
         self.version += 1;
         let spec: Value = serde_saphyr::from_str(spec).unwrap();

@@ -69,7 +69,7 @@ pub(super) async fn keep(
         }
         wait = RETRY_MAX;
         let Some(found) = &current else { continue };
-        tell(stands(found.as_ref(), &config), &standing, &metrics);
+        tell(&stands(found.as_ref(), &config), &standing, &metrics);
         let bundle = own.borrow_and_update().clone();
         let Some(bundle) = bundle.filter(|_| *leading.borrow_and_update()) else {
             continue;
@@ -164,13 +164,13 @@ fn is_ours(found: &APIService, config: &MetricsApiConfig) -> bool {
     })
 }
 
-fn tell(now: Standing, standing: &watch::Sender<Standing>, metrics: &Metrics) {
-    metrics.registered.set((now == Standing::Ours).into());
+fn tell(now: &Standing, standing: &watch::Sender<Standing>, metrics: &Metrics) {
+    metrics.registered.set((*now == Standing::Ours).into());
     standing.send_if_modified(|before| {
-        if *before == now {
+        if before == now {
             return false;
         }
-        match &now {
+        match now {
             Standing::Foreign(provider) => tracing::warn!(
                 %provider,
                 "external.metrics.k8s.io has another provider: HPAs cannot scale pools by transactions in flight; use pool.engine: keda, or CPU"

@@ -114,7 +114,7 @@ fn trigger_authentication(input: &Input<'_>) -> Planned {
             parameter("tlsClientKey", "tls.key"),
         ],
     });
-    input.planned_custom(Kind::TriggerAuthentication, spec)
+    input.planned_custom(Kind::TriggerAuthentication, &spec)
 }
 
 fn scaled_object(input: &Input<'_>) -> Planned {
@@ -141,7 +141,7 @@ fn scaled_object(input: &Input<'_>) -> Planned {
             "authenticationRef": { "name": input.full_name() },
         }],
     });
-    input.planned_custom(Kind::ScaledObject, spec)
+    input.planned_custom(Kind::ScaledObject, &spec)
 }
 
 fn count(value: u32) -> i32 {

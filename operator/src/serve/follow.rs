@@ -163,7 +163,7 @@ impl Follower {
         let (over, spread) = (self.over.clone(), self.waits.renewal);
         async move {
             tokio::select! {
-                () = tokio::time::sleep(AGE_MAX - AGE_MAX / 4 * share / 1_000) => {}
+                () = tokio::time::sleep(AGE_MAX.saturating_sub(AGE_MAX / 4 * share / 1_000)) => {}
                 () = over.cancelled() => tokio::time::sleep(spread * share / 1_000).await,
             }
         }

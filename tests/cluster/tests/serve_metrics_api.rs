@@ -195,21 +195,22 @@ mod control_plane {
 
     /// The operator's user, its rights (docs/adr/0026-certificates.md), and a Service that leads here.
     fn prepare(plane: &ControlPlane, home: &str) -> Result<()> {
-        let role = format!("opes-operator-{home}");
-        let user = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": role}]);
+        let operator = format!("opes-operator-{home}");
+        let user =
+            json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": operator}]);
         let rbac = "rbac.authorization.k8s.io/v1";
         let group = "rbac.authorization.k8s.io";
         let rule = |group: &str, resource: &str, verbs: &[&str], names: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs, "resourceNames": names});
         let apis = "apiregistration.k8s.io";
         let items = json!([
-            {"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": role}, "rules": [
+            {"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": operator}, "rules": [
                 rule(apis, "apiservices", &["create"], &[]),
                 rule(apis, "apiservices", &["get", "list", "watch", "patch", "delete"], &[NAME]),
-                rule(group, "clusterroles", &["get"], &[&role]),
+                rule(group, "clusterroles", &["get"], &[&operator]),
             ]},
-            {"apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": {"name": role}, "subjects": user,
-             "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role}},
-            {"apiVersion": rbac, "kind": "RoleBinding", "metadata": {"name": role, "namespace": "kube-system"}, "subjects": user,
+            {"apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": {"name": operator}, "subjects": user,
+             "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": operator}},
+            {"apiVersion": rbac, "kind": "RoleBinding", "metadata": {"name": operator, "namespace": "kube-system"}, "subjects": user,
              "roleRef": {"apiGroup": group, "kind": "Role", "name": "extension-apiserver-authentication-reader"}},
             {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "opes-operator", "namespace": home},
              "spec": {"type": "ExternalName", "externalName": "localhost"}},

@@ -8,7 +8,8 @@ use opes_cluster::{ControlPlane, eventually};
 use super::{ACCEPTS, ELSEWHERE, REJECTS, RULE, SERVICE, calls};
 use crate::bed::{Answer, Bed, Edge};
 
-#[tokio::test]
+// kubectl blocks its thread; operator and edge need another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conditions_of_rules_say_what_is_so_and_why() -> Result<()> {
     let bed = Bed::new(ControlPlane::shared().await?).await?;
     let operator = bed.start("a").await?;

@@ -208,7 +208,8 @@ async fn what_cannot_be_made_is_said_and_is_in_nobodys_way() -> Result<()> {
         .await?;
     assert!(said.message.contains("mountPath"), "{said:?}");
     let invalid = r#"opes_operator_errors_total{part="Apply",reason="Invalid"} 1"#;
-    assert!(operator.metrics().await?.contains(invalid));
+    let metrics = operator.metrics().await?;
+    assert!(metrics.contains(invalid), "{metrics}");
     tokio::time::sleep(Duration::from_secs(4)).await;
     let metrics = operator.metrics().await?;
     assert!(metrics.contains(invalid), "it was asked again: {metrics}");
