@@ -327,9 +327,10 @@ fn pooled(
 /// Without the endpoints that mail must not go to: whoever names them cannot be told, and a callout that fails follows its rule.
 fn protected(service: &Service, mut instances: Instances, has_tls: bool) -> Instances {
     instances.endpoints.retain(|endpoint| {
-        let usable = match endpoint.starts_with("https://") {
-            true => has_tls,
-            false => is_fit_in_the_clear(service.tls, endpoint),
+        let usable = if endpoint.starts_with("https://") {
+            has_tls
+        } else {
+            is_fit_in_the_clear(service.tls, endpoint)
         };
         if !usable {
             tracing::error!(

@@ -70,7 +70,7 @@ pub(crate) async fn run(args: EdgeArgs) -> Result<ExitCode> {
         Rules::None => {}
         Rules::Files(rules) => files = Some(rules),
         Rules::Operator(operator) => {
-            let run = operator.run(revision, edge.live_routing(), health.clone());
+            let run = operator.run(revision, edge.live_routing());
             following = Some(AbortOnDropHandle::new(tokio::spawn(run)));
         }
     }

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use following::place::{BOB, FROM, Place, pools, reject, stamp, table};
+use following::place::{BOB, FROM, Place, marked, pools, reject, stamp, table};
 use opes_e2e::eventually;
-use opes_e2e::operator::Operator;
+use opes_e2e::operator::{Authority, Operator};
 use opes_e2e::smtp::{Dialog, sample};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +136,7 @@ async fn services_move_without_another_table() -> Result<()> {
     let place = Place::new().await?;
     let operator = place.operator()?;
     let (a, b) = (place.marker("a").await?, place.marker("b").await?);
-    operator.send_table(table(&[place.marked()], &[&a])?);
+    operator.send_table(table(&[marked()], &[&a])?);
     let edge = place.ready_edge(&operator.url())?;
     let mut dialog = edge.dialog().await?;
     accepted(&mut dialog, "first").await?;
@@ -169,11 +169,11 @@ async fn without_the_operator_mail_flows_and_a_restart_comes_up_from_disk() -> R
     let operator = place.operator()?;
     let url = operator.url();
     let marker = place.marker("a").await?;
-    operator.send_table(table(&[place.marked(), reject("one")], &[&marker])?);
+    operator.send_table(table(&[marked(), reject("one")], &[&marker])?);
     let edge = place.ready_edge(&url)?;
     accepted(&mut edge.dialog().await?, "before").await?;
     ensure!(
-        edge.figure("opes_edge_routing_age_seconds").await? == 0.0,
+        edge.figure("opes_edge_routing_age_seconds").await? < 0.001,
         "followed"
     );
     eventually("kept on disk", || {
@@ -182,7 +182,7 @@ async fn without_the_operator_mail_flows_and_a_restart_comes_up_from_disk() -> R
     .await;
     operator.kill();
     accepted(&mut edge.dialog().await?, "without").await?;
-    edge.wait_for_figure("opes_edge_routing_operators", |open| open == 0.0)
+    edge.wait_for_figure("opes_edge_routing_operators", |open| open < 0.5)
         .await?;
     edge.wait_for_figure("opes_edge_routing_age_seconds", |age| age > 1.0)
         .await?;
@@ -261,7 +261,7 @@ async fn another_replica_takes_over() -> Result<()> {
     }
     let edge = place.ready_edge(&a.url())?;
     let open = "opes_edge_routing_operators";
-    edge.wait_for_figure(open, |open| open == 2.0).await?;
+    edge.wait_for_figure(open, |open| open > 1.5).await?;
     eventually("a stream to each", || (a.streams(), b.streams()) == (1, 1)).await;
     for replica in [&a, &b] {
         replica.send_table(table(&[reject("two")], &[])?);
@@ -269,7 +269,7 @@ async fn another_replica_takes_over() -> Result<()> {
     eventually("both are told", || a.acks().len() > 1 && b.acks().len() > 1).await;
     // Whichever is followed goes first or last: the one that stays is enough.
     a.kill();
-    edge.wait_for_figure(open, |open| open == 1.0).await?;
+    edge.wait_for_figure(open, |open| open < 1.5).await?;
     ensure!(
         refusal(&mut edge.dialog().await?).await?.ends_with("two"),
         "nothing changes"
@@ -282,7 +282,7 @@ async fn another_replica_takes_over() -> Result<()> {
         "the other one's"
     );
     ensure!(
-        edge.figure("opes_edge_routing_age_seconds").await? == 0.0,
+        edge.figure("opes_edge_routing_age_seconds").await? < 0.001,
         "confirmed"
     );
     Ok(())
@@ -294,7 +294,7 @@ async fn load_is_reported_also_of_a_pool_that_sleeps() -> Result<()> {
     let operator = place.operator()?;
     let marker = place.marker("a").await?;
     // Nobody is there yet.
-    operator.send_table(table(&[place.marked()], &[])?);
+    operator.send_table(table(&[marked()], &[])?);
     let edge = place.ready_edge(&operator.url())?;
     let began = Instant::now();
     let reply = deliver(&mut edge.dialog().await?, "too early").await?;
@@ -335,12 +335,12 @@ async fn certificates_are_replaced_without_a_failed_call() -> Result<()> {
     let place = Place::new().await?;
     let operator = place.operator()?;
     let marker = place.marker("a").await?;
-    operator.send_table(table(&[place.marked()], &[&marker])?);
+    operator.send_table(table(&[marked()], &[&marker])?);
     let edge = place.ready_edge(&operator.url())?;
     let stop = Arc::<AtomicBool>::default();
     let flow = tokio::spawn(steadily(edge.dialog().await?, Arc::clone(&stop)));
     eventually("mail flows", || place.sink.count() > 3).await;
-    let next = place.next_authority()?;
+    let next = Authority::new()?;
     // Both are believed; then new certificates; then the new one alone.
     for step in 0..3 {
         let hellos = operator.hellos().len();
@@ -382,7 +382,7 @@ async fn it_drains_without_losing_what_is_under_way() -> Result<()> {
     let place = Place::new().await?;
     let operator = place.operator()?;
     let marker = place.marker("a").await?;
-    operator.send_table(table(&[place.marked()], &[&marker])?);
+    operator.send_table(table(&[marked()], &[&marker])?);
     let edge = place.ready_edge(&operator.url())?;
     let mut idle = edge.dialog().await?;
     let mut busy = edge.dialog().await?;
@@ -413,7 +413,7 @@ async fn a_volume_without_an_edge_is_emptied() -> Result<()> {
     operator.send_table(table(&[], &[])?);
     // Nobody takes mail on the other side.
     let away = place.with_next_hop("127.0.0.1:9");
-    let edge = away.edge_for(&operator.url())?;
+    let edge = away.ready_edge(&operator.url())?;
     for number in 0..3 {
         accepted(&mut edge.dialog().await?, &format!("stranded-{number}")).await?;
     }

@@ -13,7 +13,7 @@ use crate::config::{Address, FollowerConfig, PEERS_MAX};
 use crate::line::{Line, Word};
 
 /// What lines have said and the hub has not heard; a line that is faster waits.
-const WORDS_MAX: usize = 16;
+const WORDS_MAX: usize = 4;
 
 /// Addresses of one `Peers` that are looked at.
 const NAMED_MAX: usize = 1_000;

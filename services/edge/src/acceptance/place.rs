@@ -231,9 +231,10 @@ impl<'a> Placing<'a> {
     async fn put(&self, copy: &Copy, undo: &mut Undo) -> Result<Placed, Reply> {
         let edge = &self.origin.edge;
         let Some(hold) = &copy.hold else {
-            return match self.keeps() {
-                true => self.store(copy, undo).await,
-                false => self.relay(copy, undo).await,
+            return if self.keeps() {
+                self.store(copy, undo).await
+            } else {
+                self.relay(copy, undo).await
             };
         };
         if !self.keeps() {

@@ -63,3 +63,72 @@ fn a_name_that_is_looked_up_needs_a_certificate_unless_tls_is_off() {
     assert!(matches!(refused, Err(RoutingError::NoCertificate { .. })));
     assert!(check_transport("default/scan", TlsMode::None, target, None).is_ok());
 }
+
+/// A service that OPES runs, in a cluster.
+fn ours(instances: Instances, transport: &str) -> Routing {
+    let rules = format!(
+        "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: scan }}\n\
+         spec: {{ class: analyze, builtin: {{ name: security-filter }}, transport: {transport} }}\n---\n\
+         apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: all }}\n\
+         spec: {{ at: [content], callout: {{ serviceRef: {{ name: scan }} }} }}\n"
+    );
+    let (objects, wrong) = opes_rules::parse("test", &rules);
+    assert!(wrong.is_empty(), "{wrong:?}");
+    let table = opes_rules::compile(objects).unwrap();
+    let known = Endpoints::from([("default/scan".to_owned(), instances)]);
+    Routing::new(table, &known, "https://mx.example.com/opes").unwrap()
+}
+
+fn at(endpoints: &[&str]) -> Instances {
+    Instances {
+        endpoints: endpoints
+            .iter()
+            .map(|&endpoint| endpoint.to_owned())
+            .collect(),
+        server_name: Some("opes-scan.default.svc".into()),
+        on_demand: true,
+    }
+}
+
+#[test]
+fn a_service_of_ours_may_have_no_instance_and_moves_without_another_table() {
+    let routing = ours(at(&[]), "{ tls: none }");
+    assert!(endpoints(&routing).is_empty());
+    let moved = at(&["http://192.0.2.1:9000", "http://192.0.2.2:9000"]);
+    routing.set_endpoints(&Endpoints::from([("default/scan".to_owned(), moved)]));
+    let two = ["http://192.0.2.1:9000", "http://192.0.2.2:9000"];
+    assert_eq!(endpoints(&routing), two);
+    // The next table says what was so before the move; it comes later and counts.
+    let next = ours(at(&[]), "{ tls: none }").with_clients_of(&routing);
+    assert!(endpoints(&next).is_empty());
+    routing.set_endpoints(&Endpoints::new());
+    assert!(endpoints(&routing).is_empty(), "who is not named has none");
+}
+
+#[test]
+fn mail_does_not_go_in_the_clear_because_somebody_names_such_an_endpoint() {
+    let kept = protected(
+        &ours(at(&[]), "{ tls: none }").services["default/scan"].service,
+        at(&["http://192.0.2.1:9000", "https://192.0.2.2:9000"]),
+        false,
+    );
+    assert_eq!(
+        kept.endpoints,
+        ["http://192.0.2.1:9000"],
+        "no certificate for the other"
+    );
+    let mutual = Service {
+        tls: TlsMode::Mutual,
+        ..Service::clone(&ours(at(&[]), "{ tls: none }").services["default/scan"].service)
+    };
+    let named = at(&[
+        "http://192.0.2.1:9000",
+        "https://192.0.2.2:9000",
+        "http://127.0.0.1:9000",
+    ]);
+    let kept = protected(&mutual, named, true);
+    assert_eq!(
+        kept.endpoints,
+        ["https://192.0.2.2:9000", "http://127.0.0.1:9000"]
+    );
+}

@@ -69,8 +69,9 @@ impl Following {
                     };
                     let revision = update.table.revision.clone();
                     match self.routing(*update) {
+                        // Not said to operators before connections are taken.
                         Ok(routing) => {
-                            // Not said to operators before connections are taken.
+                            health.ready(PART);
                             return routing;
                         }
                         Err(error) => self.follower.refuse(&revision, vec![fault(&error)]).await,
@@ -94,8 +95,7 @@ impl Following {
     }
 
     /// Says that the first table is in force, then follows until dropped.
-    pub(crate) async fn run(mut self, revision: String, edge: LiveRouting, health: Health) {
-        health.ready(PART);
+    pub(crate) async fn run(mut self, revision: String, edge: LiveRouting) {
         self.follower.in_force(&revision).await;
         loop {
             match self.follower.next().await {

@@ -164,10 +164,6 @@ impl Place {
         Ok(Edge { daemon })
     }
 
-    pub(crate) fn edge_for(&self, operator: &str) -> Result<Edge> {
-        self.ready_edge(operator)
-    }
-
     /// `opes edge --drain`: how it ended, and what it said.
     pub(crate) fn empty(&self, next_hop: &str, patience: &str) -> Result<(ExitStatus, String)> {
         let mut command = self
@@ -181,22 +177,6 @@ impl Place {
     }
 
     // ---- services ------------------------------------------------------------------------------------------------
-
-    /// The service and the rule that calls it.
-    pub(crate) fn marked(&self) -> Vec<String> {
-        vec![
-            object(
-                "CalloutService",
-                "marker",
-                r#"{"class":"adapt","builtin":{"name":"normalizer"},"limits":{"connectTimeout":"2s"}}"#,
-            ),
-            object(
-                "OpesRule",
-                "marker",
-                r#"{"at":["content"],"callout":{"serviceRef":{"name":"marker"},"wants":{"content":"all"},"allow":["header"],"timeout":"20s","onFailure":"tempfail"}}"#,
-            ),
-        ]
-    }
 
     pub(crate) async fn marker(&self, name: &str) -> Result<Marker> {
         let tls = ServerTls::server(self.files("service"))?;
@@ -223,10 +203,6 @@ impl Place {
     }
 
     // ---- certificates --------------------------------------------------------------------------------------------
-
-    pub(crate) fn next_authority(&self) -> Result<Authority> {
-        Authority::new()
-    }
 
     /// 0: both authorities are believed; 1: certificates are from the next one; 2: it alone is believed.
     pub(crate) fn rotate(&self, next: &Authority, step: u32) -> Result<()> {
@@ -279,6 +255,22 @@ fn object(kind: &str, name: &str, spec: &str) -> String {
     format!(
         r#"{{"apiVersion":"opes.dev/v1alpha1","kind":"{kind}","metadata":{{"name":"{name}","namespace":"default"}},"spec":{spec}}}"#
     )
+}
+
+/// The service and the rule that calls it.
+pub(crate) fn marked() -> Vec<String> {
+    vec![
+        object(
+            "CalloutService",
+            "marker",
+            r#"{"class":"adapt","builtin":{"name":"normalizer"},"limits":{"connectTimeout":"2s"}}"#,
+        ),
+        object(
+            "OpesRule",
+            "marker",
+            r#"{"at":["content"],"callout":{"serviceRef":{"name":"marker"},"wants":{"content":"all"},"allow":["header"],"timeout":"20s","onFailure":"tempfail"}}"#,
+        ),
+    ]
 }
 
 /// Refuses `nobody@example.com`, and says this.
