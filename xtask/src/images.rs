@@ -89,13 +89,14 @@ pub(crate) const FOR_TESTS: &[&str] = &["opes-edge", "opes-operator", "opes-secu
 /// Of the test bed, not of the project: Debian's busybox, which also does nothing when asked to (`pause`).
 const BUSYBOX: &str = "/bin/busybox";
 
-/// `cargo xtask images [--out DIR] [NAME…]`: builds the programs and then their images; all of them if none is named.
+/// `cargo xtask images [--out DIR] [--no-build] [NAME…]`: builds the programs and then their images; all of them if none is named.
 pub(crate) fn command(target: &Path, arguments: &[&str]) -> Result<()> {
     let mut out = target.join("images");
-    let mut names = Vec::new();
+    let (mut names, mut build) = (Vec::new(), true);
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match *word {
+            "--no-build" => build = false,
             "--out" => out = words.next().context("--out needs a folder")?.into(),
             name => names.push(name),
         }
@@ -104,9 +105,11 @@ pub(crate) fn command(target: &Path, arguments: &[&str]) -> Result<()> {
         names = RECIPES.iter().map(|recipe| recipe.name).collect();
     }
     let packages = packages(&names)?;
-    let mut build = vec!["build", "--release", "--locked"];
-    build.extend(packages.iter().flat_map(|package| ["-p", package]));
-    step::cargo("release build", target, &build)?;
+    if build {
+        let mut arguments = vec!["build", "--release", "--locked"];
+        arguments.extend(packages.iter().flat_map(|package| ["-p", package]));
+        step::cargo("release build", target, &arguments)?;
+    }
     make(target, &out, &names)
 }
 
@@ -235,7 +238,7 @@ impl Recipe {
         .map(|(name, value)| (format!("org.opencontainers.image.{name}"), value.to_owned()))
         .collect();
         let mut annotations = labels.clone();
-        annotations.insert("dev.opes.sbom.digest".to_owned(), oci::digest(sbom));
+        annotations.insert("dev.opes.sbom.digest".to_owned(), oci::digest(sbom)?);
         Ok(Settings {
             entrypoint: entrypoint.chain(arguments).collect(),
             labels,

@@ -15,6 +15,9 @@ mod whole_node {
     const VICTIM: &str = "OPES_BED_VICTIM";
     const ECHO: &str = include_str!("node_bed/echo.yaml");
 
+    /// A node is half a gigabyte and both cores while it starts: one after another.
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
     /// What a node could change of the machine that runs it.
     #[derive(Debug, PartialEq, Eq)]
     struct Machine {
@@ -182,8 +185,53 @@ mod whole_node {
         Ok(())
     }
 
+    /// Each program of ours finds its libraries and prints its help, as a user that is nobody, on a file system that is read only.
+    async fn images_start(node: &Node) -> Result<()> {
+        let namespace = node.namespace("images").await?;
+        let restricted = "pod-security.kubernetes.io/enforce=restricted";
+        node.kubectl(&["label", "namespace", &namespace, restricted])?;
+        for name in ["opes-edge", "opes-operator", "opes-security-filter"] {
+            let image = node.load(name)?;
+            let pod = format!(
+                r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  restartPolicy: Never
+  automountServiceAccountToken: false
+  securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
+  containers:
+    - name: it
+      image: "{image}"
+      imagePullPolicy: Never
+      args: [--help]
+      securityContext: {{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {{drop: [ALL]}}}}
+"#
+            );
+            node.kubectl_with(&["-n", &namespace, "apply", "-f", "-"], &pod)?;
+        }
+        let done = "--for=jsonpath={.status.phase}=Succeeded";
+        let wait = node.kubectl(&[
+            "-n",
+            &namespace,
+            "wait",
+            "pods",
+            "--all",
+            done,
+            "--timeout=60s",
+        ]);
+        if wait.is_err() {
+            wait.context(node.kubectl(&["-n", &namespace, "describe", "pods"])?)?;
+        }
+        let help = node.kubectl(&["-n", &namespace, "logs", "opes-edge"])?;
+        ensure!(help.contains("Usage: opes edge"), "{help}");
+        Ok(())
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn pods_run_are_reached_and_leave_nothing() -> Result<()> {
+        let _turn = TURN.lock().await;
         let before = Machine::now()?;
         let started = Instant::now();
         let node = Node::start().await?;
@@ -203,8 +251,10 @@ mod whole_node {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_claim_gets_a_volume_and_helm_is_there() -> Result<()> {
-        let node = Node::shared().await?;
+    async fn images_start_claims_get_volumes_and_helm_is_there() -> Result<()> {
+        let _turn = TURN.lock().await;
+        let node = Node::start().await?;
+        images_start(&node).await?;
         let image = node.load("busybox")?;
         let namespace = node.namespace("volume").await?;
         node.hostpath_pv("spool-0", "1Gi").await?;
@@ -257,6 +307,7 @@ spec:
             std::thread::sleep(DEADLINE);
             return Ok(());
         }
+        let _turn = TURN.lock().await;
         let before = Machine::now()?;
         let mut victim = Command::new(std::env::current_exe()?)
             .args(["--exact", "--nocapture", "--test-threads=1"])

@@ -1,14 +1,14 @@
 //! An OCI image of one layer as an archive (image layout 1.0 in a tar), the same octets each time it is made of the same files.
 //!
 //! Whatever could differ is fixed: times are 0 or `SOURCE_DATE_EPOCH`, owners are numbers, entries are sorted, the gzip header is empty.
+//! gzip and sha256sum are programs of the system: this command is not compiled with optimisation, and images are large.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result};
-use flate2::{Compression, GzBuilder};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 /// Who programs run as; nobody on any host.
 pub(super) const USER: u32 = 65_532;
@@ -111,7 +111,7 @@ fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, entry: &Entry, time: u64)
 /// Makes the archive.
 pub(super) fn image(tree: &Tree, settings: &Settings) -> Result<Image> {
     let layer = tree.tar(settings.time)?;
-    let difference = digest(&layer);
+    let difference = digest(&layer)?;
     let layer = compress(&layer)?;
     let created = timestamp(settings.time);
     let config = json!({
@@ -132,12 +132,12 @@ pub(super) fn image(tree: &Tree, settings: &Settings) -> Result<Image> {
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer)],
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config)?,
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer)?],
         "annotations": settings.annotations,
     });
     let manifest = manifest.to_string().into_bytes();
-    let mut listed = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
+    let mut listed = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest)?;
     let tag = settings
         .reference
         .rsplit_once(':')
@@ -165,9 +165,9 @@ pub(super) fn image(tree: &Tree, settings: &Settings) -> Result<Image> {
         br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec(),
     );
     layout.file("index.json", 0o644, index.to_string().into_bytes());
-    let image_digest = digest(&manifest);
+    let image_digest = digest(&manifest)?;
     for blob in [config, layer, manifest] {
-        let path = format!("blobs/{}", digest(&blob).replace(':', "/"));
+        let path = format!("blobs/{}", digest(&blob)?.replace(':', "/"));
         layout.file(&path, 0o644, blob);
     }
     Ok(Image {
@@ -176,23 +176,38 @@ pub(super) fn image(tree: &Tree, settings: &Settings) -> Result<Image> {
     })
 }
 
-fn descriptor(media_type: &str, blob: &[u8]) -> Value {
-    json!({"mediaType": media_type, "digest": digest(blob), "size": blob.len()})
+fn descriptor(media_type: &str, blob: &[u8]) -> Result<Value> {
+    Ok(json!({"mediaType": media_type, "digest": digest(blob)?, "size": blob.len()}))
 }
 
 /// `sha256:` and the hash in hexadecimal.
-pub(super) fn digest(octets: &[u8]) -> String {
-    let mut text = String::from("sha256:");
-    for octet in Sha256::digest(octets) {
-        text.push_str(&format!("{octet:02x}"));
-    }
-    text
+pub(super) fn digest(octets: &[u8]) -> Result<String> {
+    let printed = String::from_utf8(filter("sha256sum", &[], octets)?)?;
+    let hash = printed.split_whitespace().next();
+    Ok(format!("sha256:{}", hash.context("sha256sum")?))
 }
 
+/// Without name and time.
 fn compress(octets: &[u8]) -> Result<Vec<u8>> {
-    let mut gzip = GzBuilder::new().write(Vec::new(), Compression::default());
-    gzip.write_all(octets)?;
-    Ok(gzip.finish()?)
+    filter("gzip", &["-n", "-6"], octets)
+}
+
+/// What a program makes of `octets`.
+fn filter(program: &str, arguments: &[&str], octets: &[u8]) -> Result<Vec<u8>> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| program.to_owned())?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    std::thread::scope(|scope| {
+        let written = scope.spawn(move || stdin.write_all(octets));
+        let output = child.wait_with_output()?;
+        ensure!(output.status.success(), "{program}: {}", output.status);
+        written.join().ok().context("a thread panicked")??;
+        Ok(output.stdout)
+    })
 }
 
 /// As OCI names it.
@@ -305,7 +320,7 @@ mod tests {
             if name.is_empty() || octets.is_empty() {
                 continue;
             }
-            assert_eq!(digest(&octets), format!("sha256:{name}"));
+            assert_eq!(digest(&octets)?, format!("sha256:{name}"));
             blobs += 1;
         }
         assert_eq!(blobs, 3);
