@@ -1,6 +1,6 @@
 //! The revision: a hash over what the objects say to an edge, not over how they are written.
 
-use crate::object::Object;
+use crate::object::{Object, Resource};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -28,7 +28,10 @@ pub(super) fn of(objects: &[Object]) -> String {
 
 /// What is for the operator alone changes nothing that an edge does.
 fn canonical(object: &Object) -> String {
-    object.for_edges().to_json()
+    match &object.resource {
+        Resource::OpesRule(_) => object.to_json(),
+        Resource::CalloutService(_) => object.for_edges().to_json(),
+    }
 }
 
 /// JSON with the members of every object sorted, so that equal values give equal texts.
