@@ -1,6 +1,7 @@
 //! A table as it came → one that can be run, or what is wrong with it, object by object.
 
 use opes_proto::routing::{Fault, Table};
+use opes_rules::parse::object_from_json;
 use opes_rules::{Diagnostic, RoutingTable};
 
 /// Faults said of one table at most.
@@ -40,9 +41,11 @@ pub fn read(table: &Table) -> Result<RoutingTable, Vec<Fault>> {
     let mut objects = Vec::with_capacity(count);
     let mut wrong = Vec::new();
     for text in &table.objects {
-        let (found, diagnostics) = opes_rules::parse(&title(text), text);
-        objects.extend(found);
-        wrong.extend(diagnostics);
+        // Not the reader of YAML, which finds the same and takes ten times as long.
+        match object_from_json(&title(text), text) {
+            Ok(object) => objects.push(object),
+            Err(diagnostics) => wrong.extend(diagnostics),
+        }
     }
     let wrong = faults(&wrong);
     if !wrong.is_empty() {

@@ -123,7 +123,11 @@ async fn only_an_edge_may_follow() {
 
 #[tokio::test]
 async fn an_edge_says_first_who_it_is_and_once() {
-    let bed = Bed::start().await;
+    let bed = Bed::start_with(Waits {
+        hello: Duration::from_millis(300),
+        ..Waits::default()
+    })
+    .await;
     let edge = bed.texts(&edge_name(NAMESPACE));
     let open = async || follow(bed.channel(&edge).await.unwrap()).await.unwrap();
     let code = async |end: &mut bed::EdgeEnd| end.next().await.unwrap_err().code();

@@ -7,6 +7,9 @@
 #[allow(dead_code, unreachable_pub)] // The operator's own tests need more of it.
 #[path = "operator_core/bed.rs"]
 mod bed;
+#[allow(dead_code, unreachable_pub)]
+#[path = "operator_core/edge.rs"]
+mod edge;
 
 mod control_plane {
     use std::time::{Duration, Instant};

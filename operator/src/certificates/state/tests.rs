@@ -83,7 +83,7 @@ fn a_rotation_asked_for_in_another_one_follows_it() {
 #[test]
 fn an_expired_authority_is_not_waited_for() {
     let lifetimes = Lifetimes {
-        authority: Duration::from_secs(60),
+        authority: Duration::from_mins(1),
         ..Lifetimes::default()
     };
     let state = Authorities::begin(NOW, &lifetimes).unwrap();

@@ -57,7 +57,7 @@ impl Bed {
     /// Without a warm-up.
     pub(crate) async fn start() -> Self {
         Self::start_with(Waits {
-            hello: Duration::from_millis(300),
+            hello: PATIENCE,
             renewal: Duration::from_millis(200),
             warm_up: Duration::ZERO,
         })

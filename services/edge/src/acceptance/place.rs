@@ -284,8 +284,8 @@ impl<'a> Placing<'a> {
     async fn hold_elsewhere(&self, copy: &Copy, hold: &Hold) -> Result<Placed, Reply> {
         let (id, envelope) = (&copy.id, &copy.envelope);
         let handover = &self.origin.edge.quarantine;
-        let held = quarantine::hold_now(handover, id, envelope, &copy.view, hold);
-        let error = match tokio::time::timeout_at(self.deadline, held).await {
+        let given = quarantine::hold_now(handover, id, envelope, &copy.view, hold);
+        let error = match tokio::time::timeout_at(self.deadline, given).await {
             Ok(Ok(())) => return Ok(Placed::held(copy.id.clone())),
             Ok(Err(error)) => format!("{error:#}"),
             Err(_elapsed) => "decisionTimeout is over".to_owned(),
