@@ -15,7 +15,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::step;
+use crate::{cache, install, step};
 
 use self::load::{Load, Outcome};
 use self::sink::Sink;
@@ -45,7 +45,7 @@ struct Figures {
 const CALLOUT_MICROSECONDS_MAX: &str = "40";
 
 /// Measures callouts alone, and fails if they cost more than we promise.
-pub(crate) fn callout_cost(target: &Path) -> Result<()> {
+fn callout_cost(target: &Path) -> Result<()> {
     let example = "run --release --locked --quiet -p opes-callout-client --example cost --";
     for figures in [
         ["200000", "4096", "20", CALLOUT_MICROSECONDS_MAX],
@@ -58,8 +58,17 @@ pub(crate) fn callout_cost(target: &Path) -> Result<()> {
     Ok(())
 }
 
+/// `cargo xtask bench`.
+pub(crate) fn command(quick: bool) -> Result<()> {
+    install::packages()?;
+    let target = cache::target_folder()?;
+    step::release_build(&target)?;
+    callout_cost(&target)?;
+    run(&target.join("release"), quick)
+}
+
 /// Runs everything and prints the table.
-pub(crate) fn run(binaries: &Path, quick: bool) -> Result<()> {
+fn run(binaries: &Path, quick: bool) -> Result<()> {
     let rounds = if quick { 1 } else { 5 };
     let load = |connections, messages, octets, pipelining| Load {
         connections,

@@ -13,7 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::step;
+use crate::{cache, step};
 
 use self::oci::{Settings, Tree};
 
@@ -89,14 +89,17 @@ pub(crate) const FOR_TESTS: &[&str] = &["opes-edge", "opes-operator", "opes-secu
 /// Of the test bed, not of the project: Debian's busybox, which also does nothing when asked to (`pause`).
 const BUSYBOX: &str = "/bin/busybox";
 
-/// `cargo xtask images [--out DIR] [--no-build] [NAME…]`: builds the programs and then their images; all of them if none is named.
-pub(crate) fn command(target: &Path, arguments: &[&str]) -> Result<()> {
+/// `cargo xtask images`: builds the programs and then their images; all of them if none is named. With `--node` those that a node
+/// of the tests needs for itself.
+pub(crate) fn command(arguments: &[&str]) -> Result<()> {
+    let target = &cache::target_folder()?;
     let mut out = target.join("images");
     let (mut names, mut build) = (Vec::new(), true);
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match *word {
             "--no-build" => build = false,
+            "--node" => return make_for_node(&out),
             "--out" => out = words.next().context("--out needs a folder")?.into(),
             name => names.push(name),
         }

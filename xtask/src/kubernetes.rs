@@ -62,8 +62,15 @@ impl Background {
     }
 }
 
+/// `cargo xtask kubernetes`.
+pub(crate) fn print() -> Result<()> {
+    let folder = Background::start().wait()?;
+    println!("OPES_KUBERNETES={}", folder.display());
+    Ok(())
+}
+
 /// Makes what is missing and returns the folder. Tests find it by `OPES_KUBERNETES`.
-pub(crate) fn programs() -> Result<PathBuf> {
+fn programs() -> Result<PathBuf> {
     let mut key = Vec::new();
     for name in KEYS {
         let path = root().join(MODULE).join(name);

@@ -19,7 +19,7 @@ const USAGE: &str = "\
 cargo xtask test              the gate: install, format, lints, build, tests, licences
 cargo xtask test --fast       without lints and end-to-end tests
 cargo xtask bench             CPU of a callout; Postfix + milter against edge + callout, one table (--quick: one round)
-cargo xtask images            an OCI archive for each program, without a container engine ([--out DIR] [--no-build] [NAME…])
+cargo xtask images            an OCI archive for each program, without a container engine ([--out DIR] [--no-build] [--node] [NAME…])
 cargo xtask kubernetes        make the programs of Kubernetes that tests start, print where they are
 cargo xtask python            make what the Python example runs in, print where it is
 cargo xtask soak [MINUTES]    the tests with random input and kill -9, over and over";
@@ -40,27 +40,14 @@ fn run(arguments: &[String]) -> Result<()> {
     match words.as_slice() {
         ["test"] => test::run(false),
         ["test", "--fast"] => test::run(true),
-        ["bench"] => bench(false),
-        ["bench", "--quick"] => bench(true),
-        ["images", "--node"] => images::make_for_node(&cache::target_folder()?.join("images")),
-        ["images", rest @ ..] => images::command(&cache::target_folder()?, rest),
-        ["kubernetes"] => {
-            let folder = kubernetes::Background::start().wait()?;
-            println!("OPES_KUBERNETES={}", folder.display());
-            Ok(())
-        }
+        ["bench"] => bench::command(false),
+        ["bench", "--quick"] => bench::command(true),
+        ["images", rest @ ..] => images::command(rest),
+        ["kubernetes"] => kubernetes::print(),
         ["python"] => python::print(),
         ["soak"] => test::soak(10),
         ["soak", minutes] => test::soak(minutes.parse()?),
         ["noop-milter", socket] => bench::serve_milter(&PathBuf::from(socket)),
         _ => bail!("what to do?\n{USAGE}"),
     }
-}
-
-fn bench(quick: bool) -> Result<()> {
-    install::packages()?;
-    let target = cache::target_folder()?;
-    step::release_build(&target)?;
-    bench::callout_cost(&target)?;
-    bench::run(&target.join("release"), quick)
 }

@@ -46,6 +46,7 @@ pub struct Builder {
 
 impl Builder {
     /// With controller-manager: garbage collection, EndpointSlices, namespace deletion, HorizontalPodAutoscalers (every 2 s).
+    #[must_use]
     pub fn controllers(mut self) -> Self {
         self.controllers = true;
         self
@@ -86,17 +87,17 @@ impl Builder {
             pki.kubeconfig(&group.folder().join("admin.yaml"), &place.url(), &admin)?;
         group.spawn("etcd", daemons::etcd(&place, &group.memory()?)?)?;
         group.spawn("kube-apiserver", daemons::apiserver(&place, &pki)?)?;
-        let plane = ControlPlane {
+        let started = ControlPlane {
             cluster: Cluster::new(&kubeconfig, Some(group.folder())).await?,
             own: Some(Own { group, pki, place }),
         };
-        plane.ready().await?;
+        started.ready().await?;
         if self.controllers {
-            let own = plane.own()?;
+            let own = started.own()?;
             let command = daemons::controller_manager(&own.place, &own.pki)?;
             own.group.spawn("kube-controller-manager", command)?;
         }
-        Ok(plane)
+        Ok(started)
     }
 }
 

@@ -220,7 +220,7 @@ fn tail(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&octets).into_owned())
 }
 
-/// Waits until no process carries the mark of `folder`, for tests of tear-down.
+/// Processes that carry the mark of `folder`, for tests of tear-down.
 pub fn processes_of(folder: &Path) -> Vec<u32> {
     let mark = format!("{MARK}={}", folder.display());
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -252,5 +252,53 @@ pub(crate) async fn until<T, F: Future<Output = Result<T>>>(
             return Err(error.context(format!("{what}: not within {deadline:?}")));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_owns_any_more_is_removed_and_nothing_else() -> Result<()> {
+        let place = tempfile::tempdir()?;
+        let make = |name: &str, age: Duration| -> Result<(PathBuf, File)> {
+            let folder = place.path().join(name);
+            fs::create_dir(&folder)?;
+            let lock = File::create(folder.join("lock"))?;
+            File::open(&folder)?.set_modified(SystemTime::now() - age)?;
+            Ok((folder, lock))
+        };
+        let old = Duration::from_mins(5);
+        let (left, _) = make("opes-cluster-left", old)?;
+        let (young, _) = make("opes-cluster-young", Duration::ZERO)?;
+        let (foreign, _) = make("foreign", old)?;
+        let (owned, lock) = make("opes-cluster-owned", old)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        let mut orphan = Command::new("sleep").arg("600").env(MARK, &left).spawn()?;
+
+        remove_leftovers(place.path());
+        assert!(!left.exists() && young.exists() && foreign.exists() && owned.exists());
+        assert!(!orphan.wait()?.success(), "killed, not ended");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_ends_is_an_error_with_its_last_words() -> Result<()> {
+        let group = Group::new()?;
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no such flag; exit 7"]);
+        group.spawn("daemon", command)?;
+        let never = || async { Err::<(), _>(anyhow::anyhow!("not yet")) };
+        let outcome = until(&group, "ready", crate::DEADLINE, never).await;
+        let error = outcome
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
+        assert!(
+            error.contains("daemon ended") && error.contains("no such flag"),
+            "{error}"
+        );
+        Ok(())
     }
 }

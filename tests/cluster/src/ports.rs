@@ -14,11 +14,10 @@ const ATTEMPTS: u32 = 200;
 /// A port of the loopback address on which nobody listens.
 pub fn free() -> Result<u16> {
     (0..ATTEMPTS)
-        .filter_map(|_| {
+        .find_map(|_| {
             let port = FIRST + random() % COUNT;
             TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
         })
-        .next()
         .context("no port is free on 127.0.0.1")
 }
 
