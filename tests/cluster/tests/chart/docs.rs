@@ -77,10 +77,8 @@ fn every_value_that_a_page_sets_exists() -> Result<()> {
                         | "global"
                 )
             );
-            let is_file = word.ends_with(".io")
-                || word.contains('/')
-                || word.ends_with(".yaml")
-                || word.contains("NAME");
+            let ends = |end: &str| word.rsplit_once('.').is_some_and(|it| it.1 == end);
+            let is_file = ends("io") || ends("yaml") || word.contains('/') || word.contains("NAME");
             if is_key && !is_file {
                 assert!(exists(&values, word), "{}: `{word}`", path.display());
                 seen += 1;

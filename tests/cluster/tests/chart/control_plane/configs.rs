@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use opes_edge::config::{Acceptance, EdgeConfig, ListenerProtocol};
+use opes_edge::config::ListenerProtocol::{Lmtp, Smtp, Submission};
+use opes_edge::config::{Acceptance, EdgeConfig};
 use opes_operator::config::Config;
 use serde_json::Value;
 
@@ -65,7 +66,6 @@ fn a_spool_is_durable_and_every_listener_uses_it() -> Result<()> {
             .all(|it| it.delivery == Acceptance::Spool)
     );
     let protocols: Vec<_> = config.listeners.iter().map(|it| it.protocol).collect();
-    use ListenerProtocol::{Lmtp, Smtp, Submission};
     assert_eq!(protocols, [Smtp, Submission, Submission, Lmtp]);
     assert!(
         config.listeners[2]
@@ -82,22 +82,19 @@ fn a_spool_is_durable_and_every_listener_uses_it() -> Result<()> {
 }
 
 #[test]
-fn the_grace_period_is_longer_than_both_halves_of_a_drain() -> Result<()> {
+fn the_grace_period_is_longer_than_all_of_a_drain() -> Result<()> {
     for case in cases::all()? {
         let objects = objects(&rendered("helm", &case.values())?)?;
         let config = edge(&case.values())?;
-        let drain = config.drain_timeout.as_secs() + config.drain_delay.as_secs().div_ceil(2);
+        // Sessions, deliveries, observers.
+        let drain = config.drain_delay.as_secs() + 3 * config.drain_timeout.as_secs();
         for pod in pods(&objects)
             .iter()
             .filter(|pod| pod.component() == "edge")
         {
             let pause = pod.container()["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64();
             let grace = pod.spec["terminationGracePeriodSeconds"].as_u64();
-            assert!(
-                grace > pause.map(|pause| pause + 2 * drain),
-                "{}",
-                case.name
-            );
+            assert!(grace > pause.map(|pause| pause + drain), "{}", case.name);
         }
     }
     Ok(())

@@ -117,7 +117,7 @@ fn a_pod_that_goes_has_time_for_what_runs() -> Result<()> {
             .as_u64()
             .context("no grace period")?;
         let drain = if pod.component() == "edge" {
-            2 * 150
+            3 * 120
         } else {
             30
         };
