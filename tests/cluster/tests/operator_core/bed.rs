@@ -82,7 +82,7 @@ impl<'p> Bed<'p> {
             cluster_wide,
             folder,
         };
-        bed.grant().await?;
+        bed.grant()?;
         Ok(bed)
     }
 
@@ -91,7 +91,7 @@ impl<'p> Bed<'p> {
         format!("operator-{}", self.namespace)
     }
 
-    async fn grant(&self) -> Result<()> {
+    fn grant(&self) -> Result<()> {
         let (user, namespace) = (self.user(), &self.namespace);
         let watched = rules("watched")?;
         let role = |kind: &str, name: &str, rules: &Value| json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": { "name": name }, "rules": rules });

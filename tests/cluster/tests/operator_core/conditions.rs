@@ -132,7 +132,7 @@ async fn conditions_of_rules_say_what_is_so_and_why() -> Result<()> {
             .await?;
     }
     waiting_is_for_the_newest_generation(&bed, &edge).await?;
-    events_of_transitions(&bed).await?;
+    events_of_transitions(&bed)?;
     operator.stop().await
 }
 
@@ -157,7 +157,7 @@ async fn waiting_is_for_the_newest_generation(bed: &Bed<'_>, edge: &Edge) -> Res
 }
 
 /// Of what has turned bad, once each; none of what is new and good.
-async fn events_of_transitions(bed: &Bed<'_>) -> Result<()> {
+fn events_of_transitions(bed: &Bed<'_>) -> Result<()> {
     let text = bed.plane.kubectl(&[
         "get",
         "events.events.k8s.io",
