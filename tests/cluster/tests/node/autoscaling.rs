@@ -15,7 +15,7 @@ spec:
   idempotent: true
   image:
     reference: registry.example.com/opes/opes-slow-stamp:0.1.0
-    args: [--listen, '0.0.0.0:9000', --tls-certificate, /etc/opes/tls/tls.crt, --tls-key, /etc/opes/tls/tls.key, --tls-client-ca, /etc/opes/tls/ca.crt, --work, '500']
+    args: [--work, '500']
   pool: { min: 1, max: 3, targetInFlight: 4, targetCpuPercent: 0, scaleDownAfter: 10s, pdb: { minAvailable: 0 } }
   pod: { resources: { requests: { cpu: 20m, memory: 32Mi } } }
 ---
