@@ -189,7 +189,10 @@ fn write(out: &Path, name: &str, image: &oci::Image) -> Result<()> {
 }
 
 fn recipe(name: &str) -> Result<&'static Recipe> {
-    let found = RECIPES.iter().chain([&STAMPER]).find(|recipe| recipe.name == name);
+    let found = RECIPES
+        .iter()
+        .chain([&STAMPER])
+        .find(|recipe| recipe.name == name);
     found.with_context(|| {
         let names: Vec<_> = RECIPES.iter().map(|recipe| recipe.name).collect();
         format!("no image `{name}`; there are {}", names.join(", "))

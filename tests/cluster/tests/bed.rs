@@ -116,7 +116,7 @@ mod control_plane {
         victim.kill()?;
         victim.wait()?;
         let folder = folder.context("the victim did not start")?;
-        eventually("everything is gone", Duration::from_secs(60), || async {
+        eventually("everything is gone", Duration::from_mins(1), || async {
             let gone = group::processes_of(&folder).is_empty() && !folder.exists();
             Ok(gone.then_some(()))
         })

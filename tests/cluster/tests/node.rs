@@ -3,12 +3,12 @@
 //! is a function that says what it promises.
 
 mod node {
-    pub mod autoscaling;
-    pub mod first_mail;
-    pub mod life_cycle;
-    pub mod outages;
-    pub mod rollouts;
-    pub mod world;
+    pub(crate) mod autoscaling;
+    pub(crate) mod first_mail;
+    pub(crate) mod life_cycle;
+    pub(crate) mod outages;
+    pub(crate) mod rollouts;
+    pub(crate) mod world;
 }
 
 use std::path::Path;
@@ -65,7 +65,6 @@ async fn tell(world: &World<'_>) -> Result<()> {
     );
     step!(world, rollouts::changed_rules_under_load_lose_nothing);
     step!(world, outages::a_minute_without_operator_and_mail_flows);
-    step!(world, outages::the_authority_rotates_under_load);
     step!(world, life_cycle::helm_upgrade_changes_what_it_should);
     step!(
         world,

@@ -323,7 +323,7 @@ spec:
         victim.kill()?;
         victim.wait()?;
         let folder = folder.context("the victim did not start")?;
-        eventually("everything is gone", Duration::from_secs(60), || async {
+        eventually("everything is gone", Duration::from_mins(1), || async {
             let left = left(&folder);
             ensure!(left.is_empty(), "{left:?}");
             Ok(Some(()))

@@ -23,18 +23,18 @@ mod control_plane {
 
     #[tokio::test]
     async fn certificates_are_made_kept_and_put_back_without_reading_secrets() -> Result<()> {
-        let bed = Bed::on(Plane::Own(ControlPlane::start().await?)).await?;
+        let bed = Bed::on(Plane::Own(Box::new(ControlPlane::start().await?))).await?;
         let maps: Api<ConfigMap> = Api::namespaced(bed.plane.client()?, &bed.mail);
-        let owner = ConfigMap {
+        let map = ConfigMap {
             metadata: ObjectMeta {
                 name: Some("owner".into()),
                 ..ObjectMeta::default()
             },
             ..ConfigMap::default()
         };
-        let owner = maps.create(&PostParams::default(), &owner).await?;
+        let map = maps.create(&PostParams::default(), &map).await?;
         let owned = CertificateWanted {
-            owner: owner.controller_owner_ref(&()),
+            owner: map.controller_owner_ref(&()),
             ..bed.scan()
         };
         bed.want(vec![bed.edge(), owned.clone()]);

@@ -36,7 +36,7 @@ mod control_plane {
     }
 
     fn rule(number: usize, version: usize) -> String {
-        if number % 10 == 0 {
+        if number.is_multiple_of(10) {
             return format!(
                 "{{ at: [content], match: {{ recipientDomains: [d{number}.example.com], cel: 'size < {}' }}, \
                  callout: {{ serviceRef: {{ name: scan }}, onFailure: tempfail }} }}",

@@ -30,7 +30,9 @@ spec:
 
 /// Checklist 14, 28: twelve to sixteen transactions in flight at a target of four are three pods or more; all of them work; without
 /// load one is left. Nothing is lost on either way.
-pub async fn a_pool_scales_out_under_load_by_a_real_hpa_and_back(world: &World<'_>) -> Result<()> {
+pub(crate) async fn a_pool_scales_out_under_load_by_a_real_hpa_and_back(
+    world: &World<'_>,
+) -> Result<()> {
     world.apply(STAMPER)?;
     world.wait_for("condition=Programmed", "opesrule/stamp")?;
     world.wait_for("condition=Ready", "calloutservice/stamper")?;

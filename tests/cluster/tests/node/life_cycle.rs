@@ -42,7 +42,7 @@ fn helm(world: &World<'_>, verb: &str, more: &[&str]) -> Result<String> {
 }
 
 /// Checklist 32, 36: with `--wait`, where Pod Security is `restricted`; the notes say what to do next.
-pub async fn helm_install_succeeds_on_an_empty_cluster_in_a_restricted_namespace(
+pub(crate) async fn helm_install_succeeds_on_an_empty_cluster_in_a_restricted_namespace(
     world: &World<'_>,
 ) -> Result<()> {
     world.node.kubectl(&["create", "namespace", NAMESPACE])?;
@@ -78,7 +78,7 @@ pub async fn helm_install_succeeds_on_an_empty_cluster_in_a_restricted_namespace
 }
 
 /// Checklist 32, 40.
-pub async fn helm_test_sends_a_mail_through_the_pipeline(world: &World<'_>) -> Result<()> {
+pub(crate) async fn helm_test_sends_a_mail_through_the_pipeline(world: &World<'_>) -> Result<()> {
     let before = world.hop.arrivals().len();
     let output = world.node.helm(&[
         "test",
@@ -97,7 +97,7 @@ pub async fn helm_test_sends_a_mail_through_the_pipeline(world: &World<'_>) -> R
 }
 
 /// Checklist 34, 35: values change what they should and nothing else; rules and pools go on.
-pub async fn helm_upgrade_changes_what_it_should(world: &World<'_>) -> Result<()> {
+pub(crate) async fn helm_upgrade_changes_what_it_should(world: &World<'_>) -> Result<()> {
     let rules = world.kubectl(&[
         "get",
         "opesrules",
@@ -130,7 +130,7 @@ pub async fn helm_upgrade_changes_what_it_should(world: &World<'_>) -> Result<()
 }
 
 /// Checklist 22, 34.
-pub async fn helm_uninstall_keeps_the_rules_and_a_new_install_adopts_them(
+pub(crate) async fn helm_uninstall_keeps_the_rules_and_a_new_install_adopts_them(
     world: &World<'_>,
 ) -> Result<()> {
     let rules = world.kubectl(&[
@@ -157,7 +157,7 @@ pub async fn helm_uninstall_keeps_the_rules_and_a_new_install_adopts_them(
         })
         .await?;
     helm(world, "install", &[])?;
-    world.wait_for("condition=Programmed", "opesrule/scan-inbound")?;
+    world.wait_for("condition=Programmed", "opesrule/scan-content")?;
     let again = world.kubectl(&[
         "get",
         "opesrules",
@@ -170,7 +170,7 @@ pub async fn helm_uninstall_keeps_the_rules_and_a_new_install_adopts_them(
 }
 
 /// Checklist 22, 34: kinds, rules, pools and the namespace go, and nothing waits for an operator.
-pub async fn helm_uninstall_leaves_nothing_when_told_so(world: &World<'_>) -> Result<()> {
+pub(crate) async fn helm_uninstall_leaves_nothing_when_told_so(world: &World<'_>) -> Result<()> {
     helm(world, "upgrade", &["--set", "crds.keep=false"])?;
     world
         .node

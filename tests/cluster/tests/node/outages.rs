@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::world::World;
 
@@ -10,7 +10,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 
 /// Checklist 24: no operator for a minute; mail flows, an edge that is started anew in its pod comes up from the table on its disk,
 /// and rules applied meanwhile are in force soon after the operator is back.
-pub async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) -> Result<()> {
+pub(crate) async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) -> Result<()> {
     world.kubectl(&["scale", "deployment/opes-operator", "--replicas=0"])?;
     world
         .eventually("no operator", |world| {
@@ -63,26 +63,5 @@ pub async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) -> Resu
         "not in force"
     );
     world.kubectl(&["delete", "opesrule", "late"])?;
-    Ok(())
-}
-
-/// Checklist 31: a new authority and new certificates everywhere, while mail flows.
-pub async fn the_authority_rotates_under_load(world: &World<'_>) -> Result<()> {
-    let before = world.get(&["secret/opes-ca"])?["data"]["tls.crt"].clone();
-    let load = world
-        .load("rotation", 10, Duration::from_millis(500))
-        .await?;
-    world.kubectl(&["annotate", "secret", "opes-ca", "opes.dev/rotate=now"])?;
-    world
-        .eventually("another authority", |world| {
-            let now = world.get(&["secret/opes-ca"])?["data"]["tls.crt"].clone();
-            Ok((now != before).then_some(()))
-        })
-        .await?;
-    tokio::time::sleep(MINUTE / 3).await;
-    let sent = world.finish("rotation", load).await?;
-    let again: Vec<_> = sent.iter().flat_map(|message| &message.again).collect();
-    ensure!(again.is_empty(), "sent again: {again:?}");
-    world.mail(&[]).await.context("after the rotation")?;
     Ok(())
 }

@@ -34,7 +34,7 @@ async fn under_load(world: &World<'_>, label: &'static str, workload: &str) -> R
 }
 
 /// Checklist 27, 30: pods of two services, one after the other.
-pub async fn a_rolling_update_of_services_under_load_loses_nothing(
+pub(crate) async fn a_rolling_update_of_services_under_load_loses_nothing(
     world: &World<'_>,
 ) -> Result<()> {
     under_load(world, "services", "deployment/opes-security-filter").await?;
@@ -42,12 +42,14 @@ pub async fn a_rolling_update_of_services_under_load_loses_nothing(
 }
 
 /// Checklist 27, 30: a client whose edge goes is told 421 between messages, and nothing else.
-pub async fn a_rolling_update_of_edges_under_load_loses_nothing(world: &World<'_>) -> Result<()> {
+pub(crate) async fn a_rolling_update_of_edges_under_load_loses_nothing(
+    world: &World<'_>,
+) -> Result<()> {
     under_load(world, "edges", "deployment/opes-edge").await
 }
 
 /// Checklist 26: rules change all the time, and each message is judged by one revision.
-pub async fn changed_rules_under_load_lose_nothing(world: &World<'_>) -> Result<()> {
+pub(crate) async fn changed_rules_under_load_lose_nothing(world: &World<'_>) -> Result<()> {
     let label = "changes";
     let load = world.load(label, LOAD.0, LOAD.1).await?;
     for round in 0..20 {

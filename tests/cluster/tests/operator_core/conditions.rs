@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result};
 use opes_cluster::{ControlPlane, eventually};
 
 use super::{ACCEPTS, ELSEWHERE, REJECTS, RULE, SERVICE, calls};
-use crate::bed::{Answer, Bed, Edge};
+use crate::bed::{Bed, Edge};
+use crate::edge::Answer;
 
 // kubectl blocks its thread; operator and edge need another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

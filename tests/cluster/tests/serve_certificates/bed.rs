@@ -37,7 +37,7 @@ pub(crate) struct Bed {
 /// Shared with the other tests, or not where requests are counted.
 pub(crate) enum Plane {
     Shared(&'static ControlPlane),
-    Own(ControlPlane),
+    Own(Box<ControlPlane>),
 }
 
 impl std::ops::Deref for Plane {
