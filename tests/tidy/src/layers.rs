@@ -20,7 +20,7 @@ pub enum Layer {
     Service,
     /// `opes`: all programs in one.
     Bundle,
-    /// Examples, tests, tools: nothing depends on them.
+    /// Examples, tests, tools: no program depends on them; tests may share with tests.
     Support,
 }
 
@@ -198,7 +198,9 @@ impl<'a> Graph<'a> {
             );
         };
         match (from, to_layer) {
-            (_, Layer::Support) => Some("nothing depends on examples, tests and tools"),
+            (Layer::Core | Layer::Shell | Layer::Service | Layer::Bundle, Layer::Support) => {
+                Some("no program depends on examples, tests and tools")
+            }
             (Layer::Core, Layer::Core)
             | (Layer::Shell | Layer::Service, Layer::Core | Layer::Shell)
             | (Layer::Bundle | Layer::Support, _) => None,
