@@ -105,6 +105,24 @@ pub(crate) enum Refusal {
     },
 }
 
+/// Why a dial brought no connection.
+#[derive(Debug, Clone)]
+pub(crate) struct NotOpened {
+    pub(crate) error: CalloutError,
+    /// The connection was closed with CE 200 before anything could begin: an end that has just got other certificates
+    /// does so with connections of the old ones, and a service that goes with all of them.
+    pub(crate) in_good_order: bool,
+}
+
+impl From<CalloutError> for NotOpened {
+    fn from(error: CalloutError) -> Self {
+        Self {
+            error,
+            in_good_order: false,
+        }
+    }
+}
+
 /// What the end of a transaction says about where it ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -248,11 +266,11 @@ impl<H: Connected> Balancer<H> {
         self.notes.extend(note);
     }
 
-    pub(crate) fn dial_failed(&mut self, id: u64, error: CalloutError, now: Duration, random: u64) {
+    pub(crate) fn not_opened(&mut self, id: u64, why: NotOpened, now: Duration, random: u64) {
         self.wake = true;
         let note = self
             .endpoint(id)
-            .and_then(|e| e.dial_failed(error, now, random));
+            .and_then(|e| e.not_opened(why, now, random));
         self.notes.extend(note);
     }
 

@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 
 use crate::ask::Ask;
 use crate::availability::Availability;
-use crate::balance::{Condition, Loss};
+use crate::balance::{Condition, Loss, NotOpened};
 use crate::config::{ServiceClientConfig, Target};
 use crate::error::CalloutError;
 use crate::naming::Naming;
@@ -84,7 +84,7 @@ pub(crate) async fn open(
     config: &ServiceClientConfig,
     naming: &Arc<Naming>,
     changes: &Arc<Notify>,
-) -> Result<Arc<Handle>, CalloutError> {
+) -> Result<Arc<Handle>, NotOpened> {
     let (channel, tls) = connect(config, naming).await?;
     let mut client = CalloutClient::new(channel)
         .max_decoding_message_size(config.frame_octets_max)
@@ -114,7 +114,7 @@ pub(crate) async fn open(
     tokio::spawn(task::run(parts));
     let negotiated = negotiated
         .await
-        .unwrap_or_else(|_| Err(naming.unavailable("the connection was lost")))?;
+        .unwrap_or_else(|_| Err(naming.unavailable("the connection was lost").into()))?;
     tracing::info!(
         service = %naming.service, target = %naming.target, product = %negotiated.selection.product,
         "callout connection open"

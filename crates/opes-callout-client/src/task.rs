@@ -18,8 +18,7 @@ use tonic::{Status, Streaming};
 
 use crate::ask::{Ask, Lost, Open, Raw};
 use crate::availability::Availability;
-use crate::balance::Loss;
-use crate::error::CalloutError;
+use crate::balance::{Loss, NotOpened};
 use crate::groups::Groups;
 use crate::naming::Naming;
 use crate::negotiated::{self, Negotiated};
@@ -47,7 +46,7 @@ pub(crate) struct Parts {
     pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
     pub(crate) frames: mpsc::Sender<Frame>,
     pub(crate) inbound: Streaming<Frame>,
-    pub(crate) ready: oneshot::Sender<Result<Negotiated, CalloutError>>,
+    pub(crate) ready: oneshot::Sender<Result<Negotiated, NotOpened>>,
     pub(crate) availability: Arc<Availability>,
     pub(crate) naming: Arc<Naming>,
     pub(crate) idle_timeout: Duration,
@@ -57,7 +56,7 @@ pub(crate) struct Parts {
 
 pub(crate) struct Task {
     core: Processor,
-    ready: Option<oneshot::Sender<Result<Negotiated, CalloutError>>>,
+    ready: Option<oneshot::Sender<Result<Negotiated, NotOpened>>>,
     availability: Arc<Availability>,
     naming: Arc<Naming>,
     service_uri: String,
@@ -568,7 +567,10 @@ impl Task {
             Ok(()) => Loss::Drained,
             Err(_) => Loss::Broken(error.clone()),
         });
-        self.report_ready(Err(error.clone()));
+        self.report_ready(Err(NotOpened {
+            error: error.clone(),
+            in_good_order: result.is_ok(),
+        }));
         for orphan in self.orphans.drain(..) {
             // CE 200 means that nothing was open there: what was not begun has crossed it on the way.
             let crossed = result.is_ok() && !orphan.begun;
@@ -581,7 +583,7 @@ impl Task {
         }
     }
 
-    fn report_ready(&mut self, result: Result<Negotiated, CalloutError>) {
+    fn report_ready(&mut self, result: Result<Negotiated, NotOpened>) {
         if let Some(ready) = self.ready.take() {
             // Whoever wanted the connection may have run out of time.
             let _gone = ready.send(result);

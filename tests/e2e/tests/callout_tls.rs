@@ -65,7 +65,7 @@ impl Place {
     fn rules(&self, service: &str, transport: &str) -> Result<()> {
         let text = format!(
             "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: filter }}\nspec:\n  class: adapt\n  endpoint: \"{service}\"\n  \
-             transport: {transport}\n---\napiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: scan }}\nspec:\n  at: [content]\n  \
+             transport: {transport}\n  limits: {{ connectTimeout: 20s }}\n---\napiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: scan }}\nspec:\n  at: [content]\n  \
              callout:\n    serviceRef: {{ name: filter }}\n    wants: {{ content: all }}\n    allow: [header, replacePart, subject]\n    timeout: 20s\n"
         );
         replace(&self.path("rules/filter.yaml"), text.as_bytes())
@@ -172,7 +172,10 @@ async fn mail_passes_while_certificates_and_authority_are_replaced() -> Result<(
     let stop = Arc::<AtomicBool>::default();
     let dialog = Dialog::open(edge.daemon.address("mx"), false).await?;
     let flow = tokio::spawn(steadily(dialog, Arc::clone(&stop)));
-    eventually("mail flows", || place.sink.count() > 5).await;
+    eventually("mail flows", || {
+        place.sink.count() > 5 || flow.is_finished()
+    })
+    .await;
 
     let live = place.path("live");
     let old = fs::read(live.join("ca.crt"))?;
@@ -203,7 +206,8 @@ async fn mail_passes_while_certificates_and_authority_are_replaced() -> Result<(
         .await;
     }
     stop.store(true, Ordering::Relaxed);
-    let sent = flow.await??;
+    let sent = flow.await?;
+    let sent = sent.with_context(|| format!("{}\n{}", service.log(), edge.log()))?;
     eventually("all is delivered", || place.sink.count() == sent).await;
     for arrival in place.sink.arrivals() {
         let content = String::from_utf8_lossy(&arrival.content).into_owned();

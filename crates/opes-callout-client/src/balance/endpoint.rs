@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::health::Health;
-use super::{Condition, Connected, Loss, Note};
+use super::{Condition, Connected, Loss, NotOpened, Note};
 use crate::config::Address;
 use crate::error::CalloutError;
 
@@ -30,6 +30,8 @@ pub(crate) struct Endpoint<H> {
     /// When a dial failed last.
     pub(super) failed_at: Option<Duration>,
     pub(super) down: Option<Down>,
+    /// The last dial ended in good order.
+    closed_in_order: bool,
     up_since: Duration,
     not_before: Duration,
     /// Losses and failed dials since the last answer.
@@ -64,6 +66,7 @@ impl<H: Connected> Endpoint<H> {
             ejections: 0,
             failed_at: None,
             down: None,
+            closed_in_order: false,
             up_since: Duration::ZERO,
             not_before: Duration::ZERO,
             misses: 0,
@@ -125,6 +128,7 @@ impl<H: Connected> Endpoint<H> {
     pub(super) fn connected(&mut self, line: Line<H>, now: Duration) -> Option<Note> {
         self.dialling = false;
         self.wants_more = false;
+        self.closed_in_order = false;
         if self.connections.is_empty() {
             self.up_since = now;
         }
@@ -136,14 +140,22 @@ impl<H: Connected> Endpoint<H> {
         })
     }
 
-    pub(super) fn dial_failed(
+    pub(super) fn not_opened(
         &mut self,
-        error: CalloutError,
+        NotOpened {
+            error,
+            in_good_order,
+        }: NotOpened,
         now: Duration,
         random: u64,
     ) -> Option<Note> {
         self.dialling = false;
         self.hold_off(now, random);
+        let was_closed = std::mem::replace(&mut self.closed_in_order, in_good_order);
+        if in_good_order && !was_closed {
+            // Whoever waits goes on waiting: the next dial tells whether it goes or only renews.
+            return None;
+        }
         self.failed_at = Some(now);
         if self.is_connected() {
             // A second connection was wanted; the first one still serves.

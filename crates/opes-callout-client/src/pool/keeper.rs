@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::{Pool, names};
+use crate::balance::NotOpened;
 use crate::config::Address;
 use crate::connection::{self, Handle};
-use crate::error::CalloutError;
 use crate::naming::Naming;
 
 impl Pool {
@@ -76,9 +76,8 @@ async fn dial(pool: Weak<Pool>, id: u64, address: Address) {
     let result = tokio::time::timeout(config.connect_timeout, attempt).await;
     let result = result.unwrap_or_else(|_| {
         let limit = config.connect_timeout.as_millis();
-        Err(naming.unavailable(format!(
-            "no OCP connection within {limit} ms (limits.connectTimeout)"
-        )))
+        let late = format!("no OCP connection within {limit} ms (limits.connectTimeout)");
+        Err(naming.unavailable(late).into())
     });
     if let Some(pool) = pool.upgrade() {
         pool.dialled(id, result);
@@ -86,7 +85,7 @@ async fn dial(pool: Weak<Pool>, id: u64, address: Address) {
 }
 
 impl Pool {
-    fn dialled(&self, id: u64, result: Result<Arc<Handle>, CalloutError>) {
+    fn dialled(&self, id: u64, result: Result<Arc<Handle>, NotOpened>) {
         let (now, random) = (self.now(), self.random.next_u64());
         let mut core = self.core();
         match result {
@@ -94,7 +93,7 @@ impl Pool {
                 let capacity = handle.capacity();
                 core.connected(id, handle, capacity, now);
             }
-            Err(error) => core.dial_failed(id, error, now, random),
+            Err(why) => core.not_opened(id, why, now, random),
         }
         drop(core);
         self.on_change();

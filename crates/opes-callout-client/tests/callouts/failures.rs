@@ -3,10 +3,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use opes_callout_client::CalloutError;
 use opes_content::View;
+use opes_proto::smtp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::harness::{PATIENCE, Server, client, content, growing, mail, request, run};
+use crate::raw::{self, Script};
 
 #[tokio::test]
 async fn a_failing_or_panicking_handler_fails_its_own_transaction() {
@@ -206,4 +208,35 @@ async fn a_server_that_says_nothing() {
     request.timeout = Duration::from_millis(300);
     let error = run(&client, request).await.unwrap_err();
     assert!(matches!(error, CalloutError::Timeout { .. }), "{error}");
+}
+
+/// It has got other certificates just now, or it goes: whoever dials next is told.
+#[tokio::test]
+async fn a_connection_that_is_closed_in_good_order_while_it_opens_is_dialled_once_more() {
+    let outcome = smtp::Outcome {
+        verdict: Some(smtp::Verdict {
+            action: smtp::verdict::Action::Accept.into(),
+            reply: None,
+        }),
+        ..smtp::Outcome::default()
+    };
+    let turned_away = |turned_away| Script {
+        turned_away,
+        selection: smtp::ProfileSelection {
+            initial_credit: 1 << 16,
+            ..smtp::ProfileSelection::default()
+        },
+        at_end: vec![raw::start(), raw::whole_with(&outcome), raw::over()],
+        ..Script::default()
+    };
+    let once = client(&raw::play(turned_away(1)).await);
+    run(&once, request("", None)).await.unwrap();
+
+    let twice = client(&raw::play(turned_away(2)).await);
+    let error = run(&twice, request("", None)).await.unwrap_err();
+    assert!(
+        matches!(&error, CalloutError::Unavailable { reason, .. } if reason == "it closed the connection"),
+        "{error}"
+    );
+    run(&twice, request("", None)).await.unwrap();
 }

@@ -1,13 +1,14 @@
 //! The smallest server of docs/ocp-smtp.md C10, without the SDK: selects and answers whatever it is told, right or wrong.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use opes_proto::ocp::callout_server::{Callout, CalloutServer};
 use opes_proto::ocp::message::Kind;
 use opes_proto::ocp::{
-    ApplicationMessageEnd, ApplicationMessageStart, ConnectionStart, DataUseMine, DataUseYours,
-    Feature, Frame, Message, NegotiationResponse, Result as OcpResult, TransactionEnd,
-    WantStopReceivingData, WantStopSendingData,
+    ApplicationMessageEnd, ApplicationMessageStart, ConnectionEnd, ConnectionStart, DataUseMine,
+    DataUseYours, Feature, Frame, Message, NegotiationResponse, Result as OcpResult,
+    TransactionEnd, WantStopReceivingData, WantStopSendingData,
 };
 use opes_proto::smtp::{Outcome, PROFILE_URI, ProfileSelection};
 use prost::Message as _;
@@ -20,6 +21,8 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Script {
     pub(crate) selection: ProfileSelection,
+    /// So many connections are closed in good order instead of negotiated.
+    pub(crate) turned_away: usize,
     /// At the AMS of the processor, before an octet is read.
     pub(crate) at_start: Vec<Kind>,
     /// At its DSS.
@@ -28,7 +31,10 @@ pub(crate) struct Script {
     pub(crate) at_end: Vec<Kind>,
 }
 
-struct Raw(Arc<Script>);
+struct Raw {
+    script: Arc<Script>,
+    connections: AtomicUsize,
+}
 
 /// Serves as long as the test's runtime lives; gives back the target. Answers with `outcome` and "use your original".
 pub(crate) async fn serve(selection: ProfileSelection, outcome: Outcome) -> String {
@@ -45,7 +51,10 @@ pub(crate) async fn serve(selection: ProfileSelection, outcome: Outcome) -> Stri
 pub(crate) async fn play(script: Script) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = format!("http://{}", listener.local_addr().unwrap());
-    let raw = CalloutServer::new(Raw(Arc::new(script)));
+    let raw = CalloutServer::new(Raw {
+        script: Arc::new(script),
+        connections: AtomicUsize::new(0),
+    });
     let router = tonic::transport::Server::builder().add_service(raw);
     tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
     target
@@ -60,7 +69,8 @@ impl Callout for Raw {
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let (frames, outbound) = mpsc::channel(4);
-        let script = Arc::clone(&self.0);
+        let script = Arc::clone(&self.script);
+        let turned_away = self.connections.fetch_add(1, Ordering::Relaxed) < script.turned_away;
         let mut inbound = request.into_inner();
         tokio::spawn(async move {
             while let Ok(Some(frame)) = inbound.message().await {
@@ -68,7 +78,12 @@ impl Callout for Raw {
                     .messages
                     .into_iter()
                     .filter_map(|message| message.kind);
-                let replies = kinds.flat_map(|kind| script.reply(&kind));
+                let replies = kinds.flat_map(|kind| match kind {
+                    Kind::NegotiationOffer(_) if turned_away => {
+                        vec![Kind::ConnectionEnd(ConnectionEnd::default())]
+                    }
+                    kind => script.reply(&kind),
+                });
                 let messages = replies.map(|kind| Message { kind: Some(kind) }).collect();
                 if frames.send(Ok(Frame { messages })).await.is_err() {
                     return;

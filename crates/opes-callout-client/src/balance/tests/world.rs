@@ -132,7 +132,7 @@ impl World {
             if self.dead.contains(&number) {
                 let random = self.random.next_u64();
                 self.balancer
-                    .dial_failed(id, error("refused"), self.now, random);
+                    .not_opened(id, error("refused").into(), self.now, random);
             } else {
                 let fake = Fake(Arc::new(Mutex::new(Condition::Open)));
                 self.live.entry(number).or_default().push(fake.clone());
