@@ -2,19 +2,11 @@
 
 use std::error::Error;
 use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use opes_host::Host;
-use opes_tls::{ALPN_H2, ClientTls, complaint, refusal};
-use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_util::sync::CancellationToken;
+use opes_tls::{Call, CallError, CallStream, ClientTls, complaint, refusal, rustls_error};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
@@ -32,18 +24,11 @@ const WINDOW_OCTETS: u32 = 1 << 20;
 
 /// What is remembered of a connection's handshake.
 pub(crate) struct Link {
-    /// Other certificates are in force.
-    pub(crate) over: CancellationToken,
-    /// In TLS 1.3 an operator judges our certificate after the handshake is over for us: its alert comes with the first read.
-    refused: Arc<OnceLock<rustls::Error>>,
+    pub(crate) call: Call,
     tls: ClientTls,
 }
 
-/// Keeps the first alert: everything that is said later is its consequence.
-struct Stream {
-    inner: TlsStream<opes_host::Stream>,
-    refused: Arc<OnceLock<rustls::Error>>,
-}
+type Stream = CallStream<opes_host::Stream>;
 
 /// Connects and shakes hands; the operator is `server_name`, or there is no connection.
 pub(crate) async fn dial(
@@ -64,25 +49,20 @@ async fn connect(
     address: &Address,
     server_name: &str,
 ) -> Result<(Channel, Link), String> {
-    let expected = ServerName::try_from(server_name.to_owned())
-        .map_err(|_| format!("`{server_name}` is not a name that a certificate can be for"))?;
     let stream = host.network.connect(address.host(), address.port()).await;
     let stream =
         stream.map_err(|error| format!("{error}; is an operator running and listening there?"))?;
     stream.set_nodelay().map_err(|error| error.to_string())?;
-    let (config, over) = tls.current();
-    let handshake = TlsConnector::from(config).connect(expected, stream).await;
-    let inner = handshake.map_err(|error| handshake_failed(&error, tls))?;
-    if inner.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
-        return Err("it speaks TLS, but not HTTP/2 in it (ALPN h2)".to_owned());
-    }
-    let refused = Arc::<OnceLock<_>>::default();
+    let called = opes_tls::call(tls, stream, server_name).await;
+    let (stream, call) = called.map_err(|error| match error {
+        CallError::Handshake(error) => handshake_failed(&error, tls),
+        CallError::NotHttp2 | CallError::Name(_) => error.to_string(),
+    })?;
     let link = Link {
-        over,
-        refused: Arc::clone(&refused),
+        call,
         tls: tls.clone(),
     };
-    let channel = channel(address, Stream { inner, refused }).await;
+    let channel = channel(address, stream).await;
     let channel = channel.map_err(|error| link.why(error.as_ref()))?;
     Ok((channel, link))
 }
@@ -108,7 +88,7 @@ async fn channel(
 
 /// The handshake ended before it was over for us.
 fn handshake_failed(error: &io::Error, tls: &ClientTls) -> String {
-    match inside(error) {
+    match rustls_error(error) {
         Some(rustls::Error::InvalidCertificate(wrong)) => {
             let complaint = complaint(wrong, &tls.files().ca);
             format!("its certificate {}; {}", complaint.clause, complaint.remedy)
@@ -128,16 +108,12 @@ fn refused(alert: &rustls::Error, tls: &ClientTls) -> Option<String> {
     ))
 }
 
-fn inside(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref()?.downcast_ref()
-}
-
 // === impl Link ===
 
 impl Link {
     /// Why there is no connection, or no stream on it, any more: "transport error" helps nobody, its innermost cause does.
     pub(crate) fn why(&self, error: &(dyn Error + 'static)) -> String {
-        let alert = self.refused.get();
+        let alert = self.call.alert();
         if let Some(said) = alert.and_then(|alert| refused(alert, &self.tls)) {
             return said;
         }
@@ -159,42 +135,5 @@ impl Link {
             }
             _ => cause.to_string(),
         }
-    }
-}
-
-// === impl Stream ===
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let stream = self.get_mut();
-        let read = Pin::new(&mut stream.inner).poll_read(cx, buf);
-        if let Poll::Ready(Err(error)) = &read
-            && let Some(alert) = inside(error)
-        {
-            let _later = stream.refused.set(alert.clone());
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        octets: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, octets)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 }

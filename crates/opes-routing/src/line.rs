@@ -99,7 +99,7 @@ impl Line {
             }
         };
         tokio::select! {
-            () = link.over.cancelled() => End::Renew,
+            () = link.call.over.cancelled() => End::Renew,
             ended = talk => {
                 let ended: Result<(), String> = ended;
                 End::Lost(ended.err().unwrap_or_default())
