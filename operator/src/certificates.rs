@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::metrics::Metrics;
 pub use self::own::follow_folder;
 pub use self::state::Lifetimes;
-use crate::shared::{CertificatesWanted, Leading};
+use crate::shared::{CertificateEnds, CertificatesWanted, Leading};
 
 /// Field manager of what we apply.
 const MANAGER: &str = "opes-operator";
@@ -59,13 +59,21 @@ pub fn service_name(namespace: &str, name: &str) -> String {
     format!("opes-{name}.{namespace}.svc")
 }
 
-/// Keeps authority and certificates until `shutdown`. Sends this replica's own to `own`.
+/// Who is told.
+pub struct Tell {
+    /// Of this replica's own certificate.
+    pub own: watch::Sender<Option<Arc<OwnCertificate>>>,
+    /// Of when the others end. Empty while another replica leads.
+    pub ends: watch::Sender<Arc<CertificateEnds>>,
+}
+
+/// Keeps authority and certificates until `shutdown`.
 pub async fn run(
     client: Client,
     config: AuthorityConfig,
     wanted: CertificatesWanted,
     leading: Leading,
-    own: watch::Sender<Option<Arc<OwnCertificate>>>,
+    tell: Tell,
     metrics: Metrics,
     shutdown: CancellationToken,
 ) {
@@ -78,12 +86,12 @@ pub async fn run(
         authorities.clone(),
         metrics.clone(),
     );
-    let leaves = leaves::Leaves::new(client, Arc::clone(&config), metrics.clone());
+    let leaves = leaves::Leaves::new(client, Arc::clone(&config), metrics.clone(), tell.ends);
     let all = async {
         tokio::join!(
             keeper.run(leading.clone(), written.subscribe()),
             leaves.run(wanted, authorities.subscribe(), leading, written),
-            own::make(&config, authorities.subscribe(), &own, &metrics),
+            own::make(&config, authorities.subscribe(), &tell.own, &metrics),
         )
     };
     tokio::select! {

@@ -28,7 +28,7 @@ use crate::lease::Candidacy;
 use crate::metrics::Metrics;
 use crate::metrics_api::{self, MetricsApiConfig, Standing};
 use crate::serve::{self, Served};
-use crate::shared::{CertificateWanted, Leading, Snapshot};
+use crate::shared::{CertificateEnds, CertificateWanted, Leading, Snapshot};
 use crate::status;
 use crate::watch::Watches;
 use crate::world::World;
@@ -155,13 +155,14 @@ impl Operator {
             metrics.clone(),
             self.shutdown.clone(),
         ));
-        let wanted = self.writers(&metrics, &evaluated, &features, &leading);
+        let (ends, known_ends) = watch::channel(Arc::default());
+        let wanted = self.writers(&metrics, &evaluated, &features, known_ends, &leading);
         let served = Served {
             snapshots: served_snapshots,
             peers: self.peers(),
             edges: Arc::clone(&self.edges),
         };
-        let own = self.certificates(wanted, &leading)?;
+        let own = self.certificates(wanted, ends, &leading)?;
         self.routing(listeners.routing, &own, &served);
         self.metrics_api(listeners.metrics_api, own, served, &leading, standing);
         let admin = serve_admin(listeners.admin, self.registry.clone(), self.health.clone());
@@ -195,6 +196,7 @@ impl Operator {
         metrics: &Metrics,
         evaluated: &watch::Receiver<Option<Arc<Evaluation>>>,
         features: &watch::Receiver<Features>,
+        ends: watch::Receiver<Arc<CertificateEnds>>,
         leading: &Leading,
     ) -> Wanted {
         let (plans, planned) = watch::channel(Plans::default());
@@ -223,6 +225,7 @@ impl Operator {
             evaluations: evaluated.clone(),
             plans: planned,
             problems: found_problems,
+            ends,
             leading: leading.clone(),
             events: Events::new(self.client.clone(), &self.identity.name, metrics.clone()),
             metrics: metrics.clone(),
@@ -259,7 +262,12 @@ impl Operator {
     }
 
     /// Who signs: the operator's authority, or cert-manager, whose Secret is mounted.
-    fn certificates(&self, wanted: Wanted, leading: &Leading) -> anyhow::Result<OwnCertificates> {
+    fn certificates(
+        &self,
+        wanted: Wanted,
+        ends: watch::Sender<Arc<CertificateEnds>>,
+        leading: &Leading,
+    ) -> anyhow::Result<OwnCertificates> {
         let config = &self.config.certificates;
         if config.issuer == Issuer::CertManager {
             let folder: &Path = &config.folder;
@@ -287,7 +295,7 @@ impl Operator {
             authority,
             wanted,
             leading.clone(),
-            own,
+            certificates::Tell { own, ends },
             metrics,
             self.shutdown.clone(),
         ));

@@ -63,3 +63,6 @@ pub struct CertificateWanted {
 
 /// All certificates that are needed at this moment.
 pub type CertificatesWanted = watch::Receiver<Arc<Vec<CertificateWanted>>>;
+
+/// When certificates that were made end, in seconds since 1970, by namespace and name of their Secret.
+pub type CertificateEnds = BTreeMap<(String, String), u64>;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
@@ -29,7 +29,7 @@ use crate::index::{Evaluation, Finding};
 use crate::kinds::Kind;
 use crate::metrics::{Metrics, Part, Reason};
 use crate::plan::selector;
-use crate::shared::{Leading, ObjectKey};
+use crate::shared::{CertificateEnds, Leading, ObjectKey};
 use crate::world::{Scope, Seen, World};
 
 pub mod conditions;
@@ -68,6 +68,8 @@ pub struct Inputs {
     pub plans: watch::Receiver<Plans>,
     /// What is in the way.
     pub problems: watch::Receiver<Problems>,
+    /// When certificates end.
+    pub ends: watch::Receiver<Arc<CertificateEnds>>,
     /// Whether anything is written.
     pub leading: Leading,
     /// Who tells of transitions.
@@ -83,6 +85,7 @@ struct View {
     plans: Plans,
     problems: Problems,
     owned: BTreeMap<(Kind, String), Arc<DynamicObject>>,
+    ends: Arc<CertificateEnds>,
     now: Instant,
 }
 
@@ -110,6 +113,7 @@ pub async fn run(inputs: Inputs, shutdown: CancellationToken) {
     let mut evaluations = inputs.evaluations.clone();
     let mut plans = inputs.plans.clone();
     let mut problems = inputs.problems.clone();
+    let mut ends = inputs.ends.clone();
     let mut leading = inputs.leading.clone();
     let mut live = inputs.world.live_changed();
     let mut edges = inputs.edges.changed();
@@ -123,6 +127,7 @@ pub async fn run(inputs: Inputs, shutdown: CancellationToken) {
         evaluations.borrow_and_update();
         plans.borrow_and_update();
         problems.borrow_and_update();
+        ends.borrow_and_update();
         live.borrow_and_update();
         edges.borrow_and_update();
         let leads = *leading.borrow_and_update();
@@ -137,6 +142,8 @@ pub async fn run(inputs: Inputs, shutdown: CancellationToken) {
             changed = evaluations.changed(), if leads => changed.is_ok(),
             changed = plans.changed(), if leads => changed.is_ok(),
             changed = problems.changed(), if leads => changed.is_ok(),
+            // Nobody makes any where cert-manager does.
+            Ok(()) = ends.changed(), if leads => true,
             changed = live.changed(), if leads => changed.is_ok(),
             changed = edges.changed(), if leads => changed.is_ok(),
             changed = leading.changed() => changed.is_ok(),
@@ -165,6 +172,7 @@ impl Writer {
             plans: self.inputs.plans.borrow().clone(),
             problems: self.inputs.problems.borrow().clone(),
             owned: self.inputs.world.owned(),
+            ends: self.inputs.ends.borrow().clone(),
             evaluation,
             now: begun,
         };
@@ -226,6 +234,9 @@ impl Writer {
         let mut status = json!({ "observedGeneration": seen.generation, "conditions": after });
         if let Some(accepted) = last_accepted(finding) {
             status["lastAccepted"] = json!(accepted);
+        }
+        if let Some(end) = certificate_end(view, seen) {
+            status["certificateNotAfter"] = end;
         }
         if seen.key.kind == "CalloutService"
             && let Some((replicas, ready)) = pool_view(view, &seen.key.name, seen.name()).counts()
@@ -456,6 +467,20 @@ fn pool_view<'v>(view: &'v View, qualified: &str, name: &str) -> PoolView<'v> {
         problem: view.problems.get(qualified),
         least: spec.map_or(1, |spec| spec.pool.pdb.min_available),
         to_zero: spec.is_some_and(opes_rules::object::CalloutServiceSpec::scales_to_zero),
+    }
+}
+
+/// When the certificate of its pods ends, if it is made here. Who has just begun to lead has not looked yet: what was said stays.
+fn certificate_end(view: &View, seen: &Seen) -> Option<Value> {
+    let plan = view.plans.get(&seen.key.name)?;
+    let wanted = plan.certificate.as_ref()?;
+    let secret = (wanted.namespace.clone(), wanted.secret.clone());
+    match view.ends.get(&secret) {
+        Some(end) => {
+            let end = Timestamp::from_second(i64::try_from(*end).ok()?).ok()?;
+            Some(json!(Time(end)))
+        }
+        None => seen.status.get("certificateNotAfter").cloned(),
     }
 }
 

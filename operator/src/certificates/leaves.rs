@@ -22,7 +22,7 @@ use super::own::LOOK_INTERVAL;
 use super::state::Authorities;
 use super::{AuthorityConfig, MANAGER};
 use crate::certificates::authority::{AuthorityError, short_hash};
-use crate::shared::{CertificateWanted, CertificatesWanted, Leading};
+use crate::shared::{CertificateEnds, CertificateWanted, CertificatesWanted, Leading};
 
 /// What a certificate was made of; another one is made when this differs.
 const MADE_OF: &str = "opes.dev/certificate";
@@ -46,6 +46,7 @@ pub(super) struct Leaves {
     config: Arc<AuthorityConfig>,
     metrics: Metrics,
     known: HashMap<Key, Known>,
+    ends: watch::Sender<Arc<CertificateEnds>>,
 }
 
 /// What is known of one Secret; times in seconds since 1970.
@@ -81,12 +82,18 @@ enum LeafError {
 // === impl Leaves ===
 
 impl Leaves {
-    pub(super) fn new(client: Client, config: Arc<AuthorityConfig>, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        client: Client,
+        config: Arc<AuthorityConfig>,
+        metrics: Metrics,
+        ends: watch::Sender<Arc<CertificateEnds>>,
+    ) -> Self {
         Self {
             client,
             config,
             metrics,
             known: HashMap::new(),
+            ends,
         }
     }
 
@@ -290,9 +297,19 @@ impl Leaves {
     fn tell(&self) {
         let failing = self.known.values().filter(|known| known.failures > 0);
         self.metrics.failing.set(gauge(failing.count()));
-        let ends = self.known.values().map(|known| known.not_after);
-        let first = ends.filter(|end| *end > 0).min();
-        self.metrics.others_end(first.unwrap_or(0));
+        let there = self.known.iter().filter(|(_, known)| known.not_after > 0);
+        let ends: CertificateEnds = there
+            .map(|(key, known)| (key.clone(), known.not_after))
+            .collect();
+        self.metrics
+            .others_end(ends.values().min().copied().unwrap_or(0));
+        self.ends.send_if_modified(|told| {
+            let differs = **told != ends;
+            if differs {
+                *told = Arc::new(ends);
+            }
+            differs
+        });
     }
 }
 

@@ -51,6 +51,9 @@ mod control_plane {
             "opes-operator"
         );
         assert_eq!(text(&edge, "ca.crt")?, own.ca);
+        let end: u64 = scan.annotations()["opes.dev/not-after"].parse()?;
+        let secret = (bed.mail.clone(), "opes-scan-tls".to_owned());
+        assert_eq!(replica.ends.borrow().get(&secret), Some(&end));
         let authority = bed.authority().await?;
         assert_eq!(text(&authority, "ca.crt")?, own.ca);
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use opes_cluster::{ControlPlane, DEADLINE, eventually};
@@ -50,6 +51,21 @@ async fn owned_objects_are_made_repaired_and_shared() -> Result<()> {
     })
     .await
     .with_context(|| secret.clone())?;
+    let made = bed.plane.kubectl(&[
+        "get",
+        "secret",
+        "opes-scan-tls",
+        "-n",
+        &bed.namespace,
+        "-o",
+        r"jsonpath={.metadata.annotations.opes\.dev/not-after}",
+    ])?;
+    until(&bed, SERVICE, "scan", DEADLINE, |service| {
+        let said = service.data["status"]["certificateNotAfter"].as_str();
+        said.and_then(|said| said.parse::<Timestamp>().ok())
+            .is_some_and(|end| end.as_second().to_string() == made)
+    })
+    .await?;
 
     // Nobody but the autoscaler says how many.
     let deployment = until(&bed, Kind::Deployment, "opes-scan", DEADLINE, |_| true).await?;

@@ -11,9 +11,9 @@ use kube::api::Api;
 use opes_cluster::{ControlPlane, DEADLINE, eventually};
 use opes_host::Clock;
 use opes_operator::certificates::{
-    self, AuthorityConfig, Lifetimes, Metrics, OwnCertificate, edge_name, service_name,
+    self, AuthorityConfig, Lifetimes, Metrics, OwnCertificate, Tell, edge_name, service_name,
 };
-use opes_operator::shared::CertificateWanted;
+use opes_operator::shared::{CertificateEnds, CertificateWanted};
 use opes_telemetry::Registry;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -54,6 +54,7 @@ impl std::ops::Deref for Plane {
 /// One replica's certificates.
 pub(crate) struct Replica {
     pub(crate) own: watch::Receiver<Option<Arc<OwnCertificate>>>,
+    pub(crate) ends: watch::Receiver<Arc<CertificateEnds>>,
     pub(crate) leading: watch::Sender<bool>,
     pub(crate) registry: Registry,
     /// Seconds that its clock is ahead.
@@ -98,18 +99,20 @@ impl Bed {
             clock,
         };
         let (own, leading) = (watch::Sender::new(None), watch::Sender::new(leads));
+        let (ends, known_ends) = watch::channel(Arc::default());
         let (heard, led) = (own.subscribe(), leading.subscribe());
         let running = tokio::spawn(certificates::run(
             client,
             config,
             self.wanted.subscribe(),
             led,
-            own,
+            Tell { own, ends },
             Metrics::register(&registry),
             shutdown.clone(),
         ));
         Ok(Replica {
             own: heard,
+            ends: known_ends,
             leading,
             registry,
             ahead,
