@@ -16,7 +16,7 @@ pub mod wait;
 pub use cluster::Cluster;
 pub use control_plane::ControlPlane;
 pub use node::Node;
-pub use wait::eventually;
+pub use wait::{eventually, is_long};
 
 use std::time::Duration;
 

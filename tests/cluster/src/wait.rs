@@ -23,3 +23,8 @@ pub async fn eventually<T, F: Future<Output = Result<Option<T>>>>(
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+/// Whether there is time for the long form of a test: `OPES_LONG` is set, as `cargo xtask soak` does.
+pub fn is_long() -> bool {
+    std::env::var_os("OPES_LONG").is_some_and(|value| !value.is_empty())
+}

@@ -7,3 +7,4 @@ mod refusals;
 mod release;
 mod rendering;
 mod rights;
+mod upgrade;
