@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use super::observing;
 use super::world::World;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Checklist 24: no operator for a minute; mail flows, an edge that is started anew in its pod comes up from the table on its disk,
+/// Checklist 24, 39: no operator for a minute, and the alert for it fires; mail flows, an edge that is started anew in its pod comes up from the table on its disk,
 /// and rules applied meanwhile are in force soon after the operator is back.
 pub(crate) async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) -> Result<()> {
     world.kubectl(&["scale", "deployment/opes-operator", "--replicas=0"])?;
@@ -40,6 +41,7 @@ pub(crate) async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) 
     ])?;
     let age = world.metric(&pod, "opes_edge_routing_age_seconds")?;
     ensure!(age > 5.0, "the table's age is {age}");
+    observing::fires(world, "OpesOperatorGone").await?;
     world.kill_container(&pod)?;
     world
         .eventually("the edge came up from its disk", |world| {
@@ -63,5 +65,5 @@ pub(crate) async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) 
         "not in force"
     );
     world.kubectl(&["delete", "opesrule", "late"])?;
-    Ok(())
+    observing::is_over(world, "OpesOperatorGone").await
 }
