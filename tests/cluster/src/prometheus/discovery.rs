@@ -105,7 +105,7 @@ fn of_slice(
 ) -> Vec<Value> {
     let namespace = slice.namespace().unwrap_or_default();
     let mut found = Vec::new();
-    for endpoint in slice.endpoints.iter() {
+    for endpoint in &slice.endpoints {
         let target = endpoint.target_ref.clone().unwrap_or_default();
         let (kind, name) = (
             target.kind.unwrap_or_default(),
@@ -142,7 +142,7 @@ fn of_slice(
                     container.map_or("", |it| it.name.as_str()),
                 ));
             }
-            found.push(group(address, number, labels));
+            found.push(group(address, number, &labels));
         }
     }
     found
@@ -164,7 +164,7 @@ fn of_pod(pod: &Pod) -> Vec<Value> {
                 "pod_container_port_name",
                 port.name.as_deref().unwrap_or_default(),
             ));
-            found.push(group(address, port.container_port, labels));
+            found.push(group(address, port.container_port, &labels));
         }
     }
     found
@@ -193,7 +193,7 @@ fn meta(name: &str, value: &str) -> Labels {
     [(format!("__meta_kubernetes_{name}"), value.to_owned())].into()
 }
 
-fn group(address: &str, port: i32, labels: Labels) -> Value {
+fn group(address: &str, port: i32, labels: &Labels) -> Value {
     let address = if address.contains(':') {
         format!("[{address}]")
     } else {
