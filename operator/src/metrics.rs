@@ -82,6 +82,12 @@ struct ErrorLabels {
     reason: Reason,
 }
 
+/// The only failure that is no request's.
+const PANIC: ErrorLabels = ErrorLabels {
+    part: Part::Index,
+    reason: Reason::Panic,
+};
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
@@ -112,9 +118,10 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Shown in `registry`.
+    /// Shown in `registry`, with all that can be counted at 0: what appears with its first value has no increase for Prometheus.
     pub fn register(registry: &Registry) -> Self {
         let this = Self::default();
+        this.start_at_zero();
         let to = registry;
         to.register(
             "opes_operator_reconcile_seconds",
@@ -152,6 +159,22 @@ impl Metrics {
             this.leading.clone(),
         );
         this
+    }
+
+    fn start_at_zero(&self) {
+        for part in [Part::Apply, Part::Status, Part::Event] {
+            let _zero = self.writes.get_or_create(&PartLabels { part });
+            for reason in Reason::OF_REQUESTS {
+                let _zero = self.errors.get_or_create(&ErrorLabels { part, reason });
+            }
+        }
+        let _zero = self.errors.get_or_create(&PANIC);
+        for part in [Part::Index, Part::Apply, Part::Status] {
+            let _none = self.reconcile.get_or_create(&PartLabels { part });
+        }
+        for part in [Part::Apply, Part::Status] {
+            let _none = self.queue.get_or_create(&PartLabels { part });
+        }
     }
 
     /// Shows the revision that is served, and what edges run.
@@ -198,12 +221,7 @@ impl Metrics {
 
     /// The compiler has a mistake.
     pub fn panicked(&self) {
-        self.errors
-            .get_or_create(&ErrorLabels {
-                part: Part::Index,
-                reason: Reason::Panic,
-            })
-            .inc();
+        self.errors.get_or_create(&PANIC).inc();
     }
 
     /// A request is about to be made that writes.
@@ -238,6 +256,17 @@ impl Metrics {
 }
 
 impl Reason {
+    const OF_REQUESTS: [Self; 8] = [
+        Self::Conflict,
+        Self::Forbidden,
+        Self::Invalid,
+        Self::NotFound,
+        Self::NameTaken,
+        Self::Server,
+        Self::Timeout,
+        Self::Network,
+    ];
+
     /// Of an error.
     pub fn of(error: &kube::Error) -> Self {
         match error {
@@ -337,6 +366,23 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
+
+    #[test]
+    fn what_can_be_counted_is_there_before_anything_happens() {
+        let registry = Registry::new();
+        let _metrics = Metrics::register(&registry);
+        let text = registry.encode().unwrap();
+        for part in ["Apply", "Status", "Event"] {
+            for line in [
+                format!("opes_operator_writes_total{{part=\"{part}\"}} 0\n"),
+                format!("opes_operator_errors_total{{part=\"{part}\",reason=\"Forbidden\"}} 0\n"),
+            ] {
+                assert!(text.contains(&line), "no {line} in\n{text}");
+            }
+        }
+        let mistakes = "opes_operator_errors_total{part=\"Index\",reason=\"Panic\"} 0\n";
+        assert!(text.contains(mistakes), "{text}");
+    }
 
     #[test]
     fn what_will_never_work_is_told_from_what_may() {

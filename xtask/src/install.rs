@@ -46,6 +46,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/share/doc/iproute2", "iproute2"),
     // Not the static one, whose resolver crashes.
     ("/usr/share/doc/busybox", "busybox"),
+    // Looks at the cluster as an installation's own would, and tries the alerts.
+    ("/usr/bin/prometheus", "prometheus"),
+    ("/usr/bin/promtool", "prometheus"),
     // Images: `strip`, and what programs believe.
     ("/usr/bin/strip", "binutils"),
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
@@ -79,7 +82,7 @@ apt-get install -q -y --no-install-recommends "$@" || {
     apt-get update -q
     apt-get install -q -y --no-install-recommends "$@"
 }
-for service in postfix nsd opendkim slapd rspamd clamav-daemon etcd containerd nftables; do
+for service in postfix nsd opendkim slapd rspamd clamav-daemon etcd containerd nftables prometheus; do
     case " $* " in *" $service "*)
         if [ -d /run/systemd/system ]; then systemctl disable --now $service.service || true; fi ;;
     esac

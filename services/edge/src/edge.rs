@@ -153,7 +153,7 @@ pub async fn start(
     let (withheld, recovered): (Vec<_>, Vec<_>) = recovered
         .into_iter()
         .partition(|queued| hooks.quarantine.is_some() && !queued.envelope.release.is_empty());
-    metrics.pools.show(routing.clients());
+    metrics.show(routing.clients());
     let routing = Arc::new(ArcSwap::from_pointee(routing));
     let fates = Fates::new(&routing, &metrics, &hooks.host.random);
     let on_event = fates.and_then(hooks.deliveries);
@@ -324,7 +324,7 @@ impl Edge {
 
     fn replace_routing(&self, routing: Routing) {
         let routing = routing.with_clients_of(&self.routing.load());
-        self.metrics.pools.show(routing.clients());
+        self.metrics.show(routing.clients());
         self.routing.store(Arc::new(routing));
     }
 

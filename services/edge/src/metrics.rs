@@ -1,5 +1,6 @@
 //! The edge's metrics; docs/reference/metrics.md has a line for each.
 
+use opes_callout_client::ServiceClient;
 use opes_relay::ReportResult;
 use opes_rules::Plan;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -15,9 +16,11 @@ use crate::trace::TraceMetrics;
 use tokio_util::task::TaskTracker;
 
 mod pool;
+mod zeros;
 
 pub use pool::PoolLoad;
 pub(crate) use pool::Pools;
+pub(crate) use zeros::show as show_zeros;
 
 /// How a message, or a command that a rule refused, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -252,7 +255,16 @@ impl Metrics {
             observers: TaskTracker::new(),
         };
         metrics.declare(registry);
+        zeros::fixed(&metrics);
         metrics
+    }
+
+    /// From now on these services are shown.
+    pub(crate) fn show(&self, services: Vec<(String, ServiceClient)>) {
+        for (service, _) in &services {
+            zeros::service(self, service);
+        }
+        self.pools.show(services);
     }
 
     /// How busy the services of the routing in force are, for whoever scales them.

@@ -11,11 +11,13 @@ pub mod load;
 pub mod node;
 pub mod ports;
 pub mod programs;
+pub mod prometheus;
 pub mod wait;
 
 pub use cluster::Cluster;
 pub use control_plane::ControlPlane;
 pub use node::Node;
+pub use prometheus::Prometheus;
 pub use wait::{eventually, is_long};
 
 use std::time::Duration;

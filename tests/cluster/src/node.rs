@@ -283,7 +283,8 @@ impl Node {
         Ok(command)
     }
 
-    fn spawn(&self, name: &str, command: &Command) -> Result<()> {
+    /// Starts a daemon in the node's namespaces that ends with the node; what it says is in `NAME.log` of [`Self::folder`].
+    pub fn spawn(&self, name: &str, command: &Command) -> Result<()> {
         self.group.spawn(name, self.enter(command))?;
         Ok(())
     }

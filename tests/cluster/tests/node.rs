@@ -6,6 +6,7 @@ mod node {
     pub(crate) mod autoscaling;
     pub(crate) mod first_mail;
     pub(crate) mod life_cycle;
+    pub(crate) mod observing;
     pub(crate) mod outages;
     pub(crate) mod rollouts;
     pub(crate) mod world;
@@ -18,7 +19,7 @@ use anyhow::{Context as _, Result};
 use opes_cluster::Node;
 
 use node::world::World;
-use node::{autoscaling, first_mail, life_cycle, outages, rollouts};
+use node::{autoscaling, first_mail, life_cycle, observing, outages, rollouts};
 
 /// Runs a step and says what it took; a failure names it.
 macro_rules! step {
@@ -38,6 +39,10 @@ async fn tell(world: &World<'_>) -> Result<()> {
     step!(
         world,
         life_cycle::helm_test_sends_a_mail_through_the_pipeline
+    );
+    step!(
+        world,
+        observing::a_prometheus_finds_every_pod_by_the_monitors
     );
     step!(
         world,
@@ -64,6 +69,10 @@ async fn tell(world: &World<'_>) -> Result<()> {
         rollouts::a_rolling_update_of_edges_under_load_loses_nothing
     );
     step!(world, rollouts::changed_rules_under_load_lose_nothing);
+    step!(
+        world,
+        observing::every_query_returns_data_and_no_alert_fires_after_load
+    );
     step!(world, outages::a_minute_without_operator_and_mail_flows);
     step!(world, life_cycle::helm_upgrade_changes_what_it_should);
     step!(

@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use super::Sealed;
-use crate::metrics::ByService;
+use crate::metrics::{ByService, show_zeros};
 
 /// What was wrong with trace fields that bear our name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -48,6 +48,13 @@ pub(crate) struct TraceMetrics {
 
 impl TraceMetrics {
     pub(crate) fn declare(&self, registry: &mut Registry) {
+        let findings = [Finding::Restored, Finding::Forged, Finding::Inherited];
+        show_zeros(&self.repairs, findings.map(|finding| ByFinding { finding }));
+        let decisions = [Decision::Granted, Decision::Refused];
+        show_zeros(
+            &self.requests,
+            decisions.map(|decision| ByDecision { decision }),
+        );
         registry.register(
             "opes_trace_repairs",
             "Trace fields with our name that were put back or taken out",

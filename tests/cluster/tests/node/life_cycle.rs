@@ -1,6 +1,7 @@
 //! Install, test, upgrade, uninstall.
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 
 use super::world::{self, NAMESPACE, NODE_PORT, World};
 
@@ -30,15 +31,28 @@ fn helm(world: &World<'_>, verb: &str, more: &[&str]) -> Result<String> {
         chart.to_str().unwrap_or_default(),
         "--namespace",
         NAMESPACE,
-        "--wait",
-        "--timeout",
-        "180s",
     ];
+    if verb != "template" {
+        arguments.extend(["--wait", "--timeout", "180s"]);
+    }
     for value in &values {
         arguments.extend(["--set", value]);
     }
     arguments.extend(more);
     world.node.helm(&arguments)
+}
+
+/// The objects that watch the release, as `helm install` would make them where there is a Prometheus Operator and Grafana's sidecar.
+pub(crate) fn what_watches(world: &World<'_>) -> Result<Vec<Value>> {
+    let switches = ["serviceMonitor", "prometheusRule", "dashboards"]
+        .map(|what| format!("monitoring.{what}.enabled=true"));
+    let mut more = vec!["--kube-version", "1.36.0"];
+    for switch in &switches {
+        more.extend(["--set", switch]);
+    }
+    Ok(serde_saphyr::from_multiple::<Value>(&helm(
+        world, "template", &more,
+    )?)?)
 }
 
 /// Checklist 32, 36: with `--wait`, where Pod Security is `restricted`; the notes say what to do next.

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-
 use opes_cluster::is_long;
 
+use super::observing;
 use super::world::World;
 
 const AWAY: Duration = Duration::from_mins(1);
 /// In a soak.
 const AWAY_LONG: Duration = Duration::from_mins(10);
 
-/// Checklist 24: no operator for a minute; mail flows, an edge that is started anew in its pod comes up from the table on its disk,
+/// Checklist 24, 39: no operator for a minute, and the alert for it fires; mail flows, an edge that is started anew in its pod comes up from the table on its disk,
 /// and rules applied meanwhile are in force soon after the operator is back.
 pub(crate) async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) -> Result<()> {
     world.kubectl(&["scale", "deployment/opes-operator", "--replicas=0"])?;
@@ -45,6 +45,7 @@ pub(crate) async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) 
     ])?;
     let age = world.metric(&pod, "opes_edge_routing_age_seconds")?;
     ensure!(age > 5.0, "the table's age is {age}");
+    observing::fires(world, "OpesOperatorGone").await?;
     world.kill_container(&pod)?;
     world
         .eventually("the edge came up from its disk", |world| {
@@ -69,5 +70,5 @@ pub(crate) async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) 
         "not in force"
     );
     world.kubectl(&["delete", "opesrule", "late"])?;
-    Ok(())
+    observing::is_over(world, "OpesOperatorGone").await
 }

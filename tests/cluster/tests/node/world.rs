@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use opes_cluster::Node;
 use opes_cluster::load::{Load, Sent, once_each};
+use opes_cluster::{Node, Prometheus};
 use opes_e2e::hop::{Arrival, Hop, Manners};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -34,6 +35,8 @@ pub(crate) struct World<'n> {
     door: SocketAddr,
     /// Messages sent one by one so far.
     count: AtomicUsize,
+    /// Who watches all of it, once that step has come.
+    watcher: OnceLock<Prometheus>,
 }
 
 impl<'n> World<'n> {
@@ -52,7 +55,20 @@ impl<'n> World<'n> {
             hop,
             door,
             count: AtomicUsize::new(0),
+            watcher: OnceLock::new(),
         })
+    }
+
+    /// From now on this one watches.
+    pub(crate) fn watch(&self, prometheus: Prometheus) -> Result<()> {
+        let already = self.watcher.set(prometheus).is_err();
+        ensure!(!already, "two Prometheus");
+        Ok(())
+    }
+
+    /// Who watches.
+    pub(crate) fn prometheus(&self) -> Result<&Prometheus> {
+        self.watcher.get().context("nobody watches yet")
     }
 
     /// `kubectl --namespace opes …`.
