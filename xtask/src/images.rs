@@ -131,7 +131,9 @@ impl Order {
             let mut values = Map::new();
             for recipe in &self.recipes {
                 let digest = self.image(target, recipe)?;
-                set(&mut values, &recipe.value(), digest.into());
+                if let Some(path) = recipe.value() {
+                    set(&mut values, &path, digest.into());
+                }
             }
             let registry = self.registry.clone().into();
             set(&mut values, &["global", "imageRegistry"], registry);
@@ -294,9 +296,10 @@ mod tests {
     fn values_name_registry_and_digests_as_the_chart_has_them() -> Result<()> {
         let mut values = Map::new();
         for name in ["opes-edge", "opes-operator", "opes-spam-filter"] {
-            let path = recipe::named(name)?.value();
+            let path = recipe::named(name)?.value().context("no value")?;
             set(&mut values, &path, name.into());
         }
+        assert!(STAMPER.value().is_none());
         let values = Value::Object(values);
         assert_eq!(values["edge"]["image"]["digest"], "opes-edge");
         assert_eq!(values["operator"]["image"]["digest"], "opes-operator");

@@ -116,16 +116,13 @@ impl Recipe {
         })
     }
 
-    /// Where a chart's values have the digest.
-    pub(super) fn value(&self) -> Vec<&'static str> {
+    /// Where a chart's values have the digest, if they know the image.
+    pub(super) fn value(&self) -> Option<[&'static str; 3]> {
         match self.name {
-            "opes-edge" => vec!["edge", "image", "digest"],
-            "opes-operator" => vec!["operator", "image", "digest"],
-            name => vec![
-                "pools",
-                "digests",
-                name.strip_prefix("opes-").unwrap_or(name),
-            ],
+            "opes-edge" => Some(["edge", "image", "digest"]),
+            "opes-operator" => Some(["operator", "image", "digest"]),
+            name if name == STAMPER.name => None,
+            name => Some(["pools", "digests", name.strip_prefix("opes-")?]),
         }
     }
 }
