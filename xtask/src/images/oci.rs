@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::filter::{compress, digest};
@@ -24,6 +25,9 @@ pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const SPDX: &str = "application/spdx+json";
+
+/// Annotation with a name in a layout.
+pub(super) const TAG: &str = "org.opencontainers.image.ref.name";
 
 /// How it is started, and what it says of itself.
 pub(super) struct Settings {
@@ -47,33 +51,108 @@ pub(super) struct Part {
 /// An index with all that it names.
 pub(super) struct Image {
     blobs: Blobs,
-    /// Descriptor of the index.
-    index: Value,
-    /// Descriptors of the manifests in it.
-    manifests: Vec<Value>,
+    index: Descriptor,
+    /// What is in the index.
+    manifests: Vec<Descriptor>,
+}
+
+/// What a blob is called by. Fields are in the order in which Go's types have them, here and in [`Index`]: skopeo of Debian 12
+/// writes an index anew when it copies one, and with another order it would be another index.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Descriptor {
+    media_type: String,
+    pub(super) digest: String,
+    size: usize,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform: Option<PlatformName>,
+}
+
+#[derive(Clone, Serialize)]
+struct PlatformName {
+    architecture: &'static str,
+    os: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index<'a> {
+    schema_version: u8,
+    media_type: &'static str,
+    manifests: &'a [Descriptor],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
 }
 
 /// By digest.
 #[derive(Default)]
 pub(super) struct Blobs(BTreeMap<String, Vec<u8>>);
 
+// === impl Descriptor ===
+
+impl Descriptor {
+    /// With these besides.
+    pub(super) fn annotated<const N: usize>(mut self, annotations: [(&str, String); N]) -> Self {
+        let owned = annotations.map(|(name, value)| (name.to_owned(), value));
+        self.annotations.extend(owned);
+        self
+    }
+
+    /// Without what is said of it in one place.
+    pub(super) fn plain(&self) -> Self {
+        Self {
+            annotations: BTreeMap::new(),
+            platform: None,
+            ..self.clone()
+        }
+    }
+
+    fn on(self, os: &'static str, architecture: &'static str) -> Self {
+        Self {
+            platform: Some(PlatformName { architecture, os }),
+            ..self
+        }
+    }
+}
+
+// === impl Index ===
+
+impl<'a> Index<'a> {
+    fn new(manifests: &'a [Descriptor], annotations: &'a BTreeMap<String, String>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: INDEX,
+            manifests,
+            annotations,
+        }
+    }
+}
+
 // === impl Blobs ===
 
 impl Blobs {
     /// Keeps it and returns its descriptor.
-    pub(super) fn add(&mut self, media_type: &str, blob: Vec<u8>) -> Result<Value> {
+    pub(super) fn add(&mut self, media_type: &str, blob: Vec<u8>) -> Result<Descriptor> {
         let digest = digest(&blob)?;
-        let descriptor = json!({"mediaType": media_type, "digest": digest, "size": blob.len()});
+        let descriptor = Descriptor {
+            media_type: media_type.to_owned(),
+            digest: digest.clone(),
+            size: blob.len(),
+            annotations: BTreeMap::new(),
+            platform: None,
+        };
         self.0.insert(digest, blob);
         Ok(descriptor)
     }
 
     /// As [`Self::add`], of JSON.
-    pub(super) fn add_json(&mut self, media_type: &str, value: &Value) -> Result<Value> {
+    pub(super) fn add_json(&mut self, media_type: &str, value: &Value) -> Result<Descriptor> {
         self.add(media_type, value.to_string().into_bytes())
     }
 
-    fn platform(&mut self, part: &Part, settings: &Settings) -> Result<Value> {
+    fn platform(&mut self, part: &Part, settings: &Settings) -> Result<Descriptor> {
         let layer = part.tree.tar(settings.time)?;
         let difference = digest(&layer)?;
         let layer = self.add(LAYER, compress(&layer)?)?;
@@ -104,7 +183,12 @@ impl Blobs {
     }
 
     /// An artifact about `subject`, as OCI 1.1 has them.
-    fn sbom(&mut self, sbom: &[u8], subject: &Value, settings: &Settings) -> Result<Value> {
+    fn sbom(
+        &mut self,
+        sbom: &[u8],
+        subject: &Descriptor,
+        settings: &Settings,
+    ) -> Result<Descriptor> {
         let nothing = self.add("application/vnd.oci.empty.v1+json", b"{}".to_vec())?;
         let sbom = self.add(SPDX, sbom.to_vec())?;
         let manifest = json!({
@@ -116,17 +200,16 @@ impl Blobs {
             "subject": subject,
             "annotations": {"org.opencontainers.image.created": timestamp(settings.time)},
         });
-        let manifest = self.add_json(MANIFEST, &manifest)?;
-        Ok(with(&manifest, "artifactType", SPDX.into()))
+        self.add_json(MANIFEST, &manifest)
     }
 
     /// The layout with these entries in its `index.json`, as a tar.
-    pub(super) fn archive(&self, entries: &[Value], time: u64) -> Result<Vec<u8>> {
+    pub(super) fn archive(&self, entries: &[Descriptor], time: u64) -> Result<Vec<u8>> {
         let mut layout = Tree::default();
         let version = br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec();
         layout.file("oci-layout", 0o644, version);
-        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
-        layout.file("index.json", 0o644, index.to_string().into_bytes());
+        let index = serde_json::to_vec(&Index::new(entries, &BTreeMap::new()))?;
+        layout.file("index.json", 0o644, index);
         for (digest, blob) in &self.0 {
             let path = format!("blobs/{}", digest.replace(':', "/"));
             layout.file(&path, 0o644, blob.clone());
@@ -146,20 +229,14 @@ impl Image {
             let manifest = blobs.platform(part, settings)?;
             if let Some(sbom) = &part.sbom {
                 let list = blobs.sbom(sbom, &manifest, settings)?;
-                lists.push(with(&list, "platform", platform("unknown", "unknown")));
+                lists.push(list.on("unknown", "unknown"));
             }
-            let platform = platform("linux", part.platform.architecture);
-            images.push(with(&manifest, "platform", platform));
+            images.push(manifest.on("linux", part.platform.architecture));
         }
         images.append(&mut lists);
-        let index = json!({
-            "schemaVersion": 2,
-            "mediaType": INDEX,
-            "manifests": images,
-            "annotations": settings.labels,
-        });
+        let index = serde_json::to_vec(&Index::new(&images, &settings.labels))?;
         Ok(Self {
-            index: blobs.add_json(INDEX, &index)?,
+            index: blobs.add(INDEX, index)?,
             manifests: images,
             blobs,
         })
@@ -167,27 +244,26 @@ impl Image {
 
     pub(super) fn archive(&self, settings: &Settings) -> Result<Vec<u8>> {
         // The second is what containerd names it by; the first is the standard's, and has room for the tag alone.
-        let names = json!({
-            "org.opencontainers.image.ref.name": settings.tag(),
-            "io.containerd.image.name": settings.reference,
-        });
-        let entry = with(&self.index, "annotations", names);
+        let entry = self.index.clone().annotated([
+            (TAG, settings.tag().to_owned()),
+            ("io.containerd.image.name", settings.reference.clone()),
+        ]);
         self.blobs.archive(&[entry], settings.time)
     }
 
     /// What `NAME@sha256:…` means.
     pub(super) fn digest(&self) -> &str {
-        digest_of(&self.index)
+        &self.index.digest
     }
 
     /// Descriptor and octets of the index.
-    pub(super) fn index(&self) -> (&Value, &[u8]) {
+    pub(super) fn index(&self) -> (&Descriptor, &[u8]) {
         let blob = self.blobs.0.get(self.digest());
         (&self.index, blob.map_or(&[], Vec::as_slice))
     }
 
-    /// Descriptors of all that somebody may ask for by digest: the index, then what is in it.
-    pub(super) fn everything(&self) -> impl Iterator<Item = &Value> {
+    /// All that somebody may ask for by digest: the index, then what is in it.
+    pub(super) fn everything(&self) -> impl Iterator<Item = &Descriptor> {
         std::iter::once(&self.index).chain(&self.manifests)
     }
 }
@@ -207,25 +283,6 @@ impl Settings {
             .strip_suffix(&suffix)
             .unwrap_or(&self.reference)
     }
-}
-
-/// A descriptor's.
-pub(super) fn digest_of(descriptor: &Value) -> &str {
-    let digest = descriptor.get("digest").and_then(Value::as_str);
-    digest.unwrap_or_default()
-}
-
-/// A copy with one field more.
-pub(super) fn with(descriptor: &Value, field: &str, value: Value) -> Value {
-    let mut descriptor = descriptor.clone();
-    if let Some(fields) = descriptor.as_object_mut() {
-        fields.insert(field.to_owned(), value);
-    }
-    descriptor
-}
-
-fn platform(os: &str, architecture: &str) -> Value {
-    json!({"os": os, "architecture": architecture})
 }
 
 /// RFC 3339 of seconds since 1970, by the civil calendar (days from the era of 0000-03-01).
@@ -275,9 +332,14 @@ mod tests {
         Image::new(&parts.collect::<Vec<_>>(), &settings())
     }
 
+    fn blob<'a>(image: &'a Image, descriptor: &Value) -> &'a [u8] {
+        let digest = descriptor["digest"].as_str().unwrap_or_default();
+        let blob = image.blobs.0.get(digest);
+        blob.map_or(&[], Vec::as_slice)
+    }
+
     fn json_of(image: &Image, descriptor: &Value) -> Result<Value> {
-        let blob = image.blobs.0.get(digest_of(descriptor));
-        Ok(serde_json::from_slice(blob.map_or(&[], Vec::as_slice))?)
+        Ok(serde_json::from_slice(blob(image, descriptor))?)
     }
 
     #[test]
@@ -292,24 +354,22 @@ mod tests {
     #[test]
     fn each_platform_has_its_list_as_a_referrer_in_the_index() -> Result<()> {
         let image = example(b"\x7fELF")?;
-        let index = json_of(&image, &image.index)?;
+        let index: Value = serde_json::from_slice(image.index().1)?;
         let entries = index["manifests"].as_array().map_or(&[][..], Vec::as_slice);
         let of = |entry: &Value| entry["platform"]["architecture"].clone();
         let kinds: Vec<Value> = entries.iter().map(of).collect();
         assert_eq!(kinds, ["amd64", "arm64", "unknown", "unknown"]);
         let (images, lists) = entries.split_at(2);
         for (image_of, list) in images.iter().zip(lists) {
-            assert_eq!(list["artifactType"], SPDX);
             let manifest = json_of(&image, list)?;
             assert_eq!(manifest["artifactType"], SPDX);
             assert_eq!(manifest["subject"]["digest"], image_of["digest"]);
             assert_eq!(manifest["subject"]["size"], image_of["size"]);
             let config = json_of(&image, &json_of(&image, image_of)?["config"])?;
             assert_eq!(config["architecture"], of(image_of));
-            let blob = image.blobs.0.get(digest_of(&manifest["layers"][0]));
             let architecture = of(image_of);
-            let expected = architecture.as_str().map(str::as_bytes);
-            assert_eq!(blob.map(Vec::as_slice), expected);
+            let expected = architecture.as_str().unwrap_or_default().as_bytes();
+            assert_eq!(blob(&image, &manifest["layers"][0]), expected);
         }
         Ok(())
     }
@@ -339,6 +399,21 @@ mod tests {
         }
         // The index; of each platform manifest, configuration, list and its manifest; the layer and `{}` once.
         assert_eq!(blobs, 1 + 2 * 4 + 2);
+        Ok(())
+    }
+
+    #[test]
+    fn an_index_is_written_as_go_writes_it() -> Result<()> {
+        let image = example(b"\x7fELF")?;
+        let text = std::str::from_utf8(image.index().1)?;
+        let first = image.manifests.first().map(|it| it.digest.clone());
+        let first = first.unwrap_or_default();
+        let start = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{"mediaType":"{MANIFEST}","digest":"{first}","size":"#
+        );
+        assert!(text.starts_with(&start), "{text}");
+        let platform = r#","platform":{"architecture":"amd64","os":"linux"}},"#;
+        assert!(text.contains(platform), "{text}");
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::filter;
-use super::oci::{self, Blobs, Image, Settings};
+use super::oci::{self, Blobs, Descriptor, Image, Settings};
 
 const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// By which cosign finds signatures among referrers.
@@ -114,13 +114,13 @@ pub(super) fn archive(
     let mut entries = vec![entry(descriptor, "imageIndex", settings.tag())];
     // The first is the index's: cosign looks at no other when it verifies a folder.
     for subject in image.everything() {
-        let payload = payload(settings.repository(), oci::digest_of(subject));
+        let payload = payload(settings.repository(), &subject.digest);
         let payload = payload.to_string().into_bytes();
         fs::write(aside, &payload).with_context(|| aside.display().to_string())?;
         let signature = key.sign(aside);
         fs::remove_file(aside)?;
         let manifest = manifest(&mut blobs, payload, &signature?, subject)?;
-        entries.push(entry(&manifest, "sigs", &tag(oci::digest_of(subject))));
+        entries.push(entry(&manifest, "sigs", &tag(&subject.digest)));
     }
     blobs.archive(&entries, settings.time)
 }
@@ -142,39 +142,34 @@ fn manifest(
     blobs: &mut Blobs,
     payload: Vec<u8>,
     signature: &[u8],
-    subject: &Value,
-) -> Result<Value> {
+    subject: &Descriptor,
+) -> Result<Descriptor> {
     let layer = blobs.add(PAYLOAD, payload)?;
     let config = json!({
         "architecture": "",
         "os": "",
         "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [oci::digest_of(&layer)]},
+        "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
     });
-    let signature = json!({"dev.cosignproject.cosign/signature": STANDARD.encode(signature)});
-    let plain = json!({
-        "mediaType": subject.get("mediaType"),
-        "digest": subject.get("digest"),
-        "size": subject.get("size"),
-    });
+    let signature = STANDARD.encode(signature);
+    let layer = layer.annotated([("dev.cosignproject.cosign/signature", signature)]);
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": oci::MANIFEST,
         "artifactType": ARTIFACT,
         "config": blobs.add_json(oci::CONFIG, &config)?,
-        "layers": [oci::with(&layer, "annotations", signature)],
-        "subject": plain,
+        "layers": [layer],
+        "subject": subject.plain(),
     });
     blobs.add_json(oci::MANIFEST, &manifest)
 }
 
 /// Of a layout's `index.json`, as cosign and others look for it.
-fn entry(descriptor: &Value, kind: &str, tag: &str) -> Value {
-    let annotations = json!({
-        "kind": format!("dev.cosignproject.cosign/{kind}"),
-        "org.opencontainers.image.ref.name": tag,
-    });
-    oci::with(descriptor, "annotations", annotations)
+fn entry(descriptor: &Descriptor, kind: &str, tag: &str) -> Descriptor {
+    descriptor.clone().annotated([
+        ("kind", format!("dev.cosignproject.cosign/{kind}")),
+        (oci::TAG, tag.to_owned()),
+    ])
 }
 
 /// Under which the signature of a digest is in a registry.
