@@ -153,7 +153,7 @@ mod with_packages {
     }
 
     #[test]
-    fn what_was_pushed_is_taken_with_our_signature_only() -> Result<()> {
+    fn what_was_pushed_has_its_digest_and_a_signature_that_is_found_by_it() -> Result<()> {
         let bed = Bed::new()?;
         let registry = Registry::start(&bed)?;
         let (private, public) = key(&bed, "signing")?;
@@ -162,45 +162,53 @@ mod with_packages {
         let out = bed.path("out");
         // As CI has it: in the environment.
         let text = std::fs::read_to_string(&private)?;
-        bed.images_with(
-            &out,
-            &["--registry", &repository, "--sign", "env://SIGNING"],
-            ("SIGNING", &text),
-        )?;
+        let arguments = ["--registry", &repository, "--sign", "env://SIGNING"];
+        bed.images_with(&out, &arguments, ("SIGNING", &text))?;
         let name = format!("{repository}/{IMAGE}");
         let archive = out.join(format!("{IMAGE}.tar"));
+        let signatures = out.join(format!("{IMAGE}.sig.tar"));
         registry.push_all(&archive, &format!("{name}:1"))?;
-        let layout = bed.layout(&[&archive, &out.join(format!("{IMAGE}.sig.tar"))])?;
-        let index = layout.entry(env!("CARGO_PKG_VERSION"))?;
-        let digest = index["digest"].as_str().context("no digest")?.to_owned();
+        let digest = std::fs::read_to_string(out.join(format!("{IMAGE}.digest")))?;
         assert_eq!(registry.digest(&format!("{name}:1"))?, digest);
-        assert_eq!(
-            std::fs::read_to_string(out.join(format!("{IMAGE}.digest")))?,
-            digest
-        );
+        let values = std::fs::read(out.join("values.yaml"))?;
+        let values: serde_json::Value = serde_json::from_slice(&values)?;
+        assert_eq!(values["global"]["imageRegistry"], repository);
+        assert_eq!(values["pools"]["digests"]["normalizer"], digest);
 
-        let policy = bed.policy("ours", &repository, &public)?;
-        let early = registry
-            .pull(&policy, &format!("{name}@{digest}"), "amd64")
-            .err();
-        let early = early.map(|error| error.to_string()).unwrap_or_default();
-        assert!(early.contains("signature was required"), "{early}");
-
-        for tag in layout.tags() {
-            if tag.starts_with("sha256-") {
-                let from = format!("oci:{}:{tag}", layout.folder().display());
-                registry.push(&from, &format!("{name}:{tag}"))?;
-            }
+        let layout = bed.layout(&[&archive, &signatures])?;
+        let index = layout.json(&layout.entry(env!("CARGO_PKG_VERSION"))?)?;
+        let mut subjects = vec![digest.clone()];
+        for (at, (architecture, ..)) in PLATFORMS.iter().enumerate() {
+            registry.pull(
+                &format!("{name}@{digest}"),
+                architecture,
+                &bed.path("pulled"),
+            )?;
+            let platform = index["manifests"][at]["digest"].as_str();
+            subjects.push(platform.context("no digest")?.to_owned());
         }
-        for (architecture, ..) in PLATFORMS {
-            registry.pull(&policy, &format!("{name}@{digest}"), architecture)?;
+        for subject in subjects {
+            let tag = format!("{}.sig", subject.replace(':', "-"));
+            let signature = format!("{name}:{tag}");
+            assert!(registry.digest(&signature).is_err(), "not signed yet");
+            let from = format!("oci-archive:{}:{tag}", signatures.display());
+            registry.push(&from, &signature)?;
+            let pulled = bed.path("signature-of");
+            registry.pull(&signature, "amd64", &pulled)?;
+            let manifest = std::fs::read(pulled.join("manifest.json"))?;
+            let manifest: serde_json::Value = serde_json::from_slice(&manifest)?;
+            let layer = &manifest["layers"][0];
+            let blob = layer["digest"].as_str().context("no digest")?;
+            let payload = pulled.join(blob.trim_start_matches("sha256:"));
+            let signature = &layer["annotations"]["dev.cosignproject.cosign/signature"];
+            let signature = signature.as_str().context("no signature")?;
+            bed.verify(&public, &payload, signature)?;
+            assert!(bed.verify(&stranger, &payload, signature).is_err());
+            let payload: serde_json::Value = serde_json::from_slice(&std::fs::read(payload)?)?;
+            let signed = &payload["critical"];
+            assert_eq!(signed["image"]["docker-manifest-digest"], subject);
+            assert_eq!(signed["identity"]["docker-reference"], name);
         }
-        let other = bed.policy("stranger", &repository, &stranger)?;
-        let refused = registry
-            .pull(&other, &format!("{name}@{digest}"), "amd64")
-            .err();
-        let refused = refused.map(|error| error.to_string()).unwrap_or_default();
-        assert!(refused.contains("signature"), "{refused}");
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// The image that is made, of the program of the same name.
@@ -192,22 +192,6 @@ impl Bed {
         output(verify.arg("-signature").arg(binary).arg(file))?;
         Ok(())
     }
-
-    /// A policy by which images of a repository are taken only if they are signed by a key.
-    pub(crate) fn policy(&self, name: &str, repository: &str, public: &Path) -> Result<PathBuf> {
-        let rule = json!([{
-            "type": "sigstoreSigned",
-            "keyPath": public,
-            "signedIdentity": {"type": "matchRepository"},
-        }]);
-        let policy = json!({
-            "default": [{"type": "reject"}],
-            "transports": {"docker": {repository: rule}},
-        });
-        let path = self.path(&format!("{name}.policy.json"));
-        std::fs::write(&path, policy.to_string())?;
-        Ok(path)
-    }
 }
 
 // === impl Layout ===
@@ -221,17 +205,8 @@ impl Layout {
         })
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     fn entries(&self) -> impl Iterator<Item = &Value> {
         self.index["manifests"].as_array().into_iter().flatten()
-    }
-
-    /// Names in the layout.
-    pub(crate) fn tags(&self) -> Vec<&str> {
-        self.entries().filter_map(tag_of).collect()
     }
 
     /// The descriptor of this name.

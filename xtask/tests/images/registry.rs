@@ -1,7 +1,7 @@
 //! A registry of the test's own on loopback, and skopeo to speak with it.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -14,9 +14,6 @@ pub(crate) struct Registry {
     process: Child,
     /// `HOST:PORT`.
     address: String,
-    /// Where skopeo is told that signatures are beside images.
-    settings: PathBuf,
-    pulled: PathBuf,
 }
 
 // === impl Registry ===
@@ -49,14 +46,8 @@ impl Registry {
         let mut registry = Self {
             process,
             address: String::new(),
-            settings: bed.path("registries.d"),
-            pulled: bed.path("pulled"),
         };
         registry.address = ready.context("the registry does not start")?;
-        std::fs::create_dir_all(&registry.settings)?;
-        let beside =
-            json!({"docker": {registry.address.clone(): {"use-sigstore-attachments": true}}});
-        std::fs::write(registry.settings.join("ours.yaml"), beside.to_string())?;
         Ok(registry)
     }
 
@@ -68,7 +59,7 @@ impl Registry {
     /// An archive with all platforms.
     pub(crate) fn push_all(&self, archive: &Path, to: &str) -> Result<()> {
         let from = format!("oci-archive:{}", archive.display());
-        let mut copy = self.skopeo();
+        let mut copy = tool("skopeo");
         copy.args(["--insecure-policy", "copy", "--all", "--preserve-digests"]);
         copy.arg("--dest-tls-verify=false").arg(from);
         output(copy.arg(format!("docker://{to}")))?;
@@ -77,7 +68,7 @@ impl Registry {
 
     /// One manifest.
     pub(crate) fn push(&self, from: &str, to: &str) -> Result<()> {
-        let mut copy = self.skopeo();
+        let mut copy = tool("skopeo");
         copy.args(["--insecure-policy", "copy", "--preserve-digests"]);
         copy.arg("--dest-tls-verify=false").arg(from);
         output(copy.arg(format!("docker://{to}")))?;
@@ -86,27 +77,20 @@ impl Registry {
 
     /// As the registry says it.
     pub(crate) fn digest(&self, name: &str) -> Result<String> {
-        let mut inspect = self.skopeo();
+        let mut inspect = tool("skopeo");
         inspect.args(["inspect", "--tls-verify=false", "--format={{.Digest}}"]);
         let printed = output(inspect.arg(format!("docker://{name}")))?;
         Ok(String::from_utf8(printed)?.trim().to_owned())
     }
 
-    /// For a platform, as a policy has it.
-    pub(crate) fn pull(&self, policy: &Path, name: &str, architecture: &str) -> Result<()> {
-        let mut copy = self.skopeo();
-        copy.arg("--policy").arg(policy);
+    /// Into a folder, for a platform if there are several.
+    pub(crate) fn pull(&self, name: &str, architecture: &str, to: &Path) -> Result<()> {
+        let mut copy = tool("skopeo");
         copy.args(["--override-os=linux", "--override-arch", architecture]);
-        copy.args(["copy", "--src-tls-verify=false"]);
+        copy.args(["--insecure-policy", "copy", "--src-tls-verify=false"]);
         copy.arg(format!("docker://{name}"));
-        output(copy.arg(format!("dir:{}", self.pulled.display())))?;
+        output(copy.arg(format!("dir:{}", to.display())))?;
         Ok(())
-    }
-
-    fn skopeo(&self) -> Command {
-        let mut command = tool("skopeo");
-        command.arg("--registries.d").arg(&self.settings);
-        command
     }
 }
 
