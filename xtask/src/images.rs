@@ -1,87 +1,41 @@
-//! `cargo xtask images`: an OCI archive for each program, from scratch and without a container engine.
+//! `cargo xtask images`: an OCI archive for each program, from scratch and without a container engine, for one platform or several.
 //!
-//! In an image are the program, the dynamic loader and the libraries that `ldd` names, two lines of passwd and group, and the
+//! In an image are the program, the dynamic loader and the libraries that the program needs, two lines of passwd and group, and the
 //! system's authorities where the program speaks TLS with strangers. Nothing else: no shell, no package manager, nothing writable.
 
+mod filter;
+mod libraries;
+mod node;
 mod oci;
+mod platform;
+mod recipe;
 mod sbom;
+mod sign;
+mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Map, Value};
 
 use crate::{cache, step};
 
-use self::oci::{Settings, Tree};
+use self::libraries::Library;
+use self::oci::{Image, Part, Settings};
+use self::platform::Platform;
+use self::recipe::{RECIPES, Recipe, STAMPER};
+use self::sign::Key;
+use self::tree::Tree;
 
-/// Where images are meant to be found; a chart's values name another.
+pub(crate) use self::node::make as make_for_node;
+
+/// Where images are meant to be found, if nobody says so.
 const REGISTRY: &str = "registry.example.com/opes";
 
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
-
-/// An image of ours.
-struct Recipe {
-    name: &'static str,
-    /// Cargo's package.
-    package: &'static str,
-    /// In the target folder.
-    program: &'static str,
-    arguments: &'static [&'static str],
-    what: &'static str,
-}
-
-const fn service(name: &'static str, what: &'static str) -> Recipe {
-    Recipe {
-        name,
-        package: name,
-        program: name,
-        arguments: &[],
-        what,
-    }
-}
-
-const RECIPES: &[Recipe] = &[
-    Recipe {
-        name: "opes-edge",
-        package: "opes",
-        program: "opes",
-        arguments: &["edge"],
-        what: "The edge: SMTP, submission and LMTP, with rules that call services",
-    },
-    service(
-        "opes-operator",
-        "The operator: rules and pools as custom resources",
-    ),
-    service(
-        "opes-access-control",
-        "Callout service: who may send what to whom",
-    ),
-    service(
-        "opes-attachment-links",
-        "Callout service: attachments to links",
-    ),
-    service(
-        "opes-content-block",
-        "Callout service: a text block in each mail",
-    ),
-    service("opes-milter-bridge", "Callout service: any milter"),
-    service("opes-mta-hooks", "Callout service: any MTA hook"),
-    service("opes-normalizer", "Callout service: well-formed mail"),
-    service(
-        "opes-reporting",
-        "Callout service: what became of each mail",
-    ),
-    service("opes-rerouting", "Callout service: other recipients"),
-    service("opes-secure-mail", "Callout service: OpenPGP, S/MIME, DKIM"),
-    service(
-        "opes-security-filter",
-        "Callout service: malware and forbidden attachments",
-    ),
-    service("opes-spam-filter", "Callout service: spam"),
-];
 
 /// What the whole-node tests run.
 pub(crate) const FOR_TESTS: &[&str] = &[
@@ -91,112 +45,192 @@ pub(crate) const FOR_TESTS: &[&str] = &[
     STAMPER.name,
 ];
 
-/// Of the tests, not of the project: somebody's own callout service.
-const STAMPER: Recipe = Recipe {
-    name: "opes-slow-stamp",
-    package: "opes-examples",
-    program: "slow-stamp",
-    arguments: &[],
-    what: "Example of a callout service: takes its time, and stamps",
-};
-
-/// Of the test bed, not of the project: Debian's busybox, which also does nothing when asked to (`pause`).
-const BUSYBOX: &str = "/bin/busybox";
+/// What to make.
+struct Order {
+    recipes: Vec<&'static Recipe>,
+    platforms: Vec<&'static Platform>,
+    build: bool,
+    out: PathBuf,
+    /// Before the images' names.
+    registry: String,
+    key: Option<Key>,
+}
 
 /// `cargo xtask images`: builds the programs and then their images; all of them if none is named. With `--node` those that a node
 /// of the tests needs for itself.
 pub(crate) fn command(arguments: &[&str]) -> Result<()> {
     let target = &cache::target_folder()?;
-    let mut out = target.join("images");
-    let (mut names, mut build) = (Vec::new(), true);
-    let mut words = arguments.iter();
-    while let Some(word) = words.next() {
-        match *word {
-            "--no-build" => build = false,
-            "--node" => return make_for_node(&out),
-            "--out" => out = words.next().context("--out needs a folder")?.into(),
-            name => names.push(name),
+    let out = target.join("images");
+    if let ["--node"] = arguments {
+        return make_for_node(&out);
+    }
+    let order = Order::read(arguments, out)?;
+    if order.build {
+        let packages: BTreeSet<_> = order.recipes.iter().map(|it| it.package).collect();
+        let packages: Vec<_> = packages.into_iter().collect();
+        for platform in &order.platforms {
+            platform.build(target, &packages)?;
         }
     }
-    if names.is_empty() {
-        names = RECIPES.iter().map(|recipe| recipe.name).collect();
-    }
-    let packages = packages(&names)?;
-    if build {
-        let mut arguments = vec!["build", "--release", "--locked"];
-        arguments.extend(packages.iter().flat_map(|package| ["-p", package]));
-        step::cargo("release build", target, &arguments)?;
-    }
-    make(target, &out, &names)
+    order.make(target)
 }
 
-/// Cargo's packages that bring the programs of these images.
-pub(crate) fn packages(names: &[&str]) -> Result<Vec<&'static str>> {
-    names.iter().map(|name| Ok(recipe(name)?.package)).collect()
-}
-
-/// Images of programs that are built already, as `NAME.tar` in `out`, with a list of what is in each.
+/// Images of programs that are built already, for this machine, as `NAME.tar` in `out`, with a list of what is in each.
 pub(crate) fn make(target: &Path, out: &Path, names: &[&str]) -> Result<()> {
-    step::timed("images", || {
-        fs::create_dir_all(out)?;
-        for name in names {
-            let recipe = recipe(name)?;
-            let program = target.join("release").join(recipe.program);
-            let sbom = sbom::of(target, recipe)?;
-            let settings = recipe.settings(&sbom)?;
-            let tree = recipe.tree(&program)?;
-            write(out, name, &oci::image(&tree, &settings)?)?;
-            fs::write(out.join(format!("{name}.spdx.json")), sbom)?;
-        }
-        Ok(())
-    })
+    Order::read(names, out.to_owned())?.make(target)
 }
 
-/// The images that a node needs for itself: `pause`, and `busybox` to look around with.
-pub(crate) fn make_for_node(out: &Path) -> Result<()> {
-    fs::create_dir_all(out)?;
-    for (name, entrypoint) in [
-        ("pause", &["/usr/bin/busybox", "sleep", "infinity"][..]),
-        ("busybox", &["/usr/bin/busybox"]),
-    ] {
-        let mut tree = with_libraries(Path::new(BUSYBOX))?;
-        tree.file(
-            "usr/bin/busybox",
-            0o755,
-            fs::read(BUSYBOX).context(BUSYBOX)?,
-        );
-        let settings = Settings {
-            entrypoint: entrypoint.iter().map(|&word| word.to_owned()).collect(),
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            reference: format!("{REGISTRY}/{name}:test"),
-            time: 0,
+// === impl Order ===
+
+impl Order {
+    fn read(arguments: &[&str], out: PathBuf) -> Result<Self> {
+        let mut order = Self {
+            recipes: Vec::new(),
+            platforms: Vec::new(),
+            build: true,
+            out,
+            registry: REGISTRY.to_owned(),
+            key: None,
         };
-        write(out, name, &oci::image(&tree, &settings)?)?;
+        let mut words = arguments.iter();
+        while let Some(&word) = words.next() {
+            let mut value = |what| words.next().with_context(|| format!("{word} needs {what}"));
+            match word {
+                "--no-build" => order.build = false,
+                "--out" => order.out = value("a folder")?.into(),
+                "--registry" => {
+                    (*value("a host and a path")?).clone_into(&mut order.registry);
+                }
+                "--sign" => order.key = Some(Key::new(value("a key")?)?),
+                "--target" => order.add_platform(value("a target of Rust")?)?,
+                name => order.recipes.push(recipe::named(name)?),
+            }
+        }
+        if order.recipes.is_empty() {
+            order.recipes = RECIPES.iter().collect();
+        }
+        if order.platforms.is_empty() {
+            order.platforms.push(platform::host()?);
+        }
+        Ok(order)
     }
-    Ok(())
+
+    fn add_platform(&mut self, target: &str) -> Result<()> {
+        let platform = platform::named(target)?;
+        let twice = self.platforms.iter().any(|it| it.target == target);
+        ensure!(!twice, "--target {target} twice");
+        self.platforms.push(platform);
+        // The order in which they are named makes no other image.
+        self.platforms.sort_by_key(|it| it.architecture);
+        Ok(())
+    }
+
+    fn make(&self, target: &Path) -> Result<()> {
+        step::timed("images", || {
+            fs::create_dir_all(&self.out)?;
+            let mut values = Map::new();
+            for recipe in &self.recipes {
+                let digest = self.image(target, recipe)?;
+                if let Some(path) = recipe.value() {
+                    set(&mut values, &path, digest.into());
+                }
+            }
+            let registry = self.registry.clone().into();
+            set(&mut values, &["global", "imageRegistry"], registry);
+            let values = serde_json::to_string_pretty(&values)? + "\n";
+            fs::write(self.out.join("values.yaml"), values)?;
+            if self.key.is_none() {
+                println!("not signed; `--sign KEY` does");
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes an image and all that belongs to it, and returns its digest.
+    fn image(&self, target: &Path, recipe: &Recipe) -> Result<String> {
+        let mut parts = Vec::new();
+        for platform in &self.platforms {
+            let part = recipe.part(target, platform)?;
+            let file = match self.platforms.len() {
+                1 => format!("{}.spdx.json", recipe.name),
+                _ => format!("{}.{}.spdx.json", recipe.name, platform.architecture),
+            };
+            fs::write(
+                self.out.join(file),
+                part.sbom.as_deref().unwrap_or_default(),
+            )?;
+            parts.push(part);
+        }
+        let settings = recipe.settings(&self.registry)?;
+        let image = write_image(&self.out, recipe.name, &parts, &settings)?;
+        let signatures = self.out.join(format!("{}.sig.tar", recipe.name));
+        if let Some(key) = &self.key {
+            let aside = signatures.with_extension("payload");
+            let archive = sign::archive(key, &image, &settings, &aside)?;
+            write(&signatures, &archive)?;
+        } else if signatures.exists() {
+            // They would be of another image.
+            fs::remove_file(&signatures)?;
+        }
+        Ok(image.digest().to_owned())
+    }
 }
 
-fn write(out: &Path, name: &str, image: &oci::Image) -> Result<()> {
+// === impl Recipe ===
+
+impl Recipe {
+    fn part(&self, target: &Path, platform: &'static Platform) -> Result<Part> {
+        let program = platform.programs(target).join(self.program);
+        let libraries = libraries::of(&program, platform)?;
+        let mut tree = with_libraries(&libraries);
+        let stripped = stripped(&program, platform)?;
+        tree.file(&format!("usr/bin/{}", self.program), 0o755, stripped);
+        let authorities = fs::read(AUTHORITIES)
+            .with_context(|| format!("{AUTHORITIES}; `apt-get install ca-certificates`"))?;
+        tree.file(AUTHORITIES.trim_start_matches('/'), 0o644, authorities);
+        let sbom = Some(sbom::of(target, self, platform, &libraries)?);
+        Ok(Part {
+            platform,
+            tree,
+            sbom,
+        })
+    }
+}
+
+/// Writes `NAME.tar` and `NAME.digest`.
+fn write_image(out: &Path, name: &str, parts: &[Part], settings: &Settings) -> Result<Image> {
+    let image = Image::new(parts, settings)?;
+    let archive = image.archive(settings)?;
     let path = out.join(format!("{name}.tar"));
-    let aside = path.with_extension("new");
-    fs::write(&aside, &image.archive).with_context(|| aside.display().to_string())?;
-    fs::rename(&aside, &path)?;
-    fs::write(out.join(format!("{name}.digest")), &image.digest)?;
-    let size = image.archive.len() >> 10;
-    println!("{} {size} KiB {}", image.digest, path.display());
-    Ok(())
+    write(&path, &archive)?;
+    fs::write(out.join(format!("{name}.digest")), image.digest())?;
+    let size = archive.len() >> 10;
+    println!("{} {size} KiB {}", image.digest(), path.display());
+    Ok(image)
 }
 
-fn recipe(name: &str) -> Result<&'static Recipe> {
-    let found = RECIPES
-        .iter()
-        .chain([&STAMPER])
-        .find(|recipe| recipe.name == name);
-    found.with_context(|| {
-        let names: Vec<_> = RECIPES.iter().map(|recipe| recipe.name).collect();
-        format!("no image `{name}`; there are {}", names.join(", "))
-    })
+fn write(path: &Path, octets: &[u8]) -> Result<()> {
+    let aside = path.with_extension("new");
+    fs::write(&aside, octets).with_context(|| aside.display().to_string())?;
+    Ok(fs::rename(&aside, path)?)
+}
+
+/// Sets a value deep inside.
+fn set(values: &mut Map<String, Value>, path: &[&str], value: Value) {
+    match path {
+        [] => {}
+        [last] => {
+            values.insert((*last).to_owned(), value);
+        }
+        [first, rest @ ..] => {
+            let inner = values
+                .entry(*first)
+                .or_insert_with(|| Value::Object(Map::new()));
+            if let Some(inner) = inner.as_object_mut() {
+                set(inner, rest, value);
+            }
+        }
+    }
 }
 
 /// What every image has.
@@ -214,106 +248,21 @@ fn base() -> Tree {
 }
 
 /// [`base`] with what the program is linked to at run time.
-fn with_libraries(program: &Path) -> Result<Tree> {
+fn with_libraries(libraries: &[Library]) -> Tree {
     let mut tree = base();
-    for library in libraries(program)? {
-        let content = fs::read(&library).with_context(|| library.display().to_string())?;
-        let path = library.strip_prefix("/").unwrap_or(&library);
-        let path = path.to_str().context("a path that is no text")?;
-        tree.file(path, 0o755, content);
+    for library in libraries {
+        tree.file(&library.path, 0o755, library.content.clone());
     }
-    Ok(tree)
-}
-
-// === impl Recipe ===
-
-impl Recipe {
-    fn tree(&self, program: &Path) -> Result<Tree> {
-        let mut tree = with_libraries(program)?;
-        tree.file(
-            &format!("usr/bin/{}", self.program),
-            0o755,
-            stripped(program)?,
-        );
-        let authorities = fs::read(AUTHORITIES)
-            .with_context(|| format!("{AUTHORITIES}; `apt-get install ca-certificates`"))?;
-        tree.file(AUTHORITIES.trim_start_matches('/'), 0o644, authorities);
-        Ok(tree)
-    }
-
-    fn settings(&self, sbom: &[u8]) -> Result<Settings> {
-        let version = env!("CARGO_PKG_VERSION");
-        let time = time()?;
-        let entrypoint = std::iter::once(format!("/usr/bin/{}", self.program));
-        let arguments = self.arguments.iter().map(|&argument| argument.to_owned());
-        let labels: BTreeMap<String, String> = [
-            ("title", self.name),
-            ("description", self.what),
-            ("version", version),
-            ("licenses", env!("CARGO_PKG_LICENSE")),
-            ("created", &oci::timestamp(time)),
-            ("vendor", "OPES"),
-        ]
-        .into_iter()
-        .map(|(name, value)| (format!("org.opencontainers.image.{name}"), value.to_owned()))
-        .collect();
-        let mut annotations = labels.clone();
-        annotations.insert("dev.opes.sbom.digest".to_owned(), oci::digest(sbom)?);
-        Ok(Settings {
-            entrypoint: entrypoint.chain(arguments).collect(),
-            labels,
-            annotations,
-            reference: format!("{REGISTRY}/{}:{version}", self.name),
-            time,
-        })
-    }
-}
-
-/// `SOURCE_DATE_EPOCH`, or 0.
-fn time() -> Result<u64> {
-    match std::env::var("SOURCE_DATE_EPOCH") {
-        Ok(text) => text
-            .parse()
-            .context("SOURCE_DATE_EPOCH: seconds since 1970"),
-        Err(_) => Ok(0),
-    }
-}
-
-/// Loader and libraries, by the paths under which the loader looks for them.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(program).output().context("ldd")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(
-        output.status.success(),
-        "ldd {}: {}; is it built?",
-        program.display(),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    if let Some(line) = text.lines().find(|line| line.contains("not found")) {
-        bail!("{}: {}", program.display(), line.trim());
-    }
-    Ok(paths(&text))
-}
-
-/// `name => /path (0x…)` and `/path (0x…)`; the kernel's own has no path.
-fn paths(ldd: &str) -> Vec<PathBuf> {
-    ldd.lines()
-        .filter_map(|line| {
-            let line = line.rsplit("=> ").next()?.trim();
-            let path = line.split(" (0x").next()?;
-            path.starts_with('/').then(|| PathBuf::from(path))
-        })
-        .collect()
+    tree
 }
 
 /// The program without symbols and debug information, which stay in the target folder.
-fn stripped(program: &Path) -> Result<Vec<u8>> {
+fn stripped(program: &Path, platform: &Platform) -> Result<Vec<u8>> {
     let aside = program.with_extension("stripped");
-    let mut strip = Command::new("strip");
+    let mut strip = Command::new(platform.tool("strip"));
     strip.arg("--strip-all").arg("-o").arg(&aside).arg(program);
-    let status = strip
-        .status()
-        .context("strip; `apt-get install binutils`")?;
+    let advice = || format!("strip; `apt-get install {}`", platform.binutils());
+    let status = strip.status().with_context(advice)?;
     ensure!(status.success(), "{strip:?}: {status}");
     let octets = fs::read(&aside)?;
     fs::remove_file(&aside)?;
@@ -324,34 +273,40 @@ fn stripped(program: &Path) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_ldd_says_is_read() {
-        let text = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
-        let expected = [
-            "/lib/x86_64-linux-gnu/libc.so.6",
-            "/lib64/ld-linux-x86-64.so.2",
-        ];
-        assert_eq!(paths(text), expected.map(PathBuf::from));
-        assert_eq!(paths("\tstatically linked\n"), [] as [PathBuf; 0]);
+    fn order(words: &[&str]) -> Result<Order> {
+        Order::read(words, PathBuf::from("images"))
     }
 
     #[test]
-    fn an_image_of_a_real_program_is_the_same_twice() -> Result<()> {
-        let program = std::env::current_exe()?;
-        let recipe = recipe("opes-operator")?;
-        let make = || oci::image(&recipe.tree(&program)?, &recipe.settings(b"{}")?);
-        let (one, two) = (make()?, make()?);
-        assert_eq!(one.digest, two.digest);
-        assert!(one.archive == two.archive, "archives differ");
+    fn images_are_for_this_machine_unless_platforms_are_named() -> Result<()> {
+        let all = order(&[])?;
+        assert_eq!(all.recipes.len(), RECIPES.len());
+        assert_eq!(all.platforms.len(), 1);
+        let (arm, intel) = ("aarch64-unknown-linux-gnu", "x86_64-unknown-linux-gnu");
+        let two = order(&["--target", arm, "--target", intel, "opes-edge"])?;
+        let architectures: Vec<_> = two.platforms.iter().map(|it| it.architecture).collect();
+        assert_eq!(architectures, ["amd64", "arm64"]);
+        assert!(order(&["--target", arm, "--target", arm]).is_err());
+        assert!(order(&["--target"]).is_err());
+        assert!(order(FOR_TESTS).is_ok());
         Ok(())
     }
 
     #[test]
-    fn names_are_unique_and_a_wrong_one_gets_a_list() {
-        let names: std::collections::BTreeSet<_> = RECIPES.iter().map(|it| it.name).collect();
-        assert_eq!(names.len(), RECIPES.len());
-        let error = recipe("opes").err().map(|error| error.to_string());
-        assert!(error.is_some_and(|error| error.contains("opes-edge")));
-        assert!(packages(FOR_TESTS).is_ok());
+    fn values_name_registry_and_digests_as_the_chart_has_them() -> Result<()> {
+        let mut values = Map::new();
+        for name in ["opes-edge", "opes-operator", "opes-spam-filter"] {
+            let path = recipe::named(name)?.value().context("no value")?;
+            set(&mut values, &path, name.into());
+        }
+        assert!(STAMPER.value().is_none());
+        let values = Value::Object(values);
+        assert_eq!(values["edge"]["image"]["digest"], "opes-edge");
+        assert_eq!(values["operator"]["image"]["digest"], "opes-operator");
+        assert_eq!(
+            values["pools"]["digests"]["spam-filter"],
+            "opes-spam-filter"
+        );
+        Ok(())
     }
 }

@@ -52,6 +52,15 @@ const NEEDED: &[(&str, &str)] = &[
     // Images: `strip`, and what programs believe.
     ("/usr/bin/strip", "binutils"),
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
+    // Second opinions on images: who pushes, copies and verifies them, and to where.
+    ("/usr/bin/skopeo", "skopeo"),
+    ("/usr/bin/docker-registry", "docker-registry"),
+    // A program for another platform, in a few lines of assembler.
+    (
+        "/usr/bin/aarch64-linux-gnu-as",
+        "binutils-aarch64-linux-gnu",
+    ),
+    ("/usr/aarch64-linux-gnu/lib/libc.so.6", "libc6-arm64-cross"),
 ];
 
 /// Installs without a question, and without starting or enabling a mail server on a developer's machine: while `policy-rc.d`
@@ -82,7 +91,7 @@ apt-get install -q -y --no-install-recommends "$@" || {
     apt-get update -q
     apt-get install -q -y --no-install-recommends "$@"
 }
-for service in postfix nsd opendkim slapd rspamd clamav-daemon etcd containerd nftables prometheus; do
+for service in postfix nsd opendkim slapd rspamd clamav-daemon etcd containerd nftables prometheus docker-registry; do
     case " $* " in *" $service "*)
         if [ -d /run/systemd/system ]; then systemctl disable --now $service.service || true; fi ;;
     esac

@@ -19,7 +19,8 @@ const USAGE: &str = "\
 cargo xtask test              the gate: install, format, lints, build, tests, licences
 cargo xtask test --fast       without lints and end-to-end tests
 cargo xtask bench             CPU of a callout; Postfix + milter against edge + callout, one table (--quick: one round)
-cargo xtask images            an OCI archive for each program, without a container engine ([--out DIR] [--no-build] [--node] [NAME…])
+cargo xtask images            an OCI archive for each program, without a container engine ([--target TARGET]… [--registry HOST/PATH]
+                              [--sign KEY] [--out DIR] [--no-build] [NAME…]; or --node, for tests)
 cargo xtask kubernetes        make the programs of Kubernetes that tests start, print where they are
 cargo xtask python            make what the Python example runs in, print where it is
 cargo xtask soak [MINUTES]    the tests with random input and kill -9, over and over";

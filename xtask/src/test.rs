@@ -13,6 +13,9 @@ use crate::{cache, deny, images, install, python};
 /// Control plane alone, whole node.
 const KINDS_OF_CLUSTER_TESTS: usize = 2;
 
+/// Tests that run what [`install`] brings, outside the crates that `--fast` leaves out.
+const PACKAGES_NEEDED: &str = "with_packages::";
+
 /// Runs of the simulation in one round of a soak.
 const SOAK_SEEDS: u64 = 5000;
 
@@ -60,6 +63,9 @@ fn gate(fast: bool) -> Result<()> {
         tests.env("OPES_KUBERNETES", kubernetes.wait()?);
     }
     tests.arg("--");
+    if fast {
+        tests.args(["--skip", PACKAGES_NEEDED]);
+    }
     for missing in missing {
         tests.args(["--skip", missing]);
     }

@@ -135,6 +135,13 @@ impl Node {
         Ok(())
     }
 
+    /// Loads `NAME.tar` as [`Self::load`] does, what is for another platform (`linux/arm64`) in it; an error if there is nothing.
+    pub fn load_for(&self, name: &str, platform: &str) -> Result<()> {
+        let archive = images()?.join(format!("{name}.tar")).display().to_string();
+        self.ctr(&["images", "import", "--platform", platform, &archive])?;
+        Ok(())
+    }
+
     /// Makes `command` one that runs in the node's namespaces, as a daemon of it would.
     pub fn enter(&self, command: &Command) -> Command {
         enter(self.init, command)

@@ -229,6 +229,44 @@ spec:
         Ok(())
     }
 
+    /// Of an index with two platforms a node runs what is for it. What is for the other one can be loaded too, and for a third
+    /// there is nothing.
+    async fn a_node_takes_its_platform_from_an_index(node: &Node) -> Result<()> {
+        let image = node.load("platforms")?;
+        let namespace = node.namespace("platforms").await?;
+        let pod = format!(
+            r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: platform}}
+spec:
+  restartPolicy: Never
+  automountServiceAccountToken: false
+  containers: [{{name: it, image: "{image}", imagePullPolicy: Never}}]
+"#
+        );
+        node.kubectl_with(&["-n", &namespace, "apply", "-f", "-"], &pod)?;
+        let done = "--for=jsonpath={.status.phase}=Succeeded";
+        let deadline = "--timeout=60s";
+        node.kubectl(&["-n", &namespace, "wait", "pod/platform", done, deadline])?;
+        let said = node.kubectl(&["-n", &namespace, "logs", "platform"])?;
+        let expected = match std::env::consts::ARCH {
+            "aarch64" => "arm64",
+            _ => "amd64",
+        };
+        assert_eq!(said.trim(), expected);
+        for platform in ["linux/amd64", "linux/arm64"] {
+            node.load_for("platforms", platform)?;
+        }
+        let error = node.load_for("platforms", "linux/riscv64").err();
+        let error = error.map(|error| error.to_string()).unwrap_or_default();
+        ensure!(error.contains("no match for platform"), "{error}");
+        // Of our own programs there is one, and the list of what is in it is none.
+        let error = node.load_for("opes-edge", "linux/riscv64").err();
+        ensure!(error.is_some(), "a list was taken for an image");
+        Ok(())
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn pods_run_are_reached_and_leave_nothing() -> Result<()> {
         let _turn = TURN.lock().await;
@@ -255,6 +293,7 @@ spec:
         let _turn = TURN.lock().await;
         let node = Node::start().await?;
         images_start(&node).await?;
+        a_node_takes_its_platform_from_an_index(&node).await?;
         let image = node.load("busybox")?;
         let namespace = node.namespace("volume").await?;
         node.hostpath_pv("spool-0", "1Gi").await?;

@@ -1,221 +1,287 @@
-//! An OCI image of one layer as an archive (image layout 1.0 in a tar), the same octets each time it is made of the same files.
+//! An OCI image as an archive (image layout 1.0 in a tar), the same octets each time it is made of the same files.
+//!
+//! An image is an index, also if it is for one platform: of each platform its manifest, and the list of what is in it as a manifest of its own
+//! that has the former as its subject (OCI 1.1). So the digest of the index says everything, and every tool that copies an
+//! index copies the lists along; the platform `unknown` keeps nodes from choosing one. They are not listed in the layout's
+//! `index.json`, where `ctr images import --digests` takes each entry for an image to unpack.
 //!
 //! Whatever could differ is fixed: times are 0 or `SOURCE_DATE_EPOCH`, owners are numbers, entries are sorted, the gzip header is empty.
-//! gzip and sha256sum are programs of the system: this command is not compiled with optimisation, and images are large.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
+use serde::Serialize;
 use serde_json::{Value, json};
+
+use super::filter::{compress, digest};
+use super::platform::Platform;
+use super::tree::Tree;
 
 /// Who programs run as; nobody on any host.
 pub(super) const USER: u32 = 65_532;
 
-/// What is in the layer, by path without a leading slash.
-#[derive(Default)]
-pub(super) struct Tree {
-    entries: BTreeMap<String, Entry>,
-}
+pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const SPDX: &str = "application/spdx+json";
 
-struct Entry {
-    mode: u32,
-    owner: u32,
-    /// `None` = folder.
-    content: Option<Vec<u8>>,
-}
+/// Annotation with a name in a layout.
+pub(super) const TAG: &str = "org.opencontainers.image.ref.name";
 
 /// How it is started, and what it says of itself.
 pub(super) struct Settings {
     pub(super) entrypoint: Vec<String>,
+    /// Labels of the configuration, annotations of index and manifests.
     pub(super) labels: BTreeMap<String, String>,
-    /// Annotations of the manifest.
-    pub(super) annotations: BTreeMap<String, String>,
     /// `NAME:TAG`, under which it is loaded.
     pub(super) reference: String,
     /// Seconds since 1970.
     pub(super) time: u64,
 }
 
-/// The archive, and the digest of the image's manifest: what `NAME@sha256:…` means.
+/// What it is for one platform.
+pub(super) struct Part {
+    pub(super) platform: &'static Platform,
+    pub(super) tree: Tree,
+    /// What is in it (SPDX).
+    pub(super) sbom: Option<Vec<u8>>,
+}
+
+/// An index with all that it names.
 pub(super) struct Image {
-    pub(super) archive: Vec<u8>,
+    blobs: Blobs,
+    index: Descriptor,
+    /// What is in the index.
+    manifests: Vec<Descriptor>,
+}
+
+/// What a blob is called by. Fields are in the order in which Go's types have them, here and in [`Index`]: skopeo of Debian 12
+/// writes an index anew when it copies one, and with another order it would be another index.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Descriptor {
+    media_type: String,
     pub(super) digest: String,
+    size: usize,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform: Option<PlatformName>,
 }
 
-// === impl Tree ===
+#[derive(Clone, Serialize)]
+struct PlatformName {
+    architecture: &'static str,
+    os: &'static str,
+}
 
-impl Tree {
-    /// A file of root's; its folders come along, readable by all.
-    pub(super) fn file(&mut self, path: &str, mode: u32, content: Vec<u8>) {
-        self.folders_of(path);
-        let content = Some(content);
-        let entry = Entry {
-            mode,
-            owner: 0,
-            content,
-        };
-        self.entries.insert(path.to_owned(), entry);
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index<'a> {
+    schema_version: u8,
+    media_type: &'static str,
+    manifests: &'a [Descriptor],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
+}
+
+/// By digest.
+#[derive(Default)]
+pub(super) struct Blobs(BTreeMap<String, Vec<u8>>);
+
+// === impl Descriptor ===
+
+impl Descriptor {
+    /// With these besides.
+    pub(super) fn annotated<const N: usize>(mut self, annotations: [(&str, String); N]) -> Self {
+        let owned = annotations.map(|(name, value)| (name.to_owned(), value));
+        self.annotations.extend(owned);
+        self
     }
 
-    /// An empty folder.
-    pub(super) fn folder(&mut self, path: &str, mode: u32, owner: u32) {
-        self.folders_of(path);
-        let entry = Entry {
-            mode,
-            owner,
-            content: None,
-        };
-        self.entries.insert(path.to_owned(), entry);
-    }
-
-    fn folders_of(&mut self, path: &str) {
-        for (at, _) in path.match_indices('/') {
-            let folder = path.get(..at).unwrap_or_default().to_owned();
-            self.entries.entry(folder).or_insert(Entry {
-                mode: 0o755,
-                owner: 0,
-                content: None,
-            });
+    /// Without what is said of it in one place.
+    pub(super) fn plain(&self) -> Self {
+        Self {
+            annotations: BTreeMap::new(),
+            platform: None,
+            ..self.clone()
         }
     }
 
-    fn tar(&self, time: u64) -> Result<Vec<u8>> {
-        let mut tar = tar::Builder::new(Vec::new());
-        for (path, entry) in &self.entries {
-            append(&mut tar, path, entry, time)?;
+    fn on(self, os: &'static str, architecture: &'static str) -> Self {
+        Self {
+            platform: Some(PlatformName { architecture, os }),
+            ..self
         }
-        Ok(tar.into_inner()?)
     }
 }
 
-fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, entry: &Entry, time: u64) -> Result<()> {
-    let content = entry.content.as_deref();
-    let mut header = tar::Header::new_ustar();
-    header.set_mode(entry.mode);
-    header.set_uid(entry.owner.into());
-    header.set_gid(entry.owner.into());
-    header.set_mtime(time);
-    header.set_size(content.map_or(0, |content| content.len() as u64));
-    let kind = if content.is_some() {
-        tar::EntryType::Regular
-    } else {
-        tar::EntryType::Directory
-    };
-    header.set_entry_type(kind);
-    tar.append_data(&mut header, path, content.unwrap_or_default())
-        .with_context(|| path.to_owned())
-}
+// === impl Index ===
 
-/// Makes the archive.
-pub(super) fn image(tree: &Tree, settings: &Settings) -> Result<Image> {
-    let layer = tree.tar(settings.time)?;
-    let difference = digest(&layer)?;
-    let layer = compress(&layer)?;
-    let created = timestamp(settings.time);
-    let config = json!({
-        "architecture": architecture(),
-        "os": "linux",
-        "created": created,
-        "config": {
-            "User": format!("{USER}:{USER}"),
-            "Entrypoint": settings.entrypoint,
-            "Env": ["PATH=/usr/bin"],
-            "WorkingDir": "/",
-            "Labels": settings.labels,
-        },
-        "rootfs": {"type": "layers", "diff_ids": [difference]},
-        "history": [{"created": created, "created_by": "cargo xtask images"}],
-    });
-    let config = config.to_string().into_bytes();
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("application/vnd.oci.image.config.v1+json", &config)?,
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer)?],
-        "annotations": settings.annotations,
-    });
-    let manifest = manifest.to_string().into_bytes();
-    let mut listed = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest)?;
-    let tag = settings
-        .reference
-        .rsplit_once(':')
-        .map_or("latest", |(_, tag)| tag);
-    // The second is what containerd names it by; the first is the standard's, and has room for the tag alone.
-    if let Some(listed) = listed.as_object_mut() {
-        listed.insert(
-            "platform".into(),
-            json!({"architecture": architecture(), "os": "linux"}),
-        );
-        listed.insert(
-            "annotations".into(),
-            json!({"org.opencontainers.image.ref.name": tag, "io.containerd.image.name": settings.reference}),
-        );
+impl<'a> Index<'a> {
+    fn new(manifests: &'a [Descriptor], annotations: &'a BTreeMap<String, String>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: INDEX,
+            manifests,
+            annotations,
+        }
     }
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [listed],
-    });
-    let mut layout = Tree::default();
-    layout.file(
-        "oci-layout",
-        0o644,
-        br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec(),
-    );
-    layout.file("index.json", 0o644, index.to_string().into_bytes());
-    let image_digest = digest(&manifest)?;
-    for blob in [config, layer, manifest] {
-        let path = format!("blobs/{}", digest(&blob)?.replace(':', "/"));
-        layout.file(&path, 0o644, blob);
+}
+
+// === impl Blobs ===
+
+impl Blobs {
+    /// Keeps it and returns its descriptor.
+    pub(super) fn add(&mut self, media_type: &str, blob: Vec<u8>) -> Result<Descriptor> {
+        let digest = digest(&blob)?;
+        let descriptor = Descriptor {
+            media_type: media_type.to_owned(),
+            digest: digest.clone(),
+            size: blob.len(),
+            annotations: BTreeMap::new(),
+            platform: None,
+        };
+        self.0.insert(digest, blob);
+        Ok(descriptor)
     }
-    Ok(Image {
-        archive: layout.tar(settings.time)?,
-        digest: image_digest,
-    })
+
+    /// As [`Self::add`], of JSON.
+    pub(super) fn add_json(&mut self, media_type: &str, value: &Value) -> Result<Descriptor> {
+        self.add(media_type, value.to_string().into_bytes())
+    }
+
+    fn platform(&mut self, part: &Part, settings: &Settings) -> Result<Descriptor> {
+        let layer = part.tree.tar(settings.time)?;
+        let difference = digest(&layer)?;
+        let layer = self.add(LAYER, compress(&layer)?)?;
+        let created = timestamp(settings.time);
+        let config = json!({
+            "architecture": part.platform.architecture,
+            "os": "linux",
+            "created": created,
+            "config": {
+                "User": format!("{USER}:{USER}"),
+                "Entrypoint": settings.entrypoint,
+                "Env": ["PATH=/usr/bin"],
+                "WorkingDir": "/",
+                "Labels": settings.labels,
+            },
+            "rootfs": {"type": "layers", "diff_ids": [difference]},
+            "history": [{"created": created, "created_by": "cargo xtask images"}],
+        });
+        let config = self.add_json(CONFIG, &config)?;
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": config,
+            "layers": [layer],
+            "annotations": settings.labels,
+        });
+        self.add_json(MANIFEST, &manifest)
+    }
+
+    /// An artifact about `subject`, as OCI 1.1 has them.
+    fn sbom(
+        &mut self,
+        sbom: &[u8],
+        subject: &Descriptor,
+        settings: &Settings,
+    ) -> Result<Descriptor> {
+        let nothing = self.add("application/vnd.oci.empty.v1+json", b"{}".to_vec())?;
+        let sbom = self.add(SPDX, sbom.to_vec())?;
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": SPDX,
+            "config": nothing,
+            "layers": [sbom],
+            "subject": subject,
+            "annotations": {"org.opencontainers.image.created": timestamp(settings.time)},
+        });
+        self.add_json(MANIFEST, &manifest)
+    }
+
+    /// The layout with these entries in its `index.json`, as a tar.
+    pub(super) fn archive(&self, entries: &[Descriptor], time: u64) -> Result<Vec<u8>> {
+        let mut layout = Tree::default();
+        let version = br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec();
+        layout.file("oci-layout", 0o644, version);
+        let index = serde_json::to_vec(&Index::new(entries, &BTreeMap::new()))?;
+        layout.file("index.json", 0o644, index);
+        for (digest, blob) in &self.0 {
+            let path = format!("blobs/{}", digest.replace(':', "/"));
+            layout.file(&path, 0o644, blob.clone());
+        }
+        layout.tar(time)
+    }
 }
 
-fn descriptor(media_type: &str, blob: &[u8]) -> Result<Value> {
-    Ok(json!({"mediaType": media_type, "digest": digest(blob)?, "size": blob.len()}))
+// === impl Image ===
+
+impl Image {
+    /// Of one part for each platform.
+    pub(super) fn new(parts: &[Part], settings: &Settings) -> Result<Self> {
+        let mut blobs = Blobs::default();
+        let (mut images, mut lists) = (Vec::new(), Vec::new());
+        for part in parts {
+            let manifest = blobs.platform(part, settings)?;
+            if let Some(sbom) = &part.sbom {
+                let list = blobs.sbom(sbom, &manifest, settings)?;
+                lists.push(list.on("unknown", "unknown"));
+            }
+            images.push(manifest.on("linux", part.platform.architecture));
+        }
+        images.append(&mut lists);
+        let index = serde_json::to_vec(&Index::new(&images, &settings.labels))?;
+        Ok(Self {
+            index: blobs.add(INDEX, index)?,
+            manifests: images,
+            blobs,
+        })
+    }
+
+    pub(super) fn archive(&self, settings: &Settings) -> Result<Vec<u8>> {
+        // The second is what containerd names it by; the first is the standard's, and has room for the tag alone.
+        let entry = self.index.clone().annotated([
+            (TAG, settings.tag().to_owned()),
+            ("io.containerd.image.name", settings.reference.clone()),
+        ]);
+        self.blobs.archive(&[entry], settings.time)
+    }
+
+    /// What `NAME@sha256:…` means.
+    pub(super) fn digest(&self) -> &str {
+        &self.index.digest
+    }
+
+    /// Descriptor and octets of the index.
+    pub(super) fn index(&self) -> (&Descriptor, &[u8]) {
+        let blob = self.blobs.0.get(self.digest());
+        (&self.index, blob.map_or(&[], Vec::as_slice))
+    }
+
+    /// All that somebody may ask for by digest: the index, then what is in it.
+    pub(super) fn everything(&self) -> impl Iterator<Item = &Descriptor> {
+        std::iter::once(&self.index).chain(&self.manifests)
+    }
 }
 
-/// `sha256:` and the hash in hexadecimal.
-pub(super) fn digest(octets: &[u8]) -> Result<String> {
-    let printed = String::from_utf8(filter("sha256sum", &[], octets)?)?;
-    let hash = printed.split_whitespace().next();
-    Ok(format!("sha256:{}", hash.context("sha256sum")?))
-}
+// === impl Settings ===
 
-/// Without name and time.
-fn compress(octets: &[u8]) -> Result<Vec<u8>> {
-    filter("gzip", &["-n", "-6"], octets)
-}
+impl Settings {
+    pub(super) fn tag(&self) -> &str {
+        let tag = self.reference.rsplit_once(':').map(|(_, tag)| tag);
+        tag.filter(|tag| !tag.contains('/')).unwrap_or("latest")
+    }
 
-/// What a program makes of `octets`.
-fn filter(program: &str, arguments: &[&str], octets: &[u8]) -> Result<Vec<u8>> {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| program.to_owned())?;
-    let mut stdin = child.stdin.take().context("no standard input")?;
-    std::thread::scope(|scope| {
-        let written = scope.spawn(move || stdin.write_all(octets));
-        let output = child.wait_with_output()?;
-        ensure!(output.status.success(), "{program}: {}", output.status);
-        written.join().ok().context("a thread panicked")??;
-        Ok(output.stdout)
-    })
-}
-
-/// As OCI names it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
+    /// The reference without its tag.
+    pub(super) fn repository(&self) -> &str {
+        let suffix = format!(":{}", self.tag());
+        self.reference
+            .strip_suffix(&suffix)
+            .unwrap_or(&self.reference)
     }
 }
 
@@ -240,91 +306,127 @@ pub(super) fn timestamp(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::platform::PLATFORMS;
     use super::*;
 
-    fn example() -> (Tree, Settings) {
-        let mut tree = Tree::default();
-        tree.file("usr/bin/program", 0o755, b"\x7fELF".repeat(1000));
-        tree.file(
-            "etc/passwd",
-            0o644,
-            b"opes:x:65532:65532::/:/none\n".to_vec(),
-        );
-        tree.folder("tmp", 0o755, 0);
-        let settings = Settings {
+    fn settings() -> Settings {
+        Settings {
             entrypoint: vec!["/usr/bin/program".to_owned()],
             labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            reference: "registry.example.com/opes/program:1.0".to_owned(),
+            reference: "registry.example.com:5000/opes/program:1.0".to_owned(),
             time: 0,
-        };
-        (tree, settings)
+        }
+    }
+
+    fn example(content: &[u8]) -> Result<Image> {
+        let parts = PLATFORMS.iter().map(|platform| {
+            let mut tree = Tree::default();
+            tree.file("usr/bin/program", 0o755, content.repeat(1000));
+            let sbom = Some(platform.architecture.as_bytes().to_vec());
+            Part {
+                platform,
+                tree,
+                sbom,
+            }
+        });
+        Image::new(&parts.collect::<Vec<_>>(), &settings())
+    }
+
+    fn blob<'a>(image: &'a Image, descriptor: &Value) -> &'a [u8] {
+        let digest = descriptor["digest"].as_str().unwrap_or_default();
+        let blob = image.blobs.0.get(digest);
+        blob.map_or(&[], Vec::as_slice)
+    }
+
+    fn json_of(image: &Image, descriptor: &Value) -> Result<Value> {
+        Ok(serde_json::from_slice(blob(image, descriptor))?)
     }
 
     #[test]
     fn the_same_files_give_the_same_octets() -> Result<()> {
-        let make = || -> Result<Image> {
-            let (tree, settings) = example();
-            image(&tree, &settings)
-        };
-        let (one, two) = (make()?, make()?);
-        assert_eq!(one.archive, two.archive);
-        assert_eq!(one.digest, two.digest);
-        let (mut tree, settings) = example();
-        tree.file("usr/bin/program", 0o755, b"other".to_vec());
-        assert_ne!(image(&tree, &settings)?.digest, one.digest);
+        let (one, two) = (example(b"\x7fELF")?, example(b"\x7fELF")?);
+        assert_eq!(one.digest(), two.digest());
+        assert_eq!(one.archive(&settings())?, two.archive(&settings())?);
+        assert_ne!(example(b"other")?.digest(), one.digest());
         Ok(())
     }
 
     #[test]
-    fn entries_are_sorted_owned_by_numbers_and_without_times() -> Result<()> {
-        let (tree, _) = example();
-        let tar = tree.tar(0)?;
-        let mut archive = tar::Archive::new(tar.as_slice());
-        let mut paths = Vec::new();
-        for entry in archive.entries()? {
-            let entry = entry?;
-            assert_eq!(entry.header().mtime()?, 0);
-            assert_eq!(entry.header().uid()?, 0);
-            assert_eq!(entry.header().username()?, Some(""));
-            paths.push(entry.path()?.display().to_string());
+    fn each_platform_has_its_list_as_a_referrer_in_the_index() -> Result<()> {
+        let image = example(b"\x7fELF")?;
+        let index: Value = serde_json::from_slice(image.index().1)?;
+        let entries = index["manifests"].as_array().map_or(&[][..], Vec::as_slice);
+        let of = |entry: &Value| entry["platform"]["architecture"].clone();
+        let kinds: Vec<Value> = entries.iter().map(of).collect();
+        assert_eq!(kinds, ["amd64", "arm64", "unknown", "unknown"]);
+        let (images, lists) = entries.split_at(2);
+        for (image_of, list) in images.iter().zip(lists) {
+            let manifest = json_of(&image, list)?;
+            assert_eq!(manifest["artifactType"], SPDX);
+            assert_eq!(manifest["subject"]["digest"], image_of["digest"]);
+            assert_eq!(manifest["subject"]["size"], image_of["size"]);
+            let config = json_of(&image, &json_of(&image, image_of)?["config"])?;
+            assert_eq!(config["architecture"], of(image_of));
+            let architecture = of(image_of);
+            let expected = architecture.as_str().unwrap_or_default().as_bytes();
+            assert_eq!(blob(&image, &manifest["layers"][0]), expected);
         }
-        assert_eq!(
-            paths,
-            [
-                "etc",
-                "etc/passwd",
-                "tmp",
-                "usr",
-                "usr/bin",
-                "usr/bin/program"
-            ]
-        );
         Ok(())
     }
 
     #[test]
-    fn blobs_are_named_by_what_is_in_them() -> Result<()> {
-        let (tree, settings) = example();
-        let made = image(&tree, &settings)?;
-        let mut archive = tar::Archive::new(made.archive.as_slice());
+    fn blobs_are_named_by_what_is_in_them_and_one_entry_is_listed() -> Result<()> {
+        let made = example(b"\x7fELF")?.archive(&settings())?;
+        let mut archive = tar::Archive::new(made.as_slice());
         let mut blobs = 0;
         for entry in archive.entries()? {
             let mut entry = entry?;
             let path = entry.path()?.display().to_string();
-            let Some(name) = path.strip_prefix("blobs/sha256/") else {
-                continue;
-            };
             let mut octets = Vec::new();
             std::io::Read::read_to_end(&mut entry, &mut octets)?;
-            if name.is_empty() || octets.is_empty() {
-                continue;
+            if path == "index.json" {
+                let index: Value = serde_json::from_slice(&octets)?;
+                assert_eq!(index["manifests"].as_array().map(Vec::len), Some(1));
+                let names = &index["manifests"][0]["annotations"];
+                assert_eq!(names["org.opencontainers.image.ref.name"], "1.0");
             }
-            assert_eq!(digest(&octets)?, format!("sha256:{name}"));
-            blobs += 1;
+            if let Some(name) = path.strip_prefix("blobs/sha256/")
+                && !name.is_empty()
+            {
+                assert_eq!(digest(&octets)?, format!("sha256:{name}"));
+                blobs += 1;
+            }
         }
-        assert_eq!(blobs, 3);
+        // The index; of each platform manifest, configuration, list and its manifest; the layer and `{}` once.
+        assert_eq!(blobs, 1 + 2 * 4 + 2);
         Ok(())
+    }
+
+    #[test]
+    fn an_index_is_written_as_go_writes_it() -> Result<()> {
+        let image = example(b"\x7fELF")?;
+        let text = std::str::from_utf8(image.index().1)?;
+        let first = image.manifests.first().map(|it| it.digest.clone());
+        let first = first.unwrap_or_default();
+        let start = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{"mediaType":"{MANIFEST}","digest":"{first}","size":"#
+        );
+        assert!(text.starts_with(&start), "{text}");
+        let platform = r#","platform":{"architecture":"amd64","os":"linux"}},"#;
+        assert!(text.contains(platform), "{text}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_port_is_no_tag() {
+        assert_eq!(
+            settings().repository(),
+            "registry.example.com:5000/opes/program"
+        );
+        let mut without = settings();
+        without.reference = "registry.example.com:5000/program".to_owned();
+        assert_eq!(without.tag(), "latest");
+        assert_eq!(without.repository(), without.reference);
     }
 
     #[test]

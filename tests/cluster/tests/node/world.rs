@@ -273,7 +273,11 @@ fn images() -> Result<Vec<PathBuf>> {
     let mut archives: Vec<PathBuf> = entries
         .map(|entry| entry.map(|e| e.path()))
         .collect::<Result<_, _>>()?;
-    archives.retain(|path| path.extension().is_some_and(|extension| extension == "tar"));
+    // Signatures are no images.
+    archives.retain(|path| {
+        let name = path.to_string_lossy();
+        name.ends_with(".tar") && !name.ends_with(".sig.tar")
+    });
     archives.sort();
     ensure!(
         !archives.is_empty(),
