@@ -68,8 +68,9 @@ pub(crate) fn command(arguments: &[&str]) -> Result<()> {
     if order.build {
         let packages: BTreeSet<_> = order.recipes.iter().map(|it| it.package).collect();
         let packages: Vec<_> = packages.into_iter().collect();
+        let secret = order.key.as_ref().map(Key::variables).unwrap_or_default();
         for platform in &order.platforms {
-            platform.build(target, &packages)?;
+            platform.build(target, &packages, &secret)?;
         }
     }
     order.make(target)

@@ -15,7 +15,7 @@ mod with_packages {
     use anyhow::{Context as _, Result, ensure};
 
     use super::images::bed::{Bed, IMAGE, Layout, PLATFORMS, key, output, tool};
-    use super::images::registry::Registry;
+    use super::images::registry::{self, Registry};
 
     #[test]
     fn each_platform_gets_its_own_programs_and_the_octets_are_the_same_twice() -> Result<()> {
@@ -155,10 +155,10 @@ mod with_packages {
     #[test]
     fn what_was_pushed_has_its_digest_and_a_signature_that_is_found_by_it() -> Result<()> {
         let bed = Bed::new()?;
-        let registry = Registry::start(&bed)?;
+        let process = Registry::start(&bed)?;
         let (private, public) = key(&bed, "signing")?;
         let (_, stranger) = key(&bed, "stranger")?;
-        let repository = registry.repository("opes");
+        let repository = process.repository("opes");
         let out = bed.path("out");
         // As CI has it: in the environment.
         let text = std::fs::read_to_string(&private)?;
@@ -167,9 +167,9 @@ mod with_packages {
         let name = format!("{repository}/{IMAGE}");
         let archive = out.join(format!("{IMAGE}.tar"));
         let signatures = out.join(format!("{IMAGE}.sig.tar"));
-        registry.push_all(&archive, &format!("{name}:1"))?;
+        registry::push_all(&archive, &format!("{name}:1"))?;
         let digest = std::fs::read_to_string(out.join(format!("{IMAGE}.digest")))?;
-        assert_eq!(registry.digest(&format!("{name}:1"))?, digest);
+        assert_eq!(registry::digest(&format!("{name}:1"))?, digest);
         let values = std::fs::read(out.join("values.yaml"))?;
         let values: serde_json::Value = serde_json::from_slice(&values)?;
         assert_eq!(values["global"]["imageRegistry"], repository);
@@ -179,7 +179,7 @@ mod with_packages {
         let index = layout.json(&layout.entry(env!("CARGO_PKG_VERSION"))?)?;
         let mut subjects = vec![digest.clone()];
         for (at, (architecture, ..)) in PLATFORMS.iter().enumerate() {
-            registry.pull(
+            registry::pull(
                 &format!("{name}@{digest}"),
                 architecture,
                 &bed.path("pulled"),
@@ -190,11 +190,11 @@ mod with_packages {
         for subject in subjects {
             let tag = format!("{}.sig", subject.replace(':', "-"));
             let signature = format!("{name}:{tag}");
-            assert!(registry.digest(&signature).is_err(), "not signed yet");
+            assert!(registry::digest(&signature).is_err(), "not signed yet");
             let from = format!("oci-archive:{}:{tag}", signatures.display());
-            registry.push(&from, &signature)?;
+            registry::push(&from, &signature)?;
             let pulled = bed.path("signature-of");
-            registry.pull(&signature, "amd64", &pulled)?;
+            registry::pull(&signature, "amd64", &pulled)?;
             let manifest = std::fs::read(pulled.join("manifest.json"))?;
             let manifest: serde_json::Value = serde_json::from_slice(&manifest)?;
             let layer = &manifest["layers"][0];

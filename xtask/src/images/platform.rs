@@ -1,5 +1,6 @@
 //! What images are made for, and how programs are built for it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -77,9 +78,12 @@ impl Platform {
         }
     }
 
-    /// Builds packages for it, or says what is missing for that.
-    pub(super) fn build(&self, target: &Path, packages: &[&str]) -> Result<()> {
+    /// Builds packages for it, or says what is missing for that. Build scripts do not see variables that are `secret`.
+    pub(super) fn build(&self, target: &Path, packages: &[&str], secret: &[&OsStr]) -> Result<()> {
         let mut build = step::cargo_command(target);
+        for variable in secret {
+            build.env_remove(variable);
+        }
         build.args(["build", "--release", "--locked"]);
         build.args(packages.iter().flat_map(|package| ["-p", package]));
         if !self.is_host() {
@@ -177,7 +181,9 @@ mod tests {
             triplet: "none-linux-gnu",
             packages: "nothing",
         };
-        let error = nowhere.build(Path::new("/nonexistent"), &["opes"]).err();
+        let error = nowhere
+            .build(Path::new("/nonexistent"), &["opes"], &[])
+            .err();
         let error = error.map(|error| error.to_string()).unwrap_or_default();
         let remedy = "rustup target add none-unknown-linux-gnu";
         assert!(error.contains(remedy), "{error}");

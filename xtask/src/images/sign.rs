@@ -6,7 +6,7 @@
 //!
 //! openssl(1) signs. It reads the key itself, or from its standard input: the key is in no argument, no output and no archive.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -60,6 +60,15 @@ impl Key {
         );
         println!("signed by the key {}", filter::digest(&public)?);
         Ok(key)
+    }
+
+    /// Variables that nobody else should see.
+    pub(super) fn variables(&self) -> Vec<&OsStr> {
+        let mut variables = vec![OsStr::new(PASSWORD)];
+        if let Self::Variable(name) = self {
+            variables.push(name);
+        }
+        variables
     }
 
     /// SubjectPublicKeyInfo, DER.

@@ -55,43 +55,6 @@ impl Registry {
     pub(crate) fn repository(&self, name: &str) -> String {
         format!("{}/{name}", self.address)
     }
-
-    /// An archive with all platforms.
-    pub(crate) fn push_all(&self, archive: &Path, to: &str) -> Result<()> {
-        let from = format!("oci-archive:{}", archive.display());
-        let mut copy = tool("skopeo");
-        copy.args(["--insecure-policy", "copy", "--all", "--preserve-digests"]);
-        copy.arg("--dest-tls-verify=false").arg(from);
-        output(copy.arg(format!("docker://{to}")))?;
-        Ok(())
-    }
-
-    /// One manifest.
-    pub(crate) fn push(&self, from: &str, to: &str) -> Result<()> {
-        let mut copy = tool("skopeo");
-        copy.args(["--insecure-policy", "copy", "--preserve-digests"]);
-        copy.arg("--dest-tls-verify=false").arg(from);
-        output(copy.arg(format!("docker://{to}")))?;
-        Ok(())
-    }
-
-    /// As the registry says it.
-    pub(crate) fn digest(&self, name: &str) -> Result<String> {
-        let mut inspect = tool("skopeo");
-        inspect.args(["inspect", "--tls-verify=false", "--format={{.Digest}}"]);
-        let printed = output(inspect.arg(format!("docker://{name}")))?;
-        Ok(String::from_utf8(printed)?.trim().to_owned())
-    }
-
-    /// Into a folder, for a platform if there are several.
-    pub(crate) fn pull(&self, name: &str, architecture: &str, to: &Path) -> Result<()> {
-        let mut copy = tool("skopeo");
-        copy.args(["--override-os=linux", "--override-arch", architecture]);
-        copy.args(["--insecure-policy", "copy", "--src-tls-verify=false"]);
-        copy.arg(format!("docker://{name}"));
-        output(copy.arg(format!("dir:{}", to.display())))?;
-        Ok(())
-    }
 }
 
 impl Drop for Registry {
@@ -101,4 +64,41 @@ impl Drop for Registry {
         let _ = Command::new("kill").arg(pid).status();
         let _ = self.process.wait();
     }
+}
+
+/// An archive with all platforms.
+pub(crate) fn push_all(archive: &Path, to: &str) -> Result<()> {
+    let from = format!("oci-archive:{}", archive.display());
+    let mut copy = tool("skopeo");
+    copy.args(["--insecure-policy", "copy", "--all", "--preserve-digests"]);
+    copy.arg("--dest-tls-verify=false").arg(from);
+    output(copy.arg(format!("docker://{to}")))?;
+    Ok(())
+}
+
+/// One manifest.
+pub(crate) fn push(from: &str, to: &str) -> Result<()> {
+    let mut copy = tool("skopeo");
+    copy.args(["--insecure-policy", "copy", "--preserve-digests"]);
+    copy.arg("--dest-tls-verify=false").arg(from);
+    output(copy.arg(format!("docker://{to}")))?;
+    Ok(())
+}
+
+/// As the registry says it.
+pub(crate) fn digest(name: &str) -> Result<String> {
+    let mut inspect = tool("skopeo");
+    inspect.args(["inspect", "--tls-verify=false", "--format={{.Digest}}"]);
+    let printed = output(inspect.arg(format!("docker://{name}")))?;
+    Ok(String::from_utf8(printed)?.trim().to_owned())
+}
+
+/// Into a folder, for a platform if there are several.
+pub(crate) fn pull(name: &str, architecture: &str, to: &Path) -> Result<()> {
+    let mut copy = tool("skopeo");
+    copy.args(["--override-os=linux", "--override-arch", architecture]);
+    copy.args(["--insecure-policy", "copy", "--src-tls-verify=false"]);
+    copy.arg(format!("docker://{name}"));
+    output(copy.arg(format!("dir:{}", to.display())))?;
+    Ok(())
 }
