@@ -89,7 +89,8 @@ impl Set {
     fn version(&self) -> Result<String> {
         let path = self.path().join("go.mod");
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        version_in(&text).with_context(|| format!("{} requires no k8s.io/kubernetes", path.display()))
+        version_in(&text)
+            .with_context(|| format!("{} requires no k8s.io/kubernetes", path.display()))
     }
 
     fn made(&self, folder: &Path) -> Result<Made> {
@@ -234,7 +235,11 @@ mod tests {
             let minor = version.split('.').nth(1).context("no minor version")?;
             Ok(minor.parse()?)
         };
-        assert_eq!(minor(&OLDEST)? + 2, minor(&NEWEST)?, "as upstream supports them");
+        assert_eq!(
+            minor(&OLDEST)? + 2,
+            minor(&NEWEST)?,
+            "as upstream supports them"
+        );
         Ok(())
     }
 
