@@ -98,10 +98,6 @@ async fn whole(world: &World<'_>) -> Result<()> {
 
 async fn short(world: &World<'_>) -> Result<()> {
     begin(world).await?;
-    step!(
-        world,
-        autoscaling::a_pool_scales_out_under_load_by_a_real_hpa_and_back
-    );
     step!(world, life_cycle::helm_upgrade_changes_what_it_should);
     step!(
         world,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::helm::{chart, file};
+use crate::helm::file;
 
 const PAGE: &str = include_str!("../../../../docs/operate/kubernetes/install.md");
 
@@ -28,7 +28,7 @@ fn what_is_said_to_be_supported_is_what_is_tested() -> Result<()> {
     let wanted = format!("kubeVersion: \">={oldest}.0-0\"");
     let said = file("Chart.yaml")?;
     assert!(said.contains(&wanted), "no {wanted} in\n{said}");
-    let readme = std::fs::read_to_string(chart().join("README.md"))?;
+    let readme = file("README.md")?;
     for (page, name) in [(PAGE, "install.md"), (&readme, "README.md")] {
         let wanted = format!("Kubernetes {oldest} ");
         assert!(page.contains(&wanted), "no `{wanted}` in {name}");
