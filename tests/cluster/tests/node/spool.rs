@@ -85,8 +85,9 @@ pub(crate) async fn mail_of_an_edge_that_is_gone_is_delivered_from_its_volume(
         })
         .await?;
     once_each(label, &sent, &hop)?;
+    // A claim stays as long as there is a pod that names it, even one that has ended: first the Job goes.
+    upgrade(world, &["edge.replicas=1"])?;
     world.kubectl(&["delete", "pvc", "spool-opes-edge-1", "--timeout=60s"])?;
-    // The claim was in nobody's use; the other one still has its edge.
     let left = world.get(&["pvc"])?;
     let left = left["items"].as_array().context("no list")?;
     ensure!(
