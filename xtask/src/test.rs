@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use crate::kubernetes::{self, Background};
 use crate::step::{self, cargo};
-use crate::{cache, deny, images, install, python};
+use crate::{cache, deny, images, install, python, versions};
 
 /// Control plane alone, whole node.
 const KINDS_OF_CLUSTER_TESTS: usize = 2;
@@ -32,6 +32,7 @@ pub(crate) fn run(fast: bool) -> Result<()> {
 
 fn gate(fast: bool) -> Result<()> {
     let target = cache::target_folder()?;
+    let images = target.join("images");
     println!("builds are kept in {}", target.display());
     let missing = if fast { Vec::new() } else { left_out()? };
     let wanted = !fast && missing.len() < KINDS_OF_CLUSTER_TESTS;
@@ -54,22 +55,26 @@ fn gate(fast: bool) -> Result<()> {
         tests.env("OPES_PYTHON", python::environment()?);
         lints(&target)?;
         step::release_build(&target)?;
-        let images = target.join("images");
         images::make(&target, &images, images::FOR_TESTS)?;
         images::make_for_node(&images)?;
-        tests.env("OPES_IMAGES", images);
+        tests.env("OPES_IMAGES", &images);
     }
-    if let Some(kubernetes) = kubernetes {
-        tests.env("OPES_KUBERNETES", kubernetes.wait()?);
+    let kubernetes = kubernetes.map(Background::wait).transpose()?;
+    if let Some(versions) = &kubernetes {
+        tests.env(kubernetes::PROGRAMS, &versions.newest.programs);
     }
     tests.arg("--");
     if fast {
         tests.args(["--skip", PACKAGES_NEEDED]);
     }
-    for missing in missing {
+    for missing in &missing {
         tests.args(["--skip", missing]);
     }
-    step::command("tests", &mut tests)
+    step::command("tests", &mut tests)?;
+    if let Some(versions) = kubernetes {
+        versions::on_oldest(&target, &images, &versions.oldest, &missing)?;
+    }
+    Ok(())
 }
 
 /// Modules of cluster tests that this machine cannot run, each said with its reason; none may be where everything must run.

@@ -22,6 +22,14 @@ pub fn kubernetes(name: &str) -> Result<Command> {
     Ok(Command::new(program))
 }
 
+/// Of the daemons: `v1.36.2`.
+pub fn version() -> Result<String> {
+    let output = kubernetes("kube-apiserver")?.arg("--version").output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = said.trim().strip_prefix("Kubernetes ").map(str::to_owned);
+    version.with_context(|| format!("kube-apiserver --version: {said}"))
+}
+
 /// A command for a program of Debian's that lies outside everybody's `PATH`, or not.
 pub fn system(path: &str, package: &str) -> Result<Command> {
     ensure!(

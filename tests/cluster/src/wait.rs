@@ -24,7 +24,7 @@ pub async fn eventually<T, F: Future<Output = Result<Option<T>>>>(
     }
 }
 
-/// Whether there is time for the long form of a test: `OPES_LONG` is set, as `cargo xtask soak` does.
+/// Whether there is time for the long form of a test: `OPES_LONG` is set, as `cargo xtask kubernetes test` does.
 pub fn is_long() -> bool {
     std::env::var_os("OPES_LONG").is_some_and(|value| !value.is_empty())
 }

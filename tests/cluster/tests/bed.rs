@@ -12,7 +12,7 @@ mod control_plane {
     use anyhow::{Context as _, Result};
     use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
     use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
-    use opes_cluster::{ControlPlane, DEADLINE, eventually, group};
+    use opes_cluster::{ControlPlane, DEADLINE, eventually, group, programs};
 
     /// Set: this process is the one that gets killed.
     const VICTIM: &str = "OPES_BED_VICTIM";
@@ -55,7 +55,7 @@ mod control_plane {
         let plane = ControlPlane::shared().await?;
         let namespace = plane.namespace("rights").await?;
         let version = plane.client()?.apiserver_version().await?;
-        assert_eq!(version.git_version, "v1.36.2");
+        assert_eq!(version.git_version, programs::version()?);
 
         let stranger = plane.client_as("stranger", &["system:authenticated"])?;
         let theirs: Api<ConfigMap> = Api::namespaced(stranger, &namespace);

@@ -4,22 +4,27 @@
 
 mod node {
     pub(crate) mod autoscaling;
+    pub(crate) mod conformance;
     pub(crate) mod first_mail;
     pub(crate) mod life_cycle;
     pub(crate) mod observing;
     pub(crate) mod outages;
     pub(crate) mod rollouts;
+    pub(crate) mod spool;
     pub(crate) mod world;
 }
 
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
-use opes_cluster::Node;
+use anyhow::{Context as _, Result, bail, ensure};
+use opes_cluster::{Node, programs};
 
 use node::world::World;
-use node::{autoscaling, first_mail, life_cycle, observing, outages, rollouts};
+use node::{autoscaling, conformance, first_mail, life_cycle, observing, outages, rollouts, spool};
+
+/// `short`: the steps in which versions of Kubernetes may differ. Not set: all of them.
+const STORY: &str = "OPES_NODE_STORY";
 
 /// Runs a step and says what it took; a failure names it.
 macro_rules! step {
@@ -31,7 +36,8 @@ macro_rules! step {
     }};
 }
 
-async fn tell(world: &World<'_>) -> Result<()> {
+/// From an empty cluster to mail that was adapted.
+async fn begin(world: &World<'_>) -> Result<()> {
     step!(
         world,
         life_cycle::helm_install_succeeds_on_an_empty_cluster_in_a_restricted_namespace
@@ -39,6 +45,10 @@ async fn tell(world: &World<'_>) -> Result<()> {
     step!(
         world,
         life_cycle::helm_test_sends_a_mail_through_the_pipeline
+    );
+    step!(
+        world,
+        conformance::a_service_in_a_pod_passes_the_conformance_kit
     );
     step!(
         world,
@@ -56,6 +66,11 @@ async fn tell(world: &World<'_>) -> Result<()> {
         world,
         first_mail::a_bad_rule_is_refused_or_isolated_and_changes_nothing_else
     );
+    Ok(())
+}
+
+async fn whole(world: &World<'_>) -> Result<()> {
+    begin(world).await?;
     step!(
         world,
         autoscaling::a_pool_scales_out_under_load_by_a_real_hpa_and_back
@@ -77,6 +92,10 @@ async fn tell(world: &World<'_>) -> Result<()> {
     step!(world, life_cycle::helm_upgrade_changes_what_it_should);
     step!(
         world,
+        spool::mail_of_an_edge_that_is_gone_is_delivered_from_its_volume
+    );
+    step!(
+        world,
         life_cycle::helm_uninstall_keeps_the_rules_and_a_new_install_adopts_them
     );
     step!(
@@ -86,6 +105,24 @@ async fn tell(world: &World<'_>) -> Result<()> {
     Ok(())
 }
 
+async fn short(world: &World<'_>) -> Result<()> {
+    begin(world).await?;
+    step!(world, life_cycle::helm_upgrade_changes_what_it_should);
+    step!(
+        world,
+        life_cycle::helm_uninstall_leaves_nothing_when_told_so
+    );
+    Ok(())
+}
+
+async fn tell(world: &World<'_>) -> Result<()> {
+    match std::env::var(STORY).ok().as_deref() {
+        None | Some("") => whole(world).await,
+        Some("short") => short(world).await,
+        Some(other) => bail!("{STORY} is `{other}`: it may be `short`"),
+    }
+}
+
 mod whole_node {
     use super::*;
 
@@ -93,7 +130,12 @@ mod whole_node {
     async fn story() -> Result<()> {
         let started = Instant::now();
         let node = Node::start().await?;
-        println!("node Ready: {:.1} s", started.elapsed().as_secs_f64());
+        let version = node.client()?.apiserver_version().await?.git_version;
+        ensure!(version == programs::version()?, "Kubernetes is {version}");
+        println!(
+            "node Ready: {:.1} s, Kubernetes {version}",
+            started.elapsed().as_secs_f64()
+        );
         let world = World::new(&node).await?;
         let outcome = tell(&world).await;
         if outcome.is_err() {

@@ -9,3 +9,4 @@ mod docs;
 mod helm;
 mod readme;
 mod schema;
+mod versions;

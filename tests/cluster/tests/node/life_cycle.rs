@@ -22,7 +22,8 @@ fn values(world: &World<'_>) -> Vec<String> {
     .to_vec()
 }
 
-fn helm(world: &World<'_>, verb: &str, more: &[&str]) -> Result<String> {
+/// `helm VERB` of the release, with its usual values and more.
+pub(crate) fn helm(world: &World<'_>, verb: &str, more: &[&str]) -> Result<String> {
     let chart = world::chart();
     let values = values(world);
     let mut arguments = vec![

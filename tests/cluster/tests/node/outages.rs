@@ -9,7 +9,7 @@ use super::observing;
 use super::world::World;
 
 const AWAY: Duration = Duration::from_mins(1);
-/// In a soak.
+/// In the long form.
 const AWAY_LONG: Duration = Duration::from_mins(10);
 
 /// Checklist 24, 39: no operator for a minute, and the alert for it fires; mail flows, an edge that is started anew in its pod comes up from the table on its disk,

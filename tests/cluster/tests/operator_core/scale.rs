@@ -67,7 +67,7 @@ const MANY: usize = 1_000;
 const POOLS: usize = 20;
 const INSTANCES: usize = 10;
 const IDLE: Duration = Duration::from_secs(20);
-/// In a soak.
+/// In the long form.
 const IDLE_LONG: Duration = Duration::from_mins(10);
 const RESIDENT_MAX: u64 = 150 << 20;
 

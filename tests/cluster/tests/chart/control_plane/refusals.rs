@@ -3,7 +3,8 @@
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::helm::{HELMS, file, render};
+use crate::helm::{HELMS, chart, command, file, render};
+use crate::versions::minor;
 
 /// Every place that can be written to, with a key that nobody knows in it.
 fn with_stranger(values: &Value, path: &mut Vec<String>, found: &mut Vec<(String, String)>) {
@@ -121,6 +122,29 @@ fn what_cannot_work_together_is_refused_with_the_remedy() -> Result<()> {
             let said = render(helm, &[values])?.expect_err(values);
             assert!(said.contains(remedy), "{helm}: {values}: {said}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_kubernetes_that_is_too_old_is_refused_and_the_oldest_supported_is_not() -> Result<()> {
+    let oldest = minor("oldest")?;
+    let minor: u32 = oldest.rsplit('.').next().unwrap_or_default().parse()?;
+    for helm in HELMS {
+        let template = |version: &str| -> Result<(bool, String)> {
+            let mut command = command(helm)?;
+            command.args(["template", "opes"]).arg(chart());
+            let output = command.args(["--kube-version", version]).output()?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            Ok((output.status.success(), said))
+        };
+        let (taken, said) = template(&format!("{oldest}.0"))?;
+        assert!(taken, "{helm}: {said}");
+        // As some clouds call theirs.
+        let (taken, said) = template(&format!("{oldest}.4-gke.100"))?;
+        assert!(taken, "{helm}: {said}");
+        let (taken, said) = template(&format!("1.{}.9", minor - 1))?;
+        assert!(!taken && said.contains("kubeVersion"), "{helm}: {said}");
     }
     Ok(())
 }
