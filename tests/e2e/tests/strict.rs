@@ -126,8 +126,10 @@ impl Strict {
     }
 
     fn counted(&self, reason: &str) -> Result<bool> {
-        let line = format!("opes_spool_needed_total{{reason=\"{reason}\"}} ");
-        Ok(self.registry.encode()?.contains(&line))
+        let name = format!("opes_spool_needed_total{{reason=\"{reason}\"}} ");
+        let metrics = self.registry.encode()?;
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        Ok(count.is_some_and(|count| count != "0"))
     }
 
     /// No message is in the spool, and no pair of the quarantine in its folder.

@@ -107,10 +107,10 @@ fn of_slice(
     let mut found = Vec::new();
     for endpoint in &slice.endpoints {
         let target = endpoint.target_ref.clone().unwrap_or_default();
-        let (kind, name) = (
-            target.kind.unwrap_or_default(),
-            target.name.unwrap_or_default(),
-        );
+        let kind = target.kind.unwrap_or_default();
+        let name = target.name.unwrap_or_default();
+        let pod = pods.get(&(namespace.clone(), name.clone()));
+        let pod = pod.filter(|_| kind == "Pod");
         for port in slice.ports.iter().flatten() {
             let (Some(number), Some(address)) = (port.port, endpoint.addresses.first()) else {
                 continue;
@@ -118,34 +118,30 @@ fn of_slice(
             let mut labels = meta("namespace", &namespace);
             labels.extend(meta("endpointslice_address_target_kind", &kind));
             labels.extend(meta("endpointslice_address_target_name", &name));
-            labels.extend(meta(
-                "endpointslice_port_name",
-                port.name.as_deref().unwrap_or_default(),
-            ));
+            let port = port.name.as_deref().unwrap_or_default();
+            labels.extend(meta("endpointslice_port_name", port));
             if let Some(service) = service {
                 labels.extend(meta("service_name", &service.name_any()));
                 labels.extend(labels_of("service", &service.metadata));
             }
-            let pod = pods.get(&(namespace.clone(), name.clone()));
-            if let Some(pod) = pod.filter(|_| kind == "Pod") {
+            if let Some(pod) = pod {
                 labels.extend(of_any_pod(pod));
-                let container = pod
-                    .spec
-                    .iter()
-                    .flat_map(|spec| &spec.containers)
-                    .find(|it| {
-                        let ports = it.ports.iter().flatten();
-                        ports.clone().any(|it| it.container_port == number)
-                    });
-                labels.extend(meta(
-                    "pod_container_name",
-                    container.map_or("", |it| it.name.as_str()),
-                ));
+                labels.extend(meta("pod_container_name", container_of(pod, number)));
             }
             found.push(group(address, number, &labels));
         }
     }
     found
+}
+
+/// The container that has declared a port, empty if none has.
+fn container_of(pod: &Pod, port: i32) -> &str {
+    let mut containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let found = containers.find(|container| {
+        let mut ports = container.ports.iter().flatten();
+        ports.any(|it| it.container_port == port)
+    });
+    found.map_or("", |container| container.name.as_str())
 }
 
 /// Each port of each container, once the pod has an address.
