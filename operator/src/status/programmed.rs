@@ -20,8 +20,9 @@ use crate::shared::ObjectKey;
 pub const LAG: Duration = Duration::from_secs(5);
 /// There may be no edge for this long before anything is said of it.
 pub const NO_EDGES: Duration = Duration::from_secs(30);
-/// After the start, for edges to come (back): nothing is said to be true or not true before.
-pub const SETTLE: Duration = Duration::from_secs(10);
+/// After the start, for edges to come (back): nothing is said to be true or not true before. Five seconds each until this replica is
+/// found, for an edge's longest pause, and for its longest attempt to connect; of an edge that comes later nothing is known until then.
+pub const SETTLE: Duration = Duration::from_secs(15);
 /// A new rule is mostly acknowledged within this time, and then needs one write instead of two.
 const FIRST: Duration = Duration::from_millis(500);
 
@@ -333,7 +334,8 @@ mod tests {
     async fn right_after_the_start_nothing_moves() {
         let (yes, no) = (condition(Truth::True), condition(Truth::False));
         let all = [edge("a", "r2")];
-        let short = Duration::from_secs(3);
+        // The last moment at which an edge may come that was about to call when the operator was not there yet.
+        let short = Duration::from_secs(14);
         assert_eq!(truth(&judge_at(&[], Some(&yes), 3, short)), None);
         assert_eq!(
             truth(&judge_at(&all, Some(&no), 3, short)),
