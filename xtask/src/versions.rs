@@ -13,17 +13,21 @@ use crate::kubernetes::{self, Background, Made};
 use crate::step;
 use crate::{cache, images, install};
 
-/// What must hold on the oldest version in the gate: test program, and beginning of the names of its tests.
-const ON_OLDEST: [(&str, &str); 4] = [
+/// Test program, and beginning of the names of its tests.
+type Chosen = (&'static str, &'static str);
+
+/// What must hold on the oldest version in the gate, on control planes: these mostly wait, and run side by side.
+const ON_OLDEST: [Chosen; 3] = [
     // Every example is taken, every refusal said; `kubectl` shows, waits, scales.
     ("crds", "control_plane::"),
     // What the operator writes, and reads back.
     ("operator_core", "control_plane::conditions::"),
     // Each object of each set of values, and each of its pods where Pod Security is `restricted`.
     ("chart", "control_plane::admission::"),
-    // The version that runs is the one that was asked for; from `helm install` to mail and back to nothing.
-    ("node", "whole_node::story"),
 ];
+
+/// And on a node of its own: the version that runs is the one that was asked for; from `helm install` to mail and back to nothing.
+const ON_OLDEST_NODE: [Chosen; 1] = [("node", "whole_node::story")];
 
 /// Tells `tests/cluster/tests/node.rs` to leave out what is the same on every version.
 const STORY: (&str, &str) = ("OPES_NODE_STORY", "short");
@@ -35,27 +39,53 @@ pub(crate) fn on_oldest(
     oldest: &Made,
     missing: &[&str],
 ) -> Result<()> {
-    for (program, tests) in ON_OLDEST {
-        if missing.iter().any(|left_out| tests.starts_with(left_out)) {
-            continue;
+    for (kind, chosen) in [
+        ("control plane", &ON_OLDEST[..]),
+        ("whole node", &ON_OLDEST_NODE[..]),
+    ] {
+        let here = |it: &&Chosen| !missing.iter().any(|left_out| it.1.starts_with(left_out));
+        let commands = chosen.iter().filter(here).map(|&(program, tests)| {
+            let mut command = step::cargo_command(target);
+            // All of the workspace, or features differ and everything is compiled again.
+            command
+                .args(["test", "--workspace", "--locked", "--test", program])
+                .args(["--", tests])
+                .env(STORY.0, STORY.1)
+                .env("OPES_IMAGES", images)
+                .env(kubernetes::PROGRAMS, &oldest.programs)
+                .env_remove(kubernetes::OTHER_CLUSTER);
+            (program, command)
+        });
+        let commands: Vec<_> = commands.collect();
+        if !commands.is_empty() {
+            let name = format!("Kubernetes {}: {kind}", oldest.version);
+            step::timed(&name, || side_by_side(commands))?;
         }
-        let mut command = step::cargo_command(target);
-        // All of the workspace, or features differ and everything is compiled again.
-        command
-            .args(["test", "--workspace", "--locked", "--test", program])
-            .args(["--", tests])
-            .env(STORY.0, STORY.1)
-            .env("OPES_IMAGES", images)
-            .env(kubernetes::PROGRAMS, &oldest.programs)
-            .env_remove(kubernetes::OTHER_CLUSTER);
-        let name = format!("Kubernetes {}: {program} {tests}", oldest.version);
-        step::timed(&name, || some_pass(&mut command))?;
     }
     Ok(())
 }
 
+/// All of them to their ends; the first error.
+fn side_by_side(commands: Vec<(&str, Command)>) -> Result<()> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = commands
+            .into_iter()
+            .map(|(name, mut command)| scope.spawn(move || some_pass(name, &mut command)))
+            .collect();
+        // Joined all, whatever the first has said.
+        let ended: Vec<_> = running
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect();
+        for outcome in ended {
+            outcome.ok().context("the thread panicked")??;
+        }
+        Ok(())
+    })
+}
+
 /// Runs tests that a filter chose. One that chooses none is an error: it would pass for ever.
-fn some_pass(command: &mut Command) -> Result<()> {
+fn some_pass(name: &str, command: &mut Command) -> Result<()> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
@@ -65,7 +95,7 @@ fn some_pass(command: &mut Command) -> Result<()> {
     for line in BufReader::new(output).lines() {
         let line = line?;
         ran += started(&line);
-        println!("{line}");
+        println!("{name}: {line}");
     }
     let status = child.wait()?;
     ensure!(status.success(), "{command:?}: {status}");
@@ -124,10 +154,16 @@ mod tests {
         let says = |text: &str| {
             let mut command = Command::new("echo");
             command.arg(text);
-            some_pass(&mut command)
+            some_pass("echo", &mut command)
         };
         assert!(says("running 2 tests").is_ok());
         assert!(says("running 0 tests").is_err());
-        assert!(some_pass(&mut Command::new("false")).is_err());
+        let both = [("a", "running 1 test"), ("b", "running 0 tests")].map(|(name, says)| {
+            let mut command = Command::new("echo");
+            command.arg(says);
+            (name, command)
+        });
+        assert!(side_by_side(both.into()).is_err());
+        assert!(some_pass("false", &mut Command::new("false")).is_err());
     }
 }
