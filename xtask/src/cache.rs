@@ -2,17 +2,23 @@
 //!
 //! `CARGO_TARGET_DIR` wins. Otherwise `${XDG_CACHE_HOME:-~/.cache}/opes/target-HASH`, where HASH is of `Cargo.lock`. Folders
 //! of other dependency sets are removed a day after their last use, except the most recent one.
+//!
+//! Checkouts share it. What Cargo makes of the workspace has paths of the checkout in it, and is fresh to Cargo in another one: the
+//! folder knows whose it is, and the workspace's own part is made anew when it changes hands.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
-use crate::step::root;
+use crate::step::{cargo_command, root};
 
 const MARKER: &str = ".opes-last-used";
+/// Path of the checkout that was built last.
+const CHECKOUT: &str = ".opes-checkout";
 const UNUSED_FOR: Duration = Duration::from_hours(24);
 const OTHERS_KEPT: usize = 1;
 
@@ -31,7 +37,30 @@ pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
 
 fn cached_folder() -> anyhow::Result<PathBuf> {
     let lock = fs::read(root().join("Cargo.lock")).context("Cargo.lock")?;
-    keyed("target", &lock)
+    let folder = keyed("target", &lock)?;
+    let here = root().canonicalize()?;
+    if is_handed_over(&folder, &here)? {
+        println!("xtask: {} was another checkout's", folder.display());
+        for profile in [
+            &["clean", "--workspace"][..],
+            &["clean", "--workspace", "--release"],
+        ] {
+            let mut clean = cargo_command(&folder);
+            let status = clean.args(profile).status().context("cargo clean")?;
+            ensure!(status.success(), "{clean:?}: {status}");
+        }
+    }
+    fs::write(folder.join(CHECKOUT), here.as_os_str().as_encoded_bytes())?;
+    Ok(folder)
+}
+
+/// Whether `folder` has something in it that may be of another checkout than `here`.
+fn is_handed_over(folder: &Path, here: &Path) -> anyhow::Result<bool> {
+    match fs::read(folder.join(CHECKOUT)) {
+        Ok(last) => Ok(last != here.as_os_str().as_encoded_bytes()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(folder.join("debug").exists()),
+        Err(error) => Err(error).context(CHECKOUT),
+    }
 }
 
 /// The folder of this kind for what is made from `key`, marked as used; unused ones of other keys are removed.
@@ -104,6 +133,19 @@ mod tests {
     fn the_hash_is_the_published_one() {
         assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn a_folder_knows_whose_it_is() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let handed_over = |here| is_handed_over(folder.path(), Path::new(here));
+        assert!(!handed_over("/a")?, "it is new");
+        fs::create_dir(folder.path().join("debug"))?;
+        assert!(handed_over("/a")?, "nobody knows whose");
+        fs::write(folder.path().join(CHECKOUT), "/a")?;
+        assert!(!handed_over("/a")?);
+        assert!(handed_over("/b")?);
+        Ok(())
     }
 
     #[test]
