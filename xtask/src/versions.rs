@@ -4,12 +4,12 @@
 //! that look at what versions differ in; `cargo xtask kubernetes test` runs all of them on both, in their long form.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::kubernetes::{self, Background, Made};
+use crate::kubernetes::{self, Background, Made, Versions};
 use crate::step;
 use crate::{cache, images, install};
 
@@ -51,6 +51,7 @@ pub(crate) fn on_oldest(
                 .args(["test", "--workspace", "--locked", "--test", program])
                 .args(["--", tests])
                 .env(STORY.0, STORY.1)
+                .env("OPES_BIN", target.join("release/opes"))
                 .env("OPES_IMAGES", images)
                 .env(kubernetes::PROGRAMS, &oldest.programs)
                 .env_remove(kubernetes::OTHER_CLUSTER);
@@ -115,14 +116,7 @@ fn started(line: &str) -> u32 {
 
 /// `cargo xtask kubernetes test`: everything on both, with ten minutes where the gate waits for less.
 pub(crate) fn everything() -> Result<()> {
-    let versions = Background::start();
-    install::packages()?;
-    let target = cache::target_folder()?;
-    step::release_build(&target)?;
-    let images = target.join("images");
-    images::make(&target, &images, images::FOR_TESTS)?;
-    images::make_for_node(&images)?;
-    let versions = versions.wait()?;
+    let (target, images, versions) = prepare()?;
     for made in [versions.oldest, versions.newest] {
         let mut command = step::cargo_command(&target);
         command
@@ -135,6 +129,24 @@ pub(crate) fn everything() -> Result<()> {
         step::command(&format!("Kubernetes {}", made.version), &mut command)?;
     }
     Ok(())
+}
+
+/// `cargo xtask kubernetes oldest`: what the gate runs on the oldest.
+pub(crate) fn oldest() -> Result<()> {
+    let (target, images, versions) = prepare()?;
+    on_oldest(&target, &images, &versions.oldest, &[])
+}
+
+/// Everything but the tests: where programs and images are.
+fn prepare() -> Result<(PathBuf, PathBuf, Versions)> {
+    let versions = Background::start();
+    install::packages()?;
+    let target = cache::target_folder()?;
+    step::release_build(&target)?;
+    let images = target.join("images");
+    images::make(&target, &images, images::FOR_TESTS)?;
+    images::make_for_node(&images)?;
+    Ok((target, images, versions.wait()?))
 }
 
 #[cfg(test)]

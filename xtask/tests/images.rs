@@ -84,7 +84,7 @@ mod with_packages {
             let document: serde_json::Value = serde_json::from_slice(&attached)?;
             assert_eq!(document["spdxVersion"], "SPDX-2.3");
             let packages = document["packages"].to_string();
-            assert!(packages.contains("pkg:cargo/mail-parser@"), "crates");
+            assert!(packages.contains("pkg:cargo/tokio@"), "crates");
             let library = if *architecture == "arm64" {
                 "libc6-arm64-cross"
             } else {
