@@ -235,15 +235,16 @@ impl Writer {
         if let Some(accepted) = last_accepted(finding) {
             status["lastAccepted"] = json!(accepted);
         }
-        if let Some(end) = certificate_end(view, seen) {
-            status["certificateNotAfter"] = end;
-        }
-        if seen.key.kind == "CalloutService"
-            && let Some((replicas, ready)) = pool_view(view, &seen.key.name, seen.name()).counts()
-        {
-            status["replicas"] = replicas.into();
-            status["readyReplicas"] = ready.into();
-            status["selector"] = label_selector(seen.name()).into();
+        // A rule may have the name of a service.
+        if seen.key.kind == "CalloutService" {
+            if let Some(end) = certificate_end(view, seen) {
+                status["certificateNotAfter"] = end;
+            }
+            if let Some((replicas, ready)) = pool_view(view, &seen.key.name, seen.name()).counts() {
+                status["replicas"] = replicas.into();
+                status["readyReplicas"] = ready.into();
+                status["selector"] = label_selector(seen.name()).into();
+            }
         }
         if is_said(&status, &seen.status) {
             return (None, look);

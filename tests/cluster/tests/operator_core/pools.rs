@@ -66,6 +66,12 @@ async fn owned_objects_are_made_repaired_and_shared() -> Result<()> {
             .is_some_and(|end| end.as_second().to_string() == made)
     })
     .await?;
+    // A rule of the same name is another object, and has no certificate.
+    bed.rule("scan", &calls("scan")).await?;
+    bed.expect(RULE, "scan", "Accepted", "True", "Accepted")
+        .await?;
+    bed.expect(RULE, "scan", "ResolvedRefs", "True", "ResolvedRefs")
+        .await?;
 
     // Nobody but the autoscaler says how many.
     let deployment = until(&bed, Kind::Deployment, "opes-scan", DEADLINE, |_| true).await?;
