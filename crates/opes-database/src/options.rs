@@ -49,7 +49,10 @@ impl Pool {
 /// `mode` as SQLite's URIs have it: `rwc`, `rw`.
 pub(crate) fn sqlite(file: &Path, mode: &str) -> Result<AnyConnectOptions, DatabaseError> {
     let mut options: AnyConnectOptions = format!("sqlite:///?mode={mode}").parse()?;
-    let path = file
+    // A URL has no relative paths: `.opes/x` would be read as `/.opes/x`.
+    let whole = std::path::absolute(file)
+        .map_err(|error| DatabaseError::Config(format!("{}: {error}", file.display())))?;
+    let path = whole
         .to_str()
         .ok_or_else(|| DatabaseError::Config(format!("{} is not UTF-8", file.display())))?;
     // Escapes what must be.

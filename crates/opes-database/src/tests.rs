@@ -1,6 +1,6 @@
 //! SQLite here; PostgreSQL in the tests of the stores.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
 
@@ -44,6 +44,17 @@ async fn a_schema_grows_and_what_was_there_stays() {
     let again = database(&file, &[FIRST]);
     let error = again.pool().await.unwrap_err();
     assert!(matches!(error, DatabaseError::Newer { found: 2, known: 1 }));
+}
+
+#[tokio::test]
+async fn a_relative_path_starts_at_the_working_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = std::env::current_dir().unwrap();
+    let up: PathBuf = here.ancestors().skip(1).map(|_| "..").collect();
+    let relative = up.join(folder.path().strip_prefix("/").unwrap());
+    let made = database(&relative.join("a.sqlite"), &[FIRST]);
+    made.pool().await.unwrap();
+    assert!(folder.path().join("a.sqlite").exists());
 }
 
 #[tokio::test]

@@ -15,8 +15,8 @@ fn section<'a>(table: &'a str, title: &str) -> Result<&'a str> {
     Ok(rest.split("\n\n").next().unwrap_or(rest))
 }
 
-/// Runs the demonstration to its end; the table.
-fn demo(state: &Path, arguments: &[&str]) -> Result<String> {
+/// Runs the demonstration to its end, in its default place below the folder `at`; the table.
+fn demo(at: &Path, arguments: &[&str]) -> Result<String> {
     let free = "127.0.0.1:0";
     let output = Command::new(opes_program())
         .args([
@@ -33,17 +33,15 @@ fn demo(state: &Path, arguments: &[&str]) -> Result<String> {
             free,
             "--links",
             free,
-            "--state",
         ])
-        .arg(state)
         .args(arguments)
+        .current_dir(at)
         .output()?;
     let table = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(
-        output.status.success(),
-        "{table}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{table}\n{said}");
+    ensure!(!said.contains(" WARN "), "{said}");
+    ensure!(at.join(".opes").is_dir());
     Ok(table)
 }
 
