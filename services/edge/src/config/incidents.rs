@@ -6,7 +6,8 @@ use std::time::Duration;
 use opes_http::{Credential, Engine, Settings, SettingsError};
 use serde::Deserialize;
 
-use super::{ConfigError, duration};
+use super::ConfigError;
+use super::units::duration;
 
 /// Octets of what a webhook answers that are read.
 const RESPONSE_OCTETS_MAX: usize = 64 * 1024;

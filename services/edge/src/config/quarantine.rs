@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{ConfigError, duration};
+use super::ConfigError;
+use super::units::duration;
 
 /// Shorter, and an operator on holiday finds nothing.
 const KEEP_MIN: Duration = Duration::from_mins(1);
