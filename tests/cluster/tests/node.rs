@@ -4,6 +4,7 @@
 
 mod node {
     pub(crate) mod autoscaling;
+    pub(crate) mod certificates;
     pub(crate) mod conformance;
     pub(crate) mod first_mail;
     pub(crate) mod life_cycle;
@@ -21,7 +22,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use opes_cluster::{Node, programs};
 
 use node::world::World;
-use node::{autoscaling, conformance, first_mail, life_cycle, observing, outages, rollouts, spool};
+use node::{
+    autoscaling, certificates, conformance, first_mail, life_cycle, observing, outages, rollouts,
+    spool,
+};
 
 /// `short`: the steps in which versions of Kubernetes may differ. Not set: all of them.
 const STORY: &str = "OPES_NODE_STORY";
@@ -74,6 +78,11 @@ async fn whole(world: &World<'_>) -> Result<()> {
     step!(
         world,
         autoscaling::a_pool_scales_out_under_load_by_a_real_hpa_and_back
+    );
+    // Before the rollouts, whose new pods meet the others with new certificates.
+    step!(
+        world,
+        certificates::the_authority_is_replaced_under_load_and_nothing_starts_anew
     );
     step!(
         world,

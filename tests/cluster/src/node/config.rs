@@ -106,6 +106,8 @@ pub(super) fn kubelet(folder: &Path, authority: &Path, serving: &Pair) -> Result
                 "imagefs.available": nothing, "imagefs.inodesFree": nothing,
             },
             "healthzBindAddress": "127.0.0.1",
+            // How soon a changed Secret is in its pods; a minute and a half by default.
+            "syncFrequency": "5s",
             "shutdownGracePeriod": "0s",
             "maxPods": 110,
         }),
