@@ -26,7 +26,7 @@ fn python_service() -> Result<Daemon> {
 
 fn rules(service: &Daemon) -> String {
     format!(
-        "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: python }}\nspec: {{ class: adapt, endpoint: 'http://{}' }}\n---\n\
+        "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: python }}\nspec: {{ class: adapt, endpoint: 'http://{}', limits: {{ connectTimeout: 20s }} }}\n---\n\
          apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: score }}\nspec:\n  at: [content]\n  \
          callout: {{ serviceRef: {{ name: python }}, allow: [header, reject], onFailure: tempfail, parameters: {{ word: casino }} }}\n",
         service.address("on")
