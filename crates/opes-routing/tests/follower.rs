@@ -19,6 +19,13 @@ use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// How the operator ends its runtime, here as in the end-to-end tests: when this returns, its sockets are closed.
+fn end(runtime: tokio::runtime::Runtime) {
+    // A thread of no runtime may wait, wherever the caller is.
+    let ending = std::thread::spawn(move || runtime.shutdown_timeout(DEADLINE));
+    let _ended = ending.join();
+}
+
 /// Where certificates and caches are, and who makes the former.
 struct Place {
     folder: TempDir,
