@@ -174,7 +174,7 @@ fn read(message: &[u8]) -> Result<Value> {
 async fn browse(link: &str, folder: &Path) -> Result<Value> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/download.py");
     let output = tokio::process::Command::new("timeout")
-        .args(["100", "python3", script, link])
+        .args(["300", "python3", script, link])
         .arg(folder)
         .output()
         .await?;

@@ -88,7 +88,7 @@ async fn it_keeps_every_rule() -> Result<()> {
     let service = python_service()?;
     let address = service.address("on").to_string();
     let output = Command::new(opes_program())
-        .args(["conform", &address, "--transcript"])
+        .args(["conform", &address, "--transcript", "--patience", "20"])
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{said}");
