@@ -124,7 +124,7 @@ class Script(Milter.Base):
             self.quarantine("the milter wants it held")
         elif self.subject == "work":
             for _ in range(5):
-                time.sleep(0.8)
+                time.sleep(2)
                 self.progress()
         elif self.subject == "sleep":
             time.sleep(600)

@@ -212,7 +212,7 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, SettingsError> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
-    use std::net::TcpListener;
+    use std::net::{Shutdown, TcpListener};
     use std::time::Duration;
 
     use super::*;
@@ -226,13 +226,16 @@ mod tests {
             let mut request = [0; 4096];
             let _read = stream.read(&mut request);
             let _gone = stream.write_all(octets);
+            // Closed with something unread, it would be reset, and the answer could be lost.
+            let _gone = stream.shutdown(Shutdown::Write);
+            let _rest = std::io::copy(&mut stream, &mut std::io::sink());
         });
         let settings = Settings {
             url,
             ca_file: None,
             insecure_plaintext: false,
             credential: Credential::None,
-            timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(30),
             response_size_max: 5,
         };
         Engine::new(settings).unwrap()

@@ -19,6 +19,13 @@ use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// How the operator ends its runtime, here as in the end-to-end tests: when this returns, its sockets are closed.
+fn end(runtime: tokio::runtime::Runtime) {
+    // A thread of no runtime may wait, wherever the caller is.
+    let ending = std::thread::spawn(move || runtime.shutdown_timeout(DEADLINE));
+    let _ended = ending.join();
+}
+
 /// Where certificates and caches are, and who makes the former.
 struct Place {
     folder: TempDir,
@@ -362,9 +369,12 @@ async fn without_an_operator_the_last_good_table_runs() -> Result<()> {
         (kept.clone(), Source::Cache)
     );
     assert_eq!(update.endpoints, endpoints("https://192.0.2.1:9000"));
-    let known = |status: Status| status.source == Some(Source::Cache) && status.age.is_some();
+    // That nobody is there may take longer to find out than the patience.
+    let known = |status: Status| {
+        let from_disk = status.source == Some(Source::Cache) && status.age.is_some();
+        from_disk && status.trouble.is_some()
+    };
     eventually("seen", || known(follower.status())).await?;
-    assert!(follower.status().trouble.is_some());
     Ok(())
 }
 

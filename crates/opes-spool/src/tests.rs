@@ -36,8 +36,6 @@ struct TestDisk {
     fail_gated_sync: AtomicBool,
     /// Syncs of segment data wait while this is set.
     gate_closed: AtomicBool,
-    /// Makes a sync take a while, so that a batch collects behind it.
-    slow: AtomicBool,
     /// No sync gets past whoever has this locked.
     gate: Mutex<()>,
 }
@@ -76,9 +74,6 @@ impl Disk for TestDisk {
         }
         if gated && self.fail_gated_sync.load(Ordering::SeqCst) {
             return Err(io::Error::other("medium error"));
-        }
-        if self.slow.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(5));
         }
         drop(self.gate.lock().unwrap());
         let failing = &self.failing_syncs;
@@ -193,7 +188,7 @@ async fn until_healthy(spool: &Spool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), healthy)
+    tokio::time::timeout(Duration::from_secs(30), healthy)
         .await
         .expect("the spool must recover by itself");
 }
@@ -310,14 +305,20 @@ fn a_directory_that_cannot_be_made_is_named() {
 async fn stores_share_commits() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(TestDisk::default());
-    disk.slow.store(true, Ordering::SeqCst);
     let (spool, _) = open_on(disk.clone(), dir.path(), small()).unwrap();
+    // No commit ends before all of them wait.
+    disk.gate_closed.store(true, Ordering::SeqCst);
     let stores = (0..100).map(|_| {
         let spool = spool.clone();
         tokio::spawn(async move { store(&spool, 1, b"x\r\n").await.unwrap() })
     });
+    let stores: Vec<_> = stores.collect();
+    for _ in 0..stores.len() {
+        tokio::task::yield_now().await;
+    }
+    disk.gate_closed.store(false, Ordering::SeqCst);
     let mut ids = std::collections::HashSet::new();
-    for task in stores.collect::<Vec<_>>() {
+    for task in stores {
         ids.insert(task.await.unwrap().id);
     }
     assert_eq!(ids.len(), 100);

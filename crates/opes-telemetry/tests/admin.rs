@@ -8,7 +8,7 @@ use opes_telemetry::{ADMIN_CONNECTIONS_MAX, Health, Registry, serve_admin};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 async fn start() -> (std::net::SocketAddr, Health) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

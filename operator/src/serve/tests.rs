@@ -124,7 +124,7 @@ async fn only_an_edge_may_follow() {
 #[tokio::test]
 async fn an_edge_says_first_who_it_is_and_once() {
     let bed = Bed::start_with(Waits {
-        hello: Duration::from_millis(300),
+        hello: Duration::from_secs(2),
         ..Waits::default()
     })
     .await;

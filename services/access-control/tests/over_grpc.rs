@@ -16,7 +16,7 @@ use opes_callout_server::{Listener, ServerConfig, serve};
 use opes_proto::smtp::{Address, Auth, Client, Context, Permission, Point, Tls};
 use tokio_util::sync::CancellationToken;
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 const POLICY: &str = r#"
 default: allow
 rules:

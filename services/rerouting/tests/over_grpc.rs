@@ -15,7 +15,7 @@ use opes_proto::smtp::{Address, Context, NextHop, Permission, Point};
 use opes_rerouting::Rerouting;
 use tokio_util::sync::CancellationToken;
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 async fn start(service: Rerouting) -> ServiceClient {
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use opes_security_filter::Config;
@@ -16,6 +16,16 @@ mod samples;
 
 const GROWTH_MAX: u64 = 64 * 1024 * 1024;
 const TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Of all processors together for this process (proc(5)): on a busy machine, the clock on the wall also counts what others do.
+fn worked() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    // utime and stime, in hundredths of a second.
+    let hundredths = fields.split(' ').skip(11).take(2);
+    let hundredths = hundredths.map(|field| field.parse::<u64>().unwrap());
+    Duration::from_millis(hundredths.sum::<u64>() * 10)
+}
 
 /// Octets that this process has in memory now, and most so far (proc(5)).
 fn resident(field: &str) -> u64 {
@@ -76,9 +86,9 @@ fn a_bomb_of_10_gb_stays_under_64_mib_and_2_s() {
         drop(bomb);
         // Forgets the peak of making it.
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
-        let (before, start) = (resident("VmRSS"), Instant::now());
+        let (before, start) = (resident("VmRSS"), worked());
         let findings = inspect(&message, &config);
-        let (took, grown) = (start.elapsed(), resident("VmHWM").saturating_sub(before));
+        let (took, grown) = (worked() - start, resident("VmHWM").saturating_sub(before));
         println!(
             "{what}: {} octets of mail, {took:?}, {} KiB",
             message.len(),

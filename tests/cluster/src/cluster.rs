@@ -150,6 +150,11 @@ impl Cluster {
                 established(&api, name)
             })
             .await?;
+            // Discovery, by which kubectl goes, is a moment behind.
+            eventually(&format!("{name} found"), DEADLINE, || async {
+                self.kubectl(&["get", name, "-A", "-o", "name"]).map(Some)
+            })
+            .await?;
         }
         Ok(names.len())
     }

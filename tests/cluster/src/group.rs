@@ -207,7 +207,8 @@ fn is_left(folder: &Path) -> bool {
         let lock = File::options().append(true).open(folder.join("lock"));
         lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok())
     };
-    ours && unlocked() && old()
+    // The lock last: held here for a moment, it would be missed by who has just made the folder.
+    ours && old() && unlocked()
 }
 
 fn tail(path: &Path) -> Result<String> {

@@ -9,7 +9,6 @@ pub mod control_plane;
 pub mod group;
 pub mod load;
 pub mod node;
-pub mod ports;
 pub mod programs;
 pub mod prometheus;
 pub mod wait;
@@ -17,6 +16,7 @@ pub mod wait;
 pub use cluster::Cluster;
 pub use control_plane::ControlPlane;
 pub use node::Node;
+pub use opes_e2e::ports;
 pub use prometheus::Prometheus;
 pub use wait::{eventually, is_long};
 

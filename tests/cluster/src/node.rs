@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1 as core;
@@ -369,7 +368,7 @@ async fn namespaces(group: &Group) -> Result<u32> {
         .env("PATH", PATH);
     let unshare = group.spawn("namespaces", command)?;
     let inside = folder.join("inside");
-    until(group, "namespaces", Duration::from_secs(20), || async {
+    until(group, "namespaces", DEADLINE, || async {
         ensure!(inside.exists(), "{}", group.tail("namespaces"));
         Ok(())
     })

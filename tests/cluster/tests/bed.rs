@@ -7,7 +7,7 @@ mod control_plane {
     use std::io::{BufRead as _, BufReader};
     use std::path::PathBuf;
     use std::process::{Command, Stdio};
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use anyhow::{Context as _, Result};
     use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -116,7 +116,7 @@ mod control_plane {
         victim.kill()?;
         victim.wait()?;
         let folder = folder.context("the victim did not start")?;
-        eventually("everything is gone", Duration::from_mins(1), || async {
+        eventually("everything is gone", DEADLINE, || async {
             let gone = group::processes_of(&folder).is_empty() && !folder.exists();
             Ok(gone.then_some(()))
         })

@@ -304,8 +304,15 @@ mod control_plane {
     #[tokio::test]
     async fn every_field_is_explained() -> Result<()> {
         let plane = plane().await?;
-        let served = plane.raw("/openapi/v3/apis/opes.dev/v1alpha1").await?;
-        let served: Value = serde_json::from_str(&served)?;
+        // The API server publishes schemas a moment after it serves what they describe.
+        let served = eventually("the schemas", DEADLINE, || async {
+            let served = plane.raw("/openapi/v3/apis/opes.dev/v1alpha1").await?;
+            let served: Value = serde_json::from_str(&served)?;
+            let schemas = &served["components"]["schemas"];
+            let is_there = |kind: &str| schemas[format!("dev.opes.v1alpha1.{kind}")].is_object();
+            Ok((is_there("OpesRule") && is_there("CalloutService")).then_some(served))
+        })
+        .await?;
         for kind in ["OpesRule", "CalloutService"] {
             let schema = &served["components"]["schemas"][format!("dev.opes.v1alpha1.{kind}")];
             let mut fields = 0;
@@ -439,7 +446,7 @@ mod control_plane {
             "--for=condition=Programmed",
             "orule",
             name,
-            "--timeout=5s",
+            "--timeout=60s",
         ])?;
         let read = rules.get(name).await?.status.context("no status")?;
         ensure!(read.conditions.len() == 3, "{read:?}");

@@ -110,7 +110,7 @@ mod whole_node {
             .write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())
             .await?;
         let mut answer = String::new();
-        tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await??;
+        tokio::time::timeout(Duration::from_secs(30), stream.read_to_string(&mut answer)).await??;
         Ok(answer)
     }
 
@@ -131,7 +131,7 @@ mod whole_node {
             "rollout",
             "status",
             "deployment/echo",
-            "--timeout=90s",
+            "--timeout=240s",
         ])?;
         println!("two pods available after {:.1?}", started.elapsed());
 
@@ -219,7 +219,7 @@ spec:
             "pods",
             "--all",
             done,
-            "--timeout=60s",
+            "--timeout=240s",
         ]);
         if wait.is_err() {
             wait.context(node.kubectl(&["-n", &namespace, "describe", "pods"])?)?;
@@ -247,7 +247,7 @@ spec:
         );
         node.kubectl_with(&["-n", &namespace, "apply", "-f", "-"], &pod)?;
         let done = "--for=jsonpath={.status.phase}=Succeeded";
-        let deadline = "--timeout=60s";
+        let deadline = "--timeout=240s";
         node.kubectl(&["-n", &namespace, "wait", "pod/platform", done, deadline])?;
         let said = node.kubectl(&["-n", &namespace, "logs", "platform"])?;
         let expected = match std::env::consts::ARCH {
@@ -322,7 +322,7 @@ spec:
             "wait",
             "pod/writer",
             done,
-            "--timeout=60s",
+            "--timeout=240s",
         ])?;
         let file = node.folder().join("volumes/spool-0/file");
         assert_eq!(std::fs::read_to_string(file)?, "kept\n");
@@ -362,7 +362,7 @@ spec:
         victim.kill()?;
         victim.wait()?;
         let folder = folder.context("the victim did not start")?;
-        eventually("everything is gone", Duration::from_mins(1), || async {
+        eventually("everything is gone", DEADLINE, || async {
             let left = left(&folder);
             ensure!(left.is_empty(), "{left:?}");
             Ok(Some(()))

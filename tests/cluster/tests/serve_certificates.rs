@@ -58,7 +58,13 @@ mod control_plane {
         assert_eq!(text(&authority, "ca.crt")?, own.ca);
 
         // At rest nothing is written, and a restarted operator finds all as it should be.
-        let before = writes(&bed).await?;
+        // A request is counted when its answer is out.
+        let before = eventually("it comes to rest", DEADLINE, || async {
+            let before = writes(&bed).await?;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(((writes(&bed).await? - before).abs() < 0.5).then_some(before))
+        })
+        .await?;
         replica.stop().await?;
         let mut replica = bed.replica(true, Lifetimes::default())?;
         replica
@@ -134,8 +140,9 @@ mod control_plane {
         let bed = Bed::new().await?;
         bed.want(vec![bed.edge(), bed.scan()]);
         let lifetimes = Lifetimes {
-            settle: Duration::from_secs(2),
-            overlap: Duration::from_secs(2),
+            // As long as each state is there to be seen.
+            settle: Duration::from_secs(10),
+            overlap: Duration::from_secs(10),
             ..Lifetimes::default()
         };
         let mut replica = bed.replica(true, lifetimes)?;

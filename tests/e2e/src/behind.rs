@@ -64,7 +64,7 @@ impl Rule<'_> {
             parameters,
         } = self;
         format!(
-            "---\napiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: {name} }}\nspec: {{ class: {class}, endpoint: '{target}' }}\n\
+            "---\napiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: {name} }}\nspec: {{ class: {class}, endpoint: '{target}', limits: {{ connectTimeout: 20s }} }}\n\
              ---\napiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: {name} }}\nspec:\n  at: [{at}]\n  callout: {{ serviceRef: {{ name: {name} }}, \
              wants: {{ content: all }}, allow: [{allow}], timeout: 20s, onFailure: {on_failure}, parameters: {parameters} }}\n"
         )

@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+
+/// Nothing has passed for so long: nothing more comes, on a busy machine too.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Forwards connections and counts octets of both directions, HTTP/2 and all.
 pub struct Counting {
@@ -63,15 +67,15 @@ impl Counting {
 
     /// Waits until nothing has passed for a while; what has passed by then.
     pub async fn quiet(&self) -> (u64, u64) {
-        let mut last = self.octets();
-        loop {
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let (mut last, mut since) = (self.octets(), Instant::now());
+        while since.elapsed() < QUIET {
+            tokio::time::sleep(Duration::from_millis(100)).await;
             let now = self.octets();
-            if now == last {
-                return now;
+            if now != last {
+                (last, since) = (now, Instant::now());
             }
-            last = now;
         }
+        last
     }
 }
 

@@ -83,7 +83,7 @@ impl Killable {
     /// No goodbye: handlers are gone where they stood, sockets are closed.
     pub fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            crate::end(runtime);
         }
     }
 

@@ -11,6 +11,7 @@ pub mod gnupg;
 pub mod hop;
 pub mod killable;
 pub mod operator;
+pub mod ports;
 pub mod postfix;
 pub mod postgres;
 pub mod s3;
@@ -45,6 +46,13 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Ends a runtime as the end of a process ends it: when this returns, its tasks are gone and its sockets are closed.
+pub fn end(runtime: tokio::runtime::Runtime) {
+    // A thread of no runtime may wait, wherever the caller is.
+    let ending = std::thread::spawn(move || runtime.shutdown_timeout(DEADLINE));
+    let _ended = ending.join();
 }
 
 /// Is this program on the path? `cargo xtask test` installs what the tests need, so a missing one is a failure.

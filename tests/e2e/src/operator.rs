@@ -153,7 +153,7 @@ impl Operator {
     fn end(&mut self) {
         self.state().streams.clear();
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            crate::end(runtime);
         }
     }
 

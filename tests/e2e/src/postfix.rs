@@ -1,14 +1,14 @@
 //! A private Postfix: own configuration, queue and port; every mail for example.com ends in one Maildir.
 
 use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
-use crate::{DEADLINE, need};
+use crate::{DEADLINE, need, ports};
 
 /// A running instance. Stopped when dropped.
 pub struct Postfix {
@@ -27,7 +27,8 @@ impl Postfix {
             folder.path(),
             std::os::unix::fs::PermissionsExt::from_mode(0o755),
         )?;
-        let address = free_address()?;
+        // Postfix cannot take port 0.
+        let address = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
         let postfix = Self { address, folder };
         postfix.configure(settings)?;
         let started = postfix.command("start")?;
@@ -148,11 +149,6 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
         .flatten()
         .map(|entry| entry.path())
         .collect()
-}
-
-fn free_address() -> Result<SocketAddr> {
-    // Postfix cannot take port 0. The port is free now and nobody else on this machine's loopback asks for it by number.
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 fn id(flag: &str) -> Result<String> {

@@ -60,7 +60,7 @@ impl S3 {
     /// At once, with its connections; its port refuses from then on.
     pub fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            crate::end(runtime);
         }
     }
 }

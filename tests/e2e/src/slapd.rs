@@ -2,15 +2,14 @@
 //! the test.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
-use crate::{DEADLINE, need};
+use crate::{DEADLINE, need, ports};
 
 /// Where everything is.
 pub const BASE: &str = "dc=example,dc=org";
@@ -32,12 +31,11 @@ impl Slapd {
     pub async fn start(ldif: &str) -> Result<Self> {
         need("slapd");
         need("slapadd");
-        let free = || anyhow::Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
         let mut slapd = Self {
             server: None,
             folder: tempfile::tempdir()?,
-            port: free()?,
-            tls_port: free()?,
+            port: ports::free()?,
+            tls_port: ports::free()?,
         };
         let folder = slapd.folder.path();
         for name in ["config", "data"] {
@@ -71,15 +69,20 @@ impl Slapd {
             .context("slapd")?;
         self.server = Some(server);
         tokio::time::timeout(DEADLINE, async {
-            while TcpStream::connect(("127.0.0.1", self.tls_port))
-                .await
-                .is_err()
-            {
+            while !self.listens().await {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         })
         .await
         .with_context(|| format!("slapd does not listen: {}", self.said()))
+    }
+
+    /// It begins with one after the other.
+    async fn listens(&self) -> bool {
+        TcpStream::connect(("127.0.0.1", self.tls_port))
+            .await
+            .is_ok()
+            && UnixStream::connect(self.socket()).await.is_ok()
     }
 
     /// `ldap://` on this machine, in the clear.

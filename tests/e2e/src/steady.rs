@@ -1,6 +1,7 @@
 //! Mail at a steady rate, whatever becomes of it: each message has a time at which it is due, and what it takes counts from then on, so that
 //! a server which keeps its clients waiting does not slow down what it is measured by.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::DEADLINE;
 use crate::smtp::{Dialog, sample};
+use crate::{DEADLINE, eventually};
 
 /// Size of the messages in octets.
 const MESSAGE_OCTETS: usize = 2048;
@@ -34,6 +35,7 @@ pub struct Sent {
 /// See the module.
 pub struct Steady {
     started: Instant,
+    count: u32,
     clients: JoinSet<Result<()>>,
     stop: Arc<AtomicBool>,
     sent: Arc<Mutex<Vec<Sent>>>,
@@ -79,6 +81,7 @@ impl Steady {
         }
         Self {
             started,
+            count: clients,
             clients: sessions,
             stop,
             sent,
@@ -93,6 +96,22 @@ impl Steady {
     /// Lets it go on until so much time has passed since the start.
     pub async fn run_until(&self, time: Duration) {
         sleep_until(self.started + time).await;
+    }
+
+    /// Waits until all that was due by now has its reply; everything that has one.
+    pub async fn settled(&self) -> Vec<Sent> {
+        let now = self.elapsed();
+        // A client sends one message after the other.
+        let is_past = || {
+            let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+            let later = sent.iter().filter(|message| message.due >= now);
+            let clients = later.filter_map(|message| message.name.split_once('-'));
+            let clients: HashSet<&str> = clients.map(|(client, _)| client).collect();
+            clients.len() == self.count as usize
+        };
+        eventually("a reply to all that was due", is_past).await;
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.clone()
     }
 
     /// Sends what is due and no more; what was sent.

@@ -171,7 +171,7 @@ fn postgres_policy(database: &Postgres) -> Value {
     let sql = |query: &str| {
         json!({
             "sql": { "url": database.url(), "query": query },
-            "timeoutMs": 4000,
+            "timeoutMs": 10_000,
             "cache": { "foundSeconds": 0, "missingSeconds": 0 },
         })
     };

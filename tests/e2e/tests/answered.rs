@@ -54,9 +54,9 @@ impl Service for Noter {
 fn rules(watcher: &str, noter: &str) -> String {
     let head = "---\napiVersion: opes.dev/v1alpha1\nkind:";
     format!(
-        "{head} CalloutService\nmetadata: {{ name: watcher }}\nspec: {{ class: observe, endpoint: '{watcher}' }}\n\
+        "{head} CalloutService\nmetadata: {{ name: watcher }}\nspec: {{ class: observe, endpoint: '{watcher}', limits: {{ connectTimeout: 20s }} }}\n\
          {head} OpesRule\nmetadata: {{ name: watch }}\nspec:\n  at: [answered]\n  match: {{ listener: [in] }}\n  callout: {{ serviceRef: {{ name: watcher }} }}\n\
-         {head} CalloutService\nmetadata: {{ name: noter }}\nspec: {{ class: analyze, endpoint: '{noter}' }}\n\
+         {head} CalloutService\nmetadata: {{ name: noter }}\nspec: {{ class: analyze, endpoint: '{noter}', limits: {{ connectTimeout: 20s }} }}\n\
          {head} OpesRule\nmetadata: {{ name: note }}\nspec:\n  at: [content]\n  callout: {{ serviceRef: {{ name: noter }} }}\n\
          {head} OpesRule\nmetadata: {{ name: nobody }}\nspec:\n  at: [rcptTo]\n  match: {{ cel: 'rcpt == \"nobody@example.com\"' }}\n  action: {{ tempfail: {{}} }}\n"
     )

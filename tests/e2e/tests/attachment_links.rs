@@ -16,7 +16,7 @@ use opes_e2e::behind::{ANN, BOB, Behind, Rule};
 use opes_e2e::s3::{BUCKET, CREDENTIALS, S3};
 use opes_e2e::smtp::{Dialog, stuffed};
 use opes_e2e::trace::without_trace;
-use opes_e2e::{eventually, need, opes};
+use opes_e2e::{eventually, need, opes, ports};
 use opes_host::Clock;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -174,7 +174,7 @@ fn read(message: &[u8]) -> Result<Value> {
 async fn browse(link: &str, folder: &Path) -> Result<Value> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/download.py");
     let output = tokio::process::Command::new("timeout")
-        .args(["100", "python3", script, link])
+        .args(["300", "python3", script, link])
         .arg(folder)
         .output()
         .await?;
@@ -406,8 +406,7 @@ async fn opes_dev_keeps_store_and_key_in_its_state_folder() -> Result<()> {
     need("curl");
     let folder = tempfile::tempdir()?;
     let example = include_str!("../../../examples/rules/attachment-links.yaml");
-    // Nobody else gets this port before the service: the kernel gives free ports one after the other.
-    let port = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
+    let port = ports::free()?;
     let rules = folder.path().join("rules.yaml");
     std::fs::write(&rules, example.replace("2590", &port.to_string()))?;
     let state = folder.path().join("state");

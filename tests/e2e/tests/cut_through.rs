@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use opes_e2e::embedded::Embedded;
-use opes_e2e::eventually;
 use opes_e2e::hop::{Hop, Manners};
 use opes_e2e::smtp::{Dialog, sample, stuffed};
+use opes_e2e::{eventually, ports};
 use opes_edge::config::{Acceptance, DeliveryConfig, EdgeConfig, ListenerConfig, ListenerProtocol};
 use opes_spool::{Spool, SpoolConfig};
 use tempfile::TempDir;
@@ -222,10 +222,8 @@ async fn content_refused_by_the_next_hop() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn next_hop_down_says_451_and_up_again_says_250() -> Result<()> {
-    // Bound and dropped: nobody listens there.
-    let address = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await?
-        .local_addr()?;
+    // Nobody listens there.
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free()?));
     let setup = Setup::start(ListenerProtocol::Smtp, address.to_string(), false).await?;
     let mut dialog = Dialog::open(setup.edge.address("in")?, false).await?;
     for _ in 0..2 {

@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long the server may take for one line.
-const LINE_TIMEOUT: Duration = Duration::from_secs(20);
+const LINE_TIMEOUT: Duration = opes_e2e::DEADLINE;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_script_over_a_socket() -> Result<()> {
@@ -223,7 +223,7 @@ fn manners(settings: &Settings) -> Manners {
 fn rules(service: &str) -> String {
     let object = |name: &str, class: &str, at: &str, allow: &str| {
         format!(
-            "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: {name} }}\nspec: {{ class: {class}, endpoint: \"{service}\" }}\n---\n\
+            "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: {name} }}\nspec: {{ class: {class}, endpoint: \"{service}\", limits: {{ connectTimeout: 20s }} }}\n---\n\
              apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: {name} }}\nspec:\n  at: [{at}]\n  \
              callout: {{ serviceRef: {{ name: {name} }}, wants: {{ content: none }}, allow: [{allow}], onFailure: tempfail }}\n"
         )

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use opes_callout_server::{Answer, Description, Listener, Message, ServerConfig, Service, serve};
 use opes_e2e::sink::Sink;
 use opes_e2e::smtp::{Dialog, sample, stuffed};
-use opes_e2e::{Daemon, eventually, opes};
+use opes_e2e::{Daemon, eventually, opes, ports};
 use tokio_util::sync::CancellationToken;
 
 /// Reads all content and accepts; counts octets.
@@ -64,7 +64,7 @@ impl Running {
     /// Every task and socket gone at once.
     fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            opes_e2e::end(runtime);
         }
     }
 }
@@ -81,7 +81,7 @@ fn edge(folder: &Path, service: &str, policy: &str, sink: &Sink) -> Result<Daemo
     std::fs::write(
         rules.join("reader.yaml"),
         format!(
-            "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: reader }}\nspec:\n  class: adapt\n  endpoint: \"{service}\"\n---\n\
+            "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: reader }}\nspec:\n  class: adapt\n  endpoint: \"{service}\"\n  limits: {{ connectTimeout: 20s }}\n---\n\
              apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: read }}\nspec:\n  at: [content]\n  callout:\n    serviceRef: {{ name: reader }}\n    \
              wants: {{ content: all }}\n    allow: [header]\n    timeout: 20s\n    onFailure: {policy}\n"
         ),
@@ -161,8 +161,9 @@ async fn killed_in_a_20_mib_body_policy_accept_delivers_every_octet() -> Result<
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_a_20_mib_body_policy_tempfail_says_451_and_nothing_sticks() -> Result<()> {
     let (folder, sink) = (tempfile::tempdir()?, Sink::start().await?);
-    let mut service = tokio::task::block_in_place(|| Running::start("127.0.0.1:0"))?;
-    let address = service.address.clone();
+    // Nobody else gets this one while the service is away.
+    let address = format!("127.0.0.1:{}", ports::free()?);
+    let mut service = tokio::task::block_in_place(|| Running::start(&address))?;
     let edge = edge(
         folder.path(),
         &format!("http://{address}"),

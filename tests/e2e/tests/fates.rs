@@ -42,7 +42,7 @@ impl Service for Watcher {
 
 fn rules(target: &str) -> String {
     format!(
-        "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: watcher }}\nspec: {{ class: observe, endpoint: '{target}' }}\n---\n\
+        "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: watcher }}\nspec: {{ class: observe, endpoint: '{target}', limits: {{ connectTimeout: 20s }} }}\n---\n\
          apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: watch }}\nspec:\n  at: [delivered, deferred, bounced]\n  \
          match: {{ senderDomains: [example.org], clientNetworks: [127.0.0.0/8] }}\n  callout: {{ serviceRef: {{ name: watcher }} }}\n"
     )

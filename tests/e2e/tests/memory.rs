@@ -40,7 +40,7 @@ fn edge(folder: &Path, service: &str) -> Result<Daemon> {
     std::fs::write(
         folder.join("rules/slow.yaml"),
         format!(
-            "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: slow }}\nspec:\n  class: analyze\n  endpoint: \"{service}\"\n---\n\
+            "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: slow }}\nspec:\n  class: analyze\n  endpoint: \"{service}\"\n  limits: {{ connectTimeout: 20s }}\n---\n\
              apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: slow }}\nspec:\n  at: [content]\n  callout:\n    serviceRef: {{ name: slow }}\n    \
              wants: {{ content: all }}\n    timeout: 600s\n    onFailure: tempfail\n"
         ),
@@ -170,7 +170,7 @@ fn five_rules(targets: &[(&str, &str, String); 5]) -> String {
             _ => "reject, quarantine",
         };
         format!(
-            "---\napiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: {name} }}\nspec: {{ class: {class}, endpoint: \"{endpoint}\" }}\n\
+            "---\napiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: {name} }}\nspec: {{ class: {class}, endpoint: \"{endpoint}\", limits: {{ connectTimeout: 20s }} }}\n\
              ---\napiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: {name} }}\nspec:\n  at: [content]\n  priority: {number}\n  callout:\n    \
              serviceRef: {{ name: {name} }}\n    wants: {{ content: all }}\n    allow: [{allow}]\n    timeout: 600s\n    onFailure: tempfail\n"
         )

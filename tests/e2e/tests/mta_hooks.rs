@@ -30,7 +30,7 @@ impl Setup {
         let adapter = MtaHooks::from_config(&serde_json::json!({
             "url": format!("http://{}/hook", scanner.address("on")),
             "bearerTokenFile": token,
-            "timeoutMs": 5000,
+            "timeoutMs": 15_000,
         }))?;
         let rule = Rule {
             at: "rcptTo, content",

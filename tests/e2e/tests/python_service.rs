@@ -26,7 +26,7 @@ fn python_service() -> Result<Daemon> {
 
 fn rules(service: &Daemon) -> String {
     format!(
-        "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: python }}\nspec: {{ class: adapt, endpoint: 'http://{}' }}\n---\n\
+        "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: python }}\nspec: {{ class: adapt, endpoint: 'http://{}', limits: {{ connectTimeout: 20s }} }}\n---\n\
          apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: score }}\nspec:\n  at: [content]\n  \
          callout: {{ serviceRef: {{ name: python }}, allow: [header, reject], onFailure: tempfail, parameters: {{ word: casino }} }}\n",
         service.address("on")
@@ -88,7 +88,7 @@ async fn it_keeps_every_rule() -> Result<()> {
     let service = python_service()?;
     let address = service.address("on").to_string();
     let output = Command::new(opes_program())
-        .args(["conform", &address, "--transcript"])
+        .args(["conform", &address, "--transcript", "--patience", "20"])
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{said}");

@@ -41,7 +41,7 @@ async fn start_with(tested: impl Service, class: &str, rule: &str) -> Result<Set
     let hop = Hop::start(Manners::default()).await?;
     let wire = Counting::start(&service(tested).await?).await?;
     let rules = format!(
-        "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: tested }}\nspec: {{ class: {class}, endpoint: 'http://{}' }}\n---\n\
+        "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: tested }}\nspec: {{ class: {class}, endpoint: 'http://{}', limits: {{ connectTimeout: 20s }} }}\n---\n\
          apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: tested }}\nspec:\n  {rule}\n",
         wire.address
     );
@@ -73,6 +73,8 @@ impl Setup {
     /// Sends a small message first, so that connection, negotiation and service group are there, then measures `content`.
     async fn measure(&mut self, content: &[u8]) -> Result<(u64, u64)> {
         self.send(&sample("warm", 4096)).await?;
+        // What is told of its delivery belongs to it.
+        eventually("delivered", || self.hop.arrivals().len() == 1).await;
         self.wire.quiet().await;
         let reply = self
             .dialog

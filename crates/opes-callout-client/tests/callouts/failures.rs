@@ -5,7 +5,7 @@ use opes_callout_client::CalloutError;
 use opes_content::View;
 use opes_proto::smtp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::harness::{PATIENCE, Server, client, content, growing, mail, request, run};
 use crate::raw::{self, Script};
@@ -58,30 +58,46 @@ async fn time_is_up_and_the_handler_is_cancelled() {
     let server = Server::start();
     let client = server.client();
     let view = content(mail(4096)).await;
-    let mut request = request("wait", Some(view.clone()));
-    request.timeout = Duration::from_millis(200);
-    let started = Instant::now();
-    let error = run(&client, request).await.unwrap_err();
-    assert!(matches!(error, CalloutError::Timeout { .. }), "{error}");
-    assert!(error.to_string().contains("200 ms"), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(5));
-    server.signals.cancelled.notified().await;
-    run(&client, crate::harness::request("count", Some(view)))
+    // Connected, so that all of the time is the handler's.
+    run(&client, request("count", Some(view.clone())))
         .await
         .unwrap();
+    let (mut writer, half) = growing();
+    writer.append(Bytes::from(mail(1000))).await.unwrap();
+    let mut slow = request("wait", Some(View::original(half)));
+    slow.timeout = Duration::from_secs(1);
+    let started = Instant::now();
+    // Until the handler runs we wait for the mail client, which does not count.
+    let complete = async {
+        tokio::time::timeout(PATIENCE, server.signals.begun.notified())
+            .await
+            .unwrap();
+        writer.finish();
+    };
+    let (result, ()) = tokio::join!(run(&client, slow), complete);
+    let error = result.unwrap_err();
+    assert!(matches!(error, CalloutError::Timeout { .. }), "{error}");
+    assert!(error.to_string().contains("1000 ms"), "{error}");
+    assert!(started.elapsed() < PATIENCE);
+    tokio::time::timeout(PATIENCE, server.signals.cancelled.notified())
+        .await
+        .unwrap();
+    run(&client, request("count", Some(view))).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_mail_clients_time_is_not_the_services() {
     let server = Server::start();
+    let client = server.client();
+    // Connected: what is left for the service is enough on a busy machine.
+    run(&client, request("proceed", None)).await.unwrap();
     let (mut writer, content) = growing();
     let mut request = request("count", Some(View::original(content)));
-    request.timeout = Duration::from_millis(300);
-    let client = server.client();
+    request.timeout = Duration::from_secs(3);
     let running = tokio::spawn(async move { run(&client, request).await });
     writer.append(Bytes::from(mail(1000))).await.unwrap();
     // A slow client, not a way to wait for something.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     writer.finish();
     running.await.unwrap().unwrap();
 }
@@ -118,11 +134,10 @@ async fn a_message_that_goes_away_is_not_the_services_fault() {
 
 #[tokio::test]
 async fn nobody_there() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // Bound and never listened on: nobody else gets the port meanwhile.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap();
     for target in [
         format!("http://{port}"),
         "unix:/nonexistent/socket".into(),

@@ -13,20 +13,16 @@ async fn beyond_the_bounds_a_callout_fails_at_once() {
         ..config(&servers)
     });
     ready(&client).await;
-    let calls = (0..4).map(|_| async {
-        let started = Instant::now();
-        (client.run(request(PATIENCE)).await, started.elapsed())
-    });
-    let results = futures_util::future::join_all(calls).await;
-    let failed: Vec<_> = results
-        .iter()
-        .filter(|(result, _)| result.is_err())
-        .collect();
-    let [(Err(CalloutError::Unavailable { reason, .. }), took)] = &failed[..] else {
-        panic!("{failed:?}");
+    let calls = (0..4).map(|_| Box::pin(client.run(request(PATIENCE))));
+    // At once: before any of the others is answered.
+    let (first, _, others) = futures_util::future::select_all(calls).await;
+    let Err(CalloutError::Unavailable { reason, .. }) = first else {
+        panic!("{first:?}");
     };
     assert!(reason.contains("limits.maxInFlight"), "{reason}");
-    assert!(*took < Duration::from_millis(900), "{took:?}");
+    for result in futures_util::future::join_all(others).await {
+        result.unwrap();
+    }
     assert_eq!(client.snapshot().refused_full, 1);
 }
 
@@ -48,7 +44,8 @@ async fn a_service_that_is_away_is_known_to_be_and_found_when_it_is_back() {
     for _ in 0..100 {
         client.run(request(PATIENCE)).await.unwrap_err();
     }
-    assert!(started.elapsed() < Duration::from_secs(1), "at once");
+    // Waiting for the next dial would be a second each.
+    assert!(started.elapsed() < Duration::from_secs(20), "at once");
     let back = Server::start(Duration::ZERO);
     client.set_endpoints(&[back.target()]);
     client.run(request(PATIENCE)).await.unwrap();

@@ -36,7 +36,8 @@ async fn half_of_them(go: impl Fn(&mut Server), how: &str) {
     );
     assert_eq!(figures.errors(), [""; 0], "no callout fails");
     assert!(retries > 0, "nothing ran on those that went");
-    assert!(after < before * 3 + Duration::from_millis(100), "{after:?}");
+    // One that hangs and is still used would cost two seconds; less can be a busy machine.
+    assert!(after < before * 3 + s(1), "{after:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,9 +53,12 @@ async fn five_of_ten_endpoints_hang() {
 #[tokio::test]
 async fn without_idempotence_exactly_what_ran_there_fails_and_nothing_is_repeated() {
     const CALLS: usize = 60;
-    let mut servers = servers(10, s(3));
+    let mut servers = servers(10, Duration::ZERO);
     let client = client(&servers, false);
     ready(&client).await;
+    for server in &servers {
+        server.hold.send_replace(true);
+    }
     let before: usize = servers.iter().map(Server::begun).sum();
     let mut calls = JoinSet::new();
     for _ in 0..CALLS {
@@ -76,6 +80,9 @@ async fn without_idempotence_exactly_what_ran_there_fails_and_nothing_is_repeate
         .collect();
     for server in &mut servers[..5] {
         server.kill();
+    }
+    for server in &servers[5..] {
+        server.hold.send_replace(false);
     }
     let (mut answered, mut lost) = (0, 0);
     while let Some(result) = calls.join_next().await {
@@ -105,7 +112,7 @@ async fn a_lone_endpoint_that_hangs_is_found_out_long_before_the_time_is_up() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     servers[0].hang();
-    let result = tokio::time::timeout(s(20), running).await;
+    let result = tokio::time::timeout(s(40), running).await;
     let error = result.expect("found out").unwrap().unwrap_err();
     assert!(error.to_string().contains("progress query"), "{error}");
 }

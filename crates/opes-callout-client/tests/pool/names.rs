@@ -47,6 +47,7 @@ impl World {
             let worker = Worker {
                 time: WORK,
                 begun: Arc::clone(begun),
+                held: tokio::sync::watch::channel(false).1,
             };
             let address = SocketAddr::new(address, PORT);
             let listener = Listener::Host(network.bind(address).await.unwrap());

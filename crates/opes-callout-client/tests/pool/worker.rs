@@ -10,6 +10,7 @@ use opes_callout_server::{
     Answer, Command, CommandAnswer, Description, Listener, Message, ServerConfig, Service, serve,
 };
 use opes_proto::smtp::{Context, Point};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything takes on a busy machine.
@@ -19,6 +20,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Worker {
     pub(crate) time: Duration,
     pub(crate) begun: Arc<AtomicUsize>,
+    /// No answer while this is set.
+    pub(crate) held: watch::Receiver<bool>,
 }
 
 impl Service for Worker {
@@ -29,6 +32,9 @@ impl Service for Worker {
     async fn command(&self, _command: Command) -> anyhow::Result<CommandAnswer> {
         self.begun.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(self.time).await;
+        let mut held = self.held.clone();
+        // If nobody can hold it any more, nobody does.
+        let _let_go = held.wait_for(|held| !*held).await;
         Ok(CommandAnswer::proceed())
     }
 
@@ -41,6 +47,8 @@ pub(crate) struct Server {
     runtime: Option<tokio::runtime::Runtime>,
     pub(crate) address: String,
     pub(crate) begun: Arc<AtomicUsize>,
+    /// Holds back all answers.
+    pub(crate) hold: watch::Sender<bool>,
     pub(crate) shutdown: CancellationToken,
     /// Its only thread waits for the other end.
     hanging: Option<mpsc::Sender<()>>,
@@ -54,9 +62,11 @@ impl Server {
             .build()
             .unwrap();
         let begun = Arc::new(AtomicUsize::new(0));
+        let (hold, held) = watch::channel(false);
         let service = Arc::new(Worker {
             time,
             begun: Arc::clone(&begun),
+            held,
         });
         let shutdown = CancellationToken::new();
         // Bound on a thread of its own: the caller's runtime may not block.
@@ -74,6 +84,7 @@ impl Server {
             runtime: Some(runtime),
             address,
             begun,
+            hold,
             shutdown,
             hanging: None,
         }

@@ -1,7 +1,9 @@
 //! Bugs, made by somebody in the middle who spoils what a good server of the SDK hears or says. Each is convicted by its own row.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use opes_conform::{ConformError, Options, check};
 use opes_proto::ocp::callout_client::CalloutClient;
 use opes_proto::ocp::callout_server::{Callout, CalloutServer};
 use opes_proto::ocp::message::Kind;
@@ -477,19 +479,42 @@ async fn the_one_in_the_middle_is_innocent() {
     assert!(report.passed(), "{}", report.table(true));
 }
 
+/// The rows that it is convicted of, or why it could not be judged.
+type Sentence = Result<Vec<String>, ConformError>;
+
+async fn sentence(bug: Bug, patience: Duration) -> Sentence {
+    let options = Options {
+        patience,
+        ..Options::default()
+    };
+    let report = check(&spoiled(bug).await, &options).await?;
+    Ok(report.failed().map(str::to_owned).collect())
+}
+
+fn is_its_own(sentence: &Sentence, bug: &Bug) -> bool {
+    let rows = sentence.as_ref().ok();
+    rows.is_some_and(|rows| rows.iter().any(|row| row == bug.row))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_bug_is_convicted_of_its_own_row() {
     let mut trials = tokio::task::JoinSet::new();
     for bug in BUGS {
-        trials.spawn(async move { (bug, judge(&spoiled(*bug).await, LITTLE_PATIENCE).await) });
+        trials.spawn(async move {
+            let mut said = sentence(*bug, LITTLE_PATIENCE).await;
+            if !is_its_own(&said, bug) {
+                // What gives it away may come later than that on a busy machine.
+                said = sentence(*bug, PATIENCE).await;
+            }
+            (bug, said)
+        });
     }
     let mut let_go = Vec::new();
     while let Some(trial) = trials.join_next().await {
-        let (bug, report) = trial.unwrap();
-        let convicted: Vec<_> = report.failed().collect();
-        println!("{}: {convicted:?}", bug.name);
-        if !convicted.contains(&bug.row) {
-            let_go.push(format!("{} ({}): {convicted:?}", bug.name, bug.row));
+        let (bug, said) = trial.unwrap();
+        println!("{}: {said:?}", bug.name);
+        if !is_its_own(&said, bug) {
+            let_go.push(format!("{} ({}): {said:?}", bug.name, bug.row));
         }
     }
     assert!(let_go.is_empty(), "{let_go:#?}");

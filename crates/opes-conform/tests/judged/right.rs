@@ -33,9 +33,10 @@ async fn a_unix_socket_will_do() {
 
 #[tokio::test]
 async fn no_server_no_verdict() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // Bound and never listened on: nobody else gets the port meanwhile.
+    let free = tokio::net::TcpSocket::new_v4().unwrap();
+    free.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = free.local_addr().unwrap().to_string();
-    drop(free);
     let options = Options {
         patience: PATIENCE,
         ..Options::default()

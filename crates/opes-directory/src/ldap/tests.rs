@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::guard::element;
 use super::guard::tests::{message, wrap};
@@ -62,7 +62,7 @@ impl Server {
     pub(crate) fn directory(&self, more: serde_json::Value) -> Directory {
         let mut config = json!({
             "ldap": { "url": format!("ldap://127.0.0.1:{}", self.port), "base": "o=example", "filter": "(mail=%s)" },
-            "timeoutMs": 1000,
+            "timeoutMs": 30_000,
         });
         if let (Some(config), serde_json::Value::Object(more)) = (config.as_object_mut(), more) {
             config.extend(more);
@@ -196,26 +196,26 @@ async fn too_much_is_an_error_that_names_the_bound() {
 #[tokio::test]
 async fn silence_ends_with_the_time() {
     let server = Server::start(Says::Nothing).await;
-    let directory = server.directory(json!({ "timeoutMs": 100 }));
+    // As much for the dial, which must not be what takes it all.
+    let directory = server.directory(json!({ "timeoutMs": 1000 }));
     let error = ask(&directory, "a@example.org").await.unwrap_err();
-    assert_eq!(error.to_string(), "test did not answer within 100 ms");
+    assert_eq!(error.to_string(), "test did not answer within 1000 ms");
 }
 
 #[tokio::test]
 async fn a_server_that_is_gone_or_silent_leaves_the_next_one_to_answer() {
-    let gone = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    // Bound and never listened on: nobody else gets the port meanwhile.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gone = socket.local_addr().unwrap().port();
     let (silent, good) = (
         Server::start(Says::Nothing).await,
         Server::start(Says::Entries(1)).await,
     );
     let urls = [gone, silent.port, good.port].map(|port| format!("ldap://127.0.0.1:{port}"));
     let ldap = json!({ "url": urls, "base": "o=example", "filter": "(mail=%s)" });
-    let directory = good.directory(json!({ "ldap": ldap, "timeoutMs": 500 }));
+    // Each server has a third of it to be connected to.
+    let directory = good.directory(json!({ "ldap": ldap, "timeoutMs": 3000 }));
     let error = ask(&directory, "a@example.org").await.unwrap_err();
     assert!(matches!(error, LookupError::Timeout { .. }), "{error}");
     for address in ["a@example.org", "b@example.org"] {

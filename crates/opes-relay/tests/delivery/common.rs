@@ -1,5 +1,6 @@
 //! What the tests of the relay have in common: a spool, messages, events.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use opes_relay::{
     Senders, Tls,
 };
 use opes_spool::{Envelope, NextHop, Recipient, Spool, SpoolConfig};
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -150,6 +152,15 @@ pub(crate) fn envelope(recipients: &[&str]) -> Envelope {
         received_at_ms: u64::try_from(now.as_millis()).expect("fits"),
         ..Envelope::default()
     }
+}
+
+/// Where nobody listens, and nobody else can while the socket is kept.
+pub(crate) fn closed_port() -> (TcpSocket, u16) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(any).expect("a port");
+    let port = socket.local_addr().expect("bound").port();
+    (socket, port)
 }
 
 pub(crate) fn hop(port: u16) -> NextHop {

@@ -1,6 +1,8 @@
 //! Delivery while the client waits.
 
-use crate::common::{Bench, CONTENT, DEADLINE, envelope, growing, hop, next_hop, view};
+use crate::common::{
+    Bench, CONTENT, DEADLINE, closed_port, envelope, growing, hop, next_hop, view,
+};
 use crate::sink::{Behaviour, OnContent, Sink};
 use bytes::Bytes;
 use opes_relay::{DeliveryOutcome, Route};
@@ -105,11 +107,7 @@ async fn client_that_goes_away_leaves_no_message_behind() {
 
 #[tokio::test]
 async fn next_hop_that_is_away_is_told_at_once_and_every_time() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port");
-    let port = listener.local_addr().expect("bound").port();
-    drop(listener);
+    let (_kept, port) = closed_port();
     let mut bench = Bench::start_with(next_hop(port), |config| {
         config.retry.next_hop.first = std::time::Duration::from_hours(1);
         config.retry.next_hop.max = std::time::Duration::from_hours(1);

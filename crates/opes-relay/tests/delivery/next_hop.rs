@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::common::{Bench, CONTENT, envelope, hop, next_hop, open_spool, view};
+use crate::common::{Bench, CONTENT, closed_port, envelope, hop, next_hop, open_spool, view};
 use crate::sink::{Behaviour, OnContent, Sink};
 use opes_relay::{DeliveryOutcome, Route, Tls};
 
@@ -295,10 +295,7 @@ async fn queue_waits_for_a_next_hop_that_is_away_and_goes_when_it_is_back() {
     let sink = loop {
         // The port is free as soon as the task of the first sink has ended.
         match tokio::net::TcpListener::bind(("127.0.0.1", port)).await {
-            Ok(free) => {
-                drop(free);
-                break Sink::start_at(port, Behaviour::default()).await;
-            }
+            Ok(listener) => break Sink::start_on(listener, Behaviour::default()),
             Err(_) => tokio::task::yield_now().await,
         }
     };
@@ -331,7 +328,8 @@ async fn message_that_is_too_old_fails_with_the_last_reply() {
 
 #[tokio::test]
 async fn message_that_is_too_old_fails_also_when_the_next_hop_is_away() {
-    let mut bench = Bench::start_with(next_hop(unused_port().await), |config| {
+    let (_kept, port) = closed_port();
+    let mut bench = Bench::start_with(next_hop(port), |config| {
         config.retry.give_up_after = Duration::from_millis(100);
     });
     bench.send(&["b@example.net"]).await;
@@ -385,11 +383,4 @@ async fn shutdown_leaves_the_rest_in_the_spool_for_the_next_start() {
     bench.decided().await;
     assert_eq!(sink.received().len(), 2);
     bench.assert_nothing_left();
-}
-
-async fn unused_port() -> u16 {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port");
-    listener.local_addr().expect("bound").port()
 }

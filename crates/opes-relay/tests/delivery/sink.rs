@@ -83,13 +83,11 @@ impl Drop for Sink {
 
 impl Sink {
     pub(crate) async fn start(behaviour: Behaviour) -> Self {
-        Self::start_at(0, behaviour).await
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::start_on(listener, behaviour)
     }
 
-    pub(crate) async fn start_at(port: u16, behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port))
-            .await
-            .expect("a port");
+    pub(crate) fn start_on(listener: TcpListener, behaviour: Behaviour) -> Self {
         let port = listener.local_addr().expect("bound").port();
         let record = Arc::new(Record::default());
         let (behaviour, of_task) = (Arc::new(behaviour), Arc::clone(&record));

@@ -52,7 +52,7 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let waited = tokio::time::timeout(Duration::from_secs(10), wait).await;
+    let waited = tokio::time::timeout(Duration::from_secs(30), wait).await;
     waited.unwrap_or_else(|_| panic!("{what}"));
 }
 

@@ -20,7 +20,7 @@ async fn settle_during_a_sync(disk: &Arc<TestDisk>, dir: &Path) -> (Spool, Queue
     while disk.syncs() == before {
         tokio::task::yield_now().await;
     }
-    let settled = tokio::time::timeout(Duration::from_secs(10), deliver(&spool, &first));
+    let settled = tokio::time::timeout(Duration::from_secs(30), deliver(&spool, &first));
     settled
         .await
         .expect("a settlement does not wait for a sync");

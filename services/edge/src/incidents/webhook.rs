@@ -153,7 +153,7 @@ mod tests {
             ca_file: None,
             insecure_plaintext: false,
             credential: Credential::None,
-            timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(30),
             response_size_max: 1024,
         };
         let served = tokio::spawn(async move {

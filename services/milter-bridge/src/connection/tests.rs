@@ -89,13 +89,13 @@ async fn progress_begins_time_anew_and_silence_ends_it() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
-        for verdict in [CONTINUE, b""] {
+        for (reports, verdict) in [(8, CONTINUE), (1, b"")] {
             let (mut stream, _) = listener.accept().await.unwrap();
             packet(&mut stream).await;
             stream.write_all(NEGOTIATED).await.unwrap();
             packet(&mut stream).await;
-            for _ in 0..4 {
-                tokio::time::sleep(Duration::from_millis(400)).await;
+            for _ in 0..reports {
+                tokio::time::sleep(Duration::from_millis(500)).await;
                 stream.write_all(PROGRESS).await.unwrap();
             }
             stream.write_all(verdict).await.unwrap();
@@ -105,8 +105,8 @@ async fn progress_begins_time_anew_and_silence_ends_it() {
     });
     let json = json!({ "endpoint": format!("inet:127.0.0.1:{port}") });
     let settings = Config::from_json(&json).unwrap().settings().unwrap();
-    // Less than the four reports take.
-    let limit = Duration::from_secs(1);
+    // Less than the eight reports take, and much more than is between two of them, even on a busy machine.
+    let limit = Duration::from_secs(3);
     assert_eq!(talk(&settings, limit).await.unwrap(), Verdict::Continue);
     let late = talk(&settings, limit).await.unwrap_err();
     assert!(matches!(late, MilterError::Timeout(_)), "{late}");

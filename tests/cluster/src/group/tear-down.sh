@@ -29,8 +29,12 @@ for _ in $(seq 200); do
     sleep 0.05
 done
 
+# A cgroup may be busy for a moment after its last process.
 for controller in /sys/fs/cgroup/*/ /sys/fs/cgroup/; do
-    if [ -d "$controller$name" ]; then find "$controller$name" -depth -type d -exec rmdir {} + 2>/dev/null; fi
+    for _ in $(seq 100); do
+        [ -d "$controller$name" ] || break
+        find "$controller$name" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.05
+    done
 done
 
 # NAME VALUE a line, as they were before the kubelet.

@@ -25,7 +25,7 @@ spec:
       image: registry.example.com/opes/opes-edge:0.1.0
       imagePullPolicy: Never
       command: [/usr/bin/opes]
-      args: [conform, '127.0.0.1:4037']
+      args: [conform, '127.0.0.1:4037', --patience, '20']
       securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: [ALL] } }
 ";
 

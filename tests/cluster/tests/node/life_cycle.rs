@@ -16,7 +16,8 @@ fn values(world: &World<'_>) -> Vec<String> {
         format!("edge.delivery.nextHop={hop}"),
         "edge.service.type=NodePort".into(),
         format!("edge.listeners.smtp.nodePort={NODE_PORT}"),
-        "edge.preStopSeconds=3".into(),
+        // For endpoints and rules of the node to follow, on a busy machine too.
+        "edge.preStopSeconds=10".into(),
         "edge.drainSeconds=20".into(),
     ]
     .to_vec()
@@ -34,7 +35,7 @@ pub(crate) fn helm(world: &World<'_>, verb: &str, more: &[&str]) -> Result<Strin
         NAMESPACE,
     ];
     if verb != "template" {
-        arguments.extend(["--wait", "--timeout", "180s"]);
+        arguments.extend(["--wait", "--timeout", "360s"]);
     }
     for value in &values {
         arguments.extend(["--set", value]);
@@ -70,9 +71,8 @@ pub(crate) async fn helm_install_succeeds_on_an_empty_cluster_in_a_restricted_na
         notes.contains("kubectl apply") && notes.contains("helm test"),
         "notes: {notes}"
     );
-    ensure!(
-        world.ready("deployment/opes-edge")? == 2 && world.ready("deployment/opes-operator")? == 2
-    );
+    world.is_ready("deployment/opes-edge", 2).await?;
+    world.is_ready("deployment/opes-operator", 2).await?;
     for pod in world.get(&["pods"])?["items"]
         .as_array()
         .into_iter()
@@ -101,7 +101,7 @@ pub(crate) async fn helm_test_sends_a_mail_through_the_pipeline(world: &World<'_
         "--namespace",
         NAMESPACE,
         "--timeout",
-        "120s",
+        "300s",
     ])?;
     ensure!(output.contains("Succeeded"), "{output}");
     ensure!(
@@ -121,7 +121,7 @@ pub(crate) async fn helm_upgrade_changes_what_it_should(world: &World<'_>) -> Re
     ])?;
     let pool = world.get(&["deployment/opes-security-filter"])?["metadata"]["uid"].clone();
     helm(world, "upgrade", &["--set", "edge.replicas=3"])?;
-    ensure!(world.ready("deployment/opes-edge")? == 3);
+    world.is_ready("deployment/opes-edge", 3).await?;
     ensure!(
         world.kubectl(&[
             "get",
@@ -207,7 +207,7 @@ pub(crate) async fn helm_uninstall_leaves_nothing_when_told_so(world: &World<'_>
         .await?;
     world
         .node
-        .kubectl(&["delete", "namespace", NAMESPACE, "--timeout=120s"])?;
+        .kubectl(&["delete", "namespace", NAMESPACE, "--timeout=360s"])?;
     let left = world.node.kubectl(&[
         "get",
         "clusterroles,clusterrolebindings,apiservices",

@@ -21,7 +21,7 @@ pub(crate) const NODE_PORT: u16 = 30_025;
 /// The next hop.
 const HOP: &str = "192.0.2.101:25";
 /// Longest time for anything in the cluster to come about.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(6);
 /// Between two looks at the cluster.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -182,13 +182,14 @@ impl<'n> World<'n> {
         Ok(sent)
     }
 
-    /// How many of these messages each pod of the stamper has stamped.
-    pub(crate) fn stamps(&self, names: &[&str]) -> BTreeMap<String, usize> {
+    /// How many of the messages of this label that arrived behind the first so many each pod of the stamper has stamped.
+    pub(crate) fn stamps(&self, label: &str, behind: usize) -> BTreeMap<String, usize> {
         let mut stamps = BTreeMap::new();
-        for arrival in self.hop.arrivals() {
+        let start = format!("{label}-");
+        for arrival in self.hop.arrivals().iter().skip(behind) {
             let content = String::from_utf8_lossy(&arrival.content).into_owned();
             let value = |field: &str| content.lines().find_map(|line| line.strip_prefix(field));
-            if value("Subject: ").is_some_and(|subject| names.contains(&subject)) {
+            if value("Subject: ").is_some_and(|subject| subject.starts_with(&start)) {
                 let pod = value("X-Stamp: ").unwrap_or("nobody").to_owned();
                 *stamps.entry(pod).or_default() += 1;
             }
@@ -249,6 +250,14 @@ impl<'n> World<'n> {
         Ok(object["status"]["readyReplicas"]
             .as_u64()
             .unwrap_or_default())
+    }
+
+    /// Waits until so many pods of it are ready: one that answers its probe late is not for a moment.
+    pub(crate) async fn is_ready(&self, workload: &str, pods: u64) -> Result<()> {
+        self.eventually(&format!("{pods} of {workload}"), |world| {
+            Ok((world.ready(workload)? == pods).then_some(()))
+        })
+        .await
     }
 
     /// Ends the program of a container as the kernel does when memory is out; the pod and its volumes stay.

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use opes_cluster::{ControlPlane, DEADLINE, eventually, ports};
 use opes_operator::config::{Config, Identity};
@@ -83,6 +84,8 @@ impl<'p> Bed<'p> {
             folder,
         };
         bed.grant()?;
+        // The API server goes by new roles a moment after it has taken them.
+        eventually("the operator's rights", DEADLINE, || bed.has_rights()).await?;
         Ok(bed)
     }
 
@@ -124,6 +127,17 @@ impl<'p> Bed<'p> {
                 ],
             )
         }
+    }
+
+    /// One question for each role.
+    async fn has_rights(&self) -> Result<Option<()>> {
+        let client = self.client()?;
+        let rules: Api<DynamicObject> =
+            Api::namespaced_with(client.clone(), &self.namespace, &Kind::OpesRule.resource());
+        rules.list(&ListParams::default()).await?;
+        let leases: Api<Lease> = Api::namespaced(client, &self.namespace);
+        leases.get_opt("opes-operator").await?;
+        Ok(Some(()))
     }
 
     fn kubectl_apply(&self, namespace: Option<&str>, objects: &[Value]) -> Result<()> {
@@ -352,8 +366,7 @@ impl<'p> Bed<'p> {
 
     /// Who holds the Lease; empty: nobody.
     pub(crate) async fn leader(&self) -> Result<String> {
-        let leases: Api<k8s_openapi::api::coordination::v1::Lease> =
-            Api::namespaced(self.plane.client()?, &self.namespace);
+        let leases: Api<Lease> = Api::namespaced(self.plane.client()?, &self.namespace);
         let lease = leases.get_opt("opes-operator").await?;
         Ok(lease
             .and_then(|lease| lease.spec)

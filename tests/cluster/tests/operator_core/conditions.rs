@@ -1,9 +1,7 @@
 //! What is said of rules and services, and of what has changed.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
-use opes_cluster::{ControlPlane, eventually};
+use opes_cluster::{ControlPlane, DEADLINE, eventually};
 
 use super::{ACCEPTS, ELSEWHERE, REJECTS, RULE, SERVICE, calls};
 use crate::bed::{Bed, Edge};
@@ -19,7 +17,7 @@ async fn conditions_of_rules_say_what_is_so_and_why() -> Result<()> {
     bed.rule("good", &calls("there")).await?;
     let begun = std::time::Instant::now();
     for type_ in ["Accepted", "ResolvedRefs", "Programmed"] {
-        eventually(type_, Duration::from_secs(5), || async {
+        eventually(type_, DEADLINE, || async {
             bed.condition(RULE, "good", type_).await
         })
         .await?;
@@ -31,7 +29,7 @@ async fn conditions_of_rules_say_what_is_so_and_why() -> Result<()> {
         "ScalingActive",
         "Ready",
     ] {
-        eventually(type_, Duration::from_secs(5), || async {
+        eventually(type_, DEADLINE, || async {
             bed.condition(SERVICE, "there", type_).await
         })
         .await?;
@@ -145,7 +143,7 @@ async fn waiting_is_for_the_newest_generation(bed: &Bed<'_>, edge: &Edge) -> Res
         bed.plane
             .kubectl(&[&arguments[..], &[&bed.namespace, &timeout]].concat())
     };
-    wait("30").context("it is programmed")?;
+    wait("120").context("it is programmed")?;
     edge.answer.send_replace(Answer::Hold);
     let changed = ACCEPTS.replace("match:", "priority: 7, match:");
     bed.rule("first", &changed).await?;
@@ -153,7 +151,7 @@ async fn waiting_is_for_the_newest_generation(bed: &Bed<'_>, edge: &Edge) -> Res
     assert!(early.is_err(), "no edge has acknowledged it: {early:?}");
     edge.answer.send_replace(Answer::Take);
     bed.rule("wake-again", "{ at: [rcptTo], match: { recipientDomains: [again.example.com] }, action: { accept: {} } }").await?;
-    wait("30").context("acknowledged")?;
+    wait("120").context("acknowledged")?;
     Ok(())
 }
 

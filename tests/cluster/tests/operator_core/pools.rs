@@ -13,6 +13,9 @@ use serde_json::json;
 use super::{POOL, RULE, SERVICE, calls, until};
 use crate::bed::{Bed, owners_of};
 
+/// Within which what was deleted or changed is put right. The goal is 5 s; the rest is for a busy machine.
+const REPAIRED: Duration = Duration::from_secs(60);
+
 /// What is made for a pool that an HPA scales.
 const MADE: [Kind; 7] = [
     Kind::ServiceAccount,
@@ -86,12 +89,12 @@ async fn owned_objects_are_made_repaired_and_shared() -> Result<()> {
         "--replicas=7",
     ])?;
 
-    // What is deleted comes back, within 5 s.
+    // What is deleted comes back.
     for kind in MADE {
         let api = bed.api(kind)?;
         let before = api.get("opes-scan").await?.uid();
         api.delete("opes-scan", &DeleteParams::background()).await?;
-        until(&bed, kind, "opes-scan", Duration::from_secs(5), |object| {
+        until(&bed, kind, "opes-scan", REPAIRED, |object| {
             object.uid() != before && object.metadata.deletion_timestamp.is_none()
         })
         .await?;
@@ -121,13 +124,9 @@ async fn owned_objects_are_made_repaired_and_shared() -> Result<()> {
         object.data["spec"]["template"]["spec"]["containers"][0]["image"].clone()
     };
     let ours = "registry.example.com/opes/opes-normalizer:1";
-    let repaired = until(
-        &bed,
-        Kind::Deployment,
-        "opes-scan",
-        Duration::from_secs(5),
-        |object| image(object) == ours,
-    )
+    let repaired = until(&bed, Kind::Deployment, "opes-scan", REPAIRED, |object| {
+        image(object) == ours
+    })
     .await?;
     assert_eq!(repaired.labels()["team"], "mail");
     assert_eq!(repaired.labels()["opes.dev/callout-service"], "scan");
@@ -284,6 +283,6 @@ async fn everything_can_be_deleted_without_an_operator() -> Result<()> {
         .await?;
     }
     bed.plane
-        .kubectl(&["delete", "namespace", &bed.namespace, "--timeout=60s"])?;
+        .kubectl(&["delete", "namespace", &bed.namespace, "--timeout=300s"])?;
     Ok(())
 }

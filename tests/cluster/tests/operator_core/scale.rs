@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use futures_util::StreamExt as _;
 use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams};
-use opes_cluster::{ControlPlane, DEADLINE, eventually, is_long};
+use opes_cluster::{ControlPlane, eventually, is_long};
 use opes_operator::kinds::Kind;
 use serde_json::json;
 
@@ -70,6 +70,8 @@ const IDLE: Duration = Duration::from_secs(20);
 /// In the long form.
 const IDLE_LONG: Duration = Duration::from_mins(10);
 const RESIDENT_MAX: u64 = 150 << 20;
+/// Two edges compile all of it without optimisation.
+const PATIENCE: Duration = Duration::from_mins(10);
 
 async fn make_many(bed: &Bed<'_>) -> Result<()> {
     let names: Vec<usize> = (0..MANY).collect();
@@ -121,7 +123,7 @@ async fn a_thousand_rules_cost_no_write_at_rest_and_little_memory() -> Result<()
         bed.edge("edge-2", operator.routing).await?,
     ];
     let rules = bed.api(RULE)?;
-    eventually("every rule is programmed", DEADLINE, || async {
+    eventually("every rule is programmed", PATIENCE, || async {
         let all = rules.list(&kube::api::ListParams::default()).await?;
         let programmed = all.iter().filter(|rule| {
             bed::condition(rule, "Programmed").is_some_and(|said| said.status == "True")
@@ -171,7 +173,7 @@ async fn a_thousand_rules_cost_no_write_at_rest_and_little_memory() -> Result<()
         .await?;
 
     // At rest nothing is written and nothing moves.
-    eventually("it comes to rest", DEADLINE, || {
+    eventually("it comes to rest", PATIENCE, || {
         let plane = &plane;
         async move {
             let first = writes(plane).await?;

@@ -52,6 +52,29 @@ impl Postgres {
 
     /// Starts it again.
     pub(crate) async fn run(&mut self) -> Result<()> {
+        self.server = Some(self.serve()?.spawn()?);
+        tokio::time::timeout(DEADLINE, async {
+            while !self.is_ready() {
+                let server = self.server.as_mut().context("no server")?;
+                // It refuses to start while a child of one that was killed still holds the shared memory.
+                if server.try_wait()?.is_some() {
+                    self.server = Some(self.serve()?.spawn()?);
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            anyhow::Ok(())
+        })
+        .await
+        .context("PostgreSQL does not start")?
+    }
+
+    fn is_ready(&self) -> bool {
+        let mut ready = Command::new(self.programs.join("pg_isready"));
+        let ready = ready.arg("-q").arg("-h").arg(self.folder.path()).status();
+        ready.is_ok_and(|status| status.success())
+    }
+
+    fn serve(&self) -> Result<Command> {
         let mut serve = self.command("postgres")?;
         serve.args(["-c", "listen_addresses=", "-c", "fsync=off", "-D"]);
         serve
@@ -59,19 +82,7 @@ impl Postgres {
             .arg("-k")
             .arg(self.folder.path());
         serve.stdout(Stdio::null()).stderr(Stdio::null());
-        self.server = Some(serve.spawn()?);
-        let ready = || {
-            let mut ready = Command::new(self.programs.join("pg_isready"));
-            let ready = ready.arg("-q").arg("-h").arg(self.folder.path()).status();
-            ready.is_ok_and(|status| status.success())
-        };
-        tokio::time::timeout(DEADLINE, async {
-            while !ready() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        })
-        .await
-        .context("PostgreSQL does not start")
+        Ok(serve)
     }
 
     pub(crate) fn url(&self) -> String {

@@ -41,6 +41,8 @@ pub(crate) struct Place {
     folder: Arc<TempDir>,
     authority: Arc<Authority>,
     next_hop: String,
+    /// Seconds between SIGTERM and the end of the listeners.
+    pub(crate) drain_delay: u64,
     pub(crate) sink: Arc<Sink>,
 }
 
@@ -55,6 +57,7 @@ pub(crate) struct Marker {
     marked: Arc<AtomicUsize>,
     gate: Arc<Semaphore>,
     stop: CancellationToken,
+    tls: ServerTls,
 }
 
 struct Marks {
@@ -87,6 +90,7 @@ impl Place {
         let sink = Sink::start().await?;
         Ok(Self {
             next_hop: sink.address.to_string(),
+            drain_delay: 1,
             folder: Arc::new(folder),
             authority: Arc::new(authority),
             sink: Arc::new(sink),
@@ -98,6 +102,7 @@ impl Place {
             folder: Arc::clone(&self.folder),
             authority: Arc::clone(&self.authority),
             next_hop: next_hop.to_owned(),
+            drain_delay: self.drain_delay,
             sink: Arc::clone(&self.sink),
         }
     }
@@ -125,9 +130,9 @@ impl Place {
         let config = format!(
             "hostname: mail.example.com\nspool: {at}/spool\ndomains: [example.com]\nadmin: '127.0.0.1:0'\n\
              callouts: {{ certificate: {at}/edge.crt, key: {at}/edge.key, ca: {at}/edge.ca }}\n\
-             routing: {{ operator: '{operator}', cache: {at}/cache }}\ndrainDelay: 3s\ndrainTimeout: 20s\n\
+             routing: {{ operator: '{operator}', cache: {at}/cache }}\ndrainDelay: {}s\ndrainTimeout: 60s\n\
              delivery: {{ nextHop: '{}' }}\nlisteners:\n  - {{ name: mx, address: '127.0.0.1:0' }}\n",
-            self.next_hop
+            self.drain_delay, self.next_hop
         );
         let path = self.path("edge.yaml");
         fs::write(&path, config)?;
@@ -180,12 +185,13 @@ impl Place {
 
     pub(crate) async fn marker(&self, name: &str) -> Result<Marker> {
         let tls = ServerTls::server(self.files("service"))?;
-        let listener = Listener::bind_tls("127.0.0.1:0", tls).await?;
+        let listener = Listener::bind_tls("127.0.0.1:0", tls.clone()).await?;
         let marker = Marker {
             url: format!("https://{}", listener.address()),
             marked: Arc::default(),
             gate: Arc::new(Semaphore::new(1)),
             stop: CancellationToken::new(),
+            tls,
         };
         let service = Marks {
             name: name.to_owned(),
@@ -215,6 +221,12 @@ impl Place {
             issuer.issue(self.folder.path(), end, name, &trusted)?;
         }
         Ok(())
+    }
+
+    /// How often an edge has taken files anew.
+    pub(crate) fn taken(&self) -> usize {
+        let log = fs::read_to_string(self.path("edge.log")).unwrap_or_default();
+        log.matches("file read again").count()
     }
 
     // ---- arrivals ------------------------------------------------------------------------------------------------
@@ -259,16 +271,20 @@ fn object(kind: &str, name: &str, spec: &str) -> String {
 
 /// The service and the rule that calls it.
 pub(crate) fn marked() -> Vec<String> {
+    marked_within("20s")
+}
+
+/// The same, with the time within which there has to be a connection to an instance.
+pub(crate) fn marked_within(connect_timeout: &str) -> Vec<String> {
+    let spec = format!(
+        r#"{{"class":"adapt","builtin":{{"name":"normalizer"}},"limits":{{"connectTimeout":"{connect_timeout}"}}}}"#
+    );
     vec![
-        object(
-            "CalloutService",
-            "marker",
-            r#"{"class":"adapt","builtin":{"name":"normalizer"},"limits":{"connectTimeout":"2s"}}"#,
-        ),
+        object("CalloutService", "marker", &spec),
         object(
             "OpesRule",
             "marker",
-            r#"{"at":["content"],"callout":{"serviceRef":{"name":"marker"},"wants":{"content":"all"},"allow":["header"],"timeout":"20s","onFailure":"tempfail"}}"#,
+            r#"{"at":["content"],"callout":{"serviceRef":{"name":"marker"},"wants":{"content":"all"},"allow":["header"],"timeout":"60s","onFailure":"tempfail"}}"#,
         ),
     ]
 }
@@ -323,6 +339,11 @@ impl Marker {
     /// Messages so far.
     pub(crate) fn marked(&self) -> usize {
         self.marked.load(Ordering::Relaxed)
+    }
+
+    /// Cancelled when other certificates than those of now are in force.
+    pub(crate) fn renewed(&self) -> CancellationToken {
+        self.tls.current().1
     }
 
     /// Answers nobody from now on.

@@ -1,12 +1,11 @@
 //! rspamd's proxy worker in milter mode behind the bridge.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use opes_e2e::behind::{Behind, Rule};
-use opes_e2e::need;
+use opes_e2e::{need, ports};
 use opes_milter_bridge::MilterBridge;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -35,7 +34,7 @@ impl Proxy {
     async fn start() -> Result<Self> {
         need("rspamd");
         let folder = tempfile::tempdir()?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = ports::free()?;
         let config = format!(
             "options {{ pidfile = \"{0}/pid\"; tempdir = \"{0}\"; filters = \"\"; dns {{ nameserver = [\"127.0.0.1:1\"]; timeout = 0.1s; retransmits = 0; }} }}\n\
              logging {{ type = \"console\"; level = \"error\"; }}\n\

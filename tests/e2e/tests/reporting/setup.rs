@@ -97,16 +97,16 @@ impl Setup {
 fn objects(judge: &str, reporting: &str, rules: usize) -> String {
     let head = "---\napiVersion: opes.dev/v1alpha1\nkind:";
     let mut text = format!(
-        "{head} CalloutService\nmetadata: {{ name: judge }}\nspec: {{ class: analyze, endpoint: '{judge}' }}\n\
+        "{head} CalloutService\nmetadata: {{ name: judge }}\nspec: {{ class: analyze, endpoint: '{judge}', limits: {{ connectTimeout: 20s }} }}\n\
          {head} OpesRule\nmetadata: {{ name: judge }}\nspec:\n  at: [content]\n  callout: {{ serviceRef: {{ name: judge }}, allow: [reject] }}\n\
          {head} OpesRule\nmetadata: {{ name: nobody-is-blocked }}\nspec:\n  at: [rcptTo]\n  match: {{ cel: 'rcpt == \"blocked@example.com\"' }}\n  \
          action: {{ reject: {{ code: 550, enhanced: 5.1.1, text: nobody }} }}\n\
-         {head} CalloutService\nmetadata: {{ name: reporting }}\nspec: {{ class: observe, endpoint: '{reporting}', idempotent: true }}\n"
+         {head} CalloutService\nmetadata: {{ name: reporting }}\nspec: {{ class: observe, endpoint: '{reporting}', idempotent: true, limits: {{ connectTimeout: 20s }} }}\n"
     );
     for number in 0..rules {
         text.push_str(&format!(
             "{head} OpesRule\nmetadata: {{ name: report-{number} }}\nspec:\n  at: [answered, delivered, deferred, bounced]\n  \
-             callout: {{ serviceRef: {{ name: reporting }}, timeout: 5s }}\n"
+             callout: {{ serviceRef: {{ name: reporting }}, timeout: 20s }}\n"
         ));
     }
     text

@@ -1,12 +1,11 @@
 //! A real name server (NSD) on loopback that knows everything there is: its zone is the root.
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use opes_e2e::need;
+use opes_e2e::{need, ports};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 
@@ -47,7 +46,7 @@ impl Nsd {
             writeln!(zone, "{name}. {kind} {value}")?;
         }
         std::fs::write(folder.path().join("root.zone"), zone)?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = ports::free()?;
         let config = format!(
             "server:\n  ip-address: 127.0.0.1@{port}\n  username: \"\"\n  chroot: \"\"\n  zonesdir: \"{path}\"\n  database: \"\"\n  \
              pidfile: \"{path}/pid\"\n  xfrdfile: \"{path}/xfrd\"\n  zonelistfile: \"{path}/list\"\n  xfrdir: \"{path}\"\n  \

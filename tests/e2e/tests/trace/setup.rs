@@ -80,7 +80,7 @@ pub(crate) async fn start(
         };
         format!(
             "---\napiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: {name} }}\n\
-             spec: {{ class: {class}, endpoint: '{endpoint}'{more} }}\n\
+             spec: {{ class: {class}, endpoint: '{endpoint}', limits: {{ connectTimeout: 20s }}{more} }}\n\
              ---\napiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: {name} }}\nspec:\n  at: [{point}]\n  \
              callout: {{ serviceRef: {{ name: {name} }}, allow: [{allow}], parameters: {{ do: {does} }} }}\n"
         )

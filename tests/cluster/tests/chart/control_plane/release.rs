@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use opes_cluster::{Cluster, ControlPlane};
+use opes_cluster::{Cluster, ControlPlane, DEADLINE, eventually};
 use serde_json::Value;
 
 use crate::helm::{NAMESPACE, RELEASE, chart};
@@ -60,11 +60,15 @@ async fn crds_are_upgraded_and_rules_outlive_the_release() -> Result<()> {
     plane.kubectl(&[
         "wait",
         "--for=condition=Established",
-        "--timeout=60s",
+        "--timeout=180s",
         "crd/opesrules.opes.dev",
         "crd/calloutservices.opes.dev",
     ])?;
-    plane.kubectl_with(&["apply", "-f", "-"], RULE)?;
+    // Discovery, by which kubectl goes, is a moment behind.
+    eventually("the rule is taken", DEADLINE, || async {
+        plane.kubectl_with(&["apply", "-f", "-"], RULE).map(Some)
+    })
+    .await?;
 
     let folder = tempfile::tempdir()?;
     let newer = folder.path().join("opes");

@@ -1,7 +1,7 @@
 //! The roles: those of `docs/reference/rbac.md` and no others, and what an API server makes of them in a single namespace.
 
 use anyhow::{Context as _, Result};
-use opes_cluster::ControlPlane;
+use opes_cluster::{ControlPlane, DEADLINE, eventually};
 use serde_json::Value;
 
 use crate::cases::{CERT_MANAGER, SINGLE_NAMESPACE};
@@ -121,6 +121,13 @@ async fn in_a_single_namespace_the_operator_may_do_what_is_documented_and_nothin
         ]);
         asked.is_ok_and(|said| said.trim() == "yes")
     };
+    let own = |verb| may(verb, "leases.coordination.k8s.io", NAMESPACE);
+    // The API server goes by new roles a moment after it has taken them.
+    eventually("the roles", DEADLINE, || async {
+        let rules = may("list", "opesrules.opes.dev", NAMESPACE);
+        Ok((rules && own("create")).then_some(()))
+    })
+    .await?;
     let mut asked = 0;
     for rule in documented("watched")? {
         let rule: Value = serde_json::from_str(&rule)?;
@@ -151,7 +158,6 @@ async fn in_a_single_namespace_the_operator_may_do_what_is_documented_and_nothin
     }
     assert!(asked > 70, "{asked} questions only");
     assert!(!may("list", "secrets", NAMESPACE) && !may("create", "clusterroles", NAMESPACE));
-    let own = |verb| may(verb, "leases.coordination.k8s.io", NAMESPACE);
     assert!(own("create") && !own("delete"));
     // Who reads the figures has the right by a role that every cluster has.
     let reader = plane.kubectl(&[

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use opes_cluster::{Cluster, ControlPlane};
+use opes_cluster::{Cluster, ControlPlane, DEADLINE, eventually};
 use serde_json::Value;
 
 use crate::cases::{self, Case};
@@ -47,7 +47,7 @@ fn helm(cluster: &Cluster, verb: &str, chart: &Path, more: &[&str]) -> Result<St
     cluster.helm(&[&arguments[..], more].concat())
 }
 
-fn upgrade(cluster: &Cluster, from: &Path, case: &Case) -> Result<()> {
+async fn upgrade(cluster: &Cluster, from: &Path, case: &Case) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut values = Vec::new();
     for (number, text) in case.values.iter().enumerate() {
@@ -61,10 +61,14 @@ fn upgrade(cluster: &Cluster, from: &Path, case: &Case) -> Result<()> {
     cluster.kubectl(&[
         "wait",
         "--for=condition=Established",
-        "--timeout=60s",
+        "--timeout=180s",
         "crd/opesrules.opes.dev",
     ])?;
-    cluster.kubectl_with(&["apply", "-f", "-"], RULE)?;
+    // Discovery, by which kubectl goes, is a moment behind.
+    eventually("the rule is taken", DEADLINE, || async {
+        cluster.kubectl_with(&["apply", "-f", "-"], RULE).map(Some)
+    })
+    .await?;
     let before = objects(cluster)?;
     ensure!(before.len() > 10, "{before:?}");
 
@@ -103,6 +107,7 @@ async fn releases_of_before_are_upgraded_and_rolled_back() -> Result<()> {
         for name in CASES {
             let case = cases.iter().find(|case| case.name == name).context(name)?;
             upgrade(&plane, archive, case)
+                .await
                 .with_context(|| format!("{}: {name}", archive.display()))?;
         }
     }

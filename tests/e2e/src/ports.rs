@@ -1,7 +1,7 @@
 //! Ports for daemons that cannot be told "any, and say which".
 //!
 //! Below what the kernel hands out for port 0 and for outgoing connections, so that nobody else is given one between our look and
-//! the daemon's bind. Two fixtures may still choose the same; the daemon then ends, and its start is tried again.
+//! the daemon's bind. Two fixtures may still choose the same, once in many thousands.
 
 use std::net::TcpListener;
 
