@@ -23,4 +23,4 @@ pub use wait::{eventually, is_long};
 use std::time::Duration;
 
 /// How long a test waits for something that takes seconds on an idle machine.
-pub const DEADLINE: Duration = Duration::from_mins(2);
+pub const DEADLINE: Duration = Duration::from_mins(5);
