@@ -26,8 +26,10 @@ const RENEW: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(2);
 /// A holder that has not renewed for this long stops writing.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// For one request.
+/// For one attempt.
 const TIMEOUT: Duration = Duration::from_secs(4);
+/// Attempts to give it back that somebody may cross.
+const RELEASES_MAX: u32 = 3;
 
 /// One replica's view of the Lease.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ pub struct Candidacy {
     api: Api<Lease>,
     identity: String,
     seen: Option<Observed>,
+    /// When the last renewal that succeeded was asked for.
     renewed: Option<Instant>,
 }
 
@@ -71,14 +74,24 @@ impl Candidacy {
 
     /// Stands until it is told to stop, and gives the Lease back then.
     pub async fn run(mut self, leading: watch::Sender<bool>, shutdown: CancellationToken) {
-        loop {
-            let attempt = tokio::time::timeout(TIMEOUT, self.attempt());
-            let outcome = tokio::select! {
-                outcome = attempt => outcome,
-                () = shutdown.cancelled() => break,
+        while !shutdown.is_cancelled() {
+            // Others may count from the moment in which the API server writes, which is after this one.
+            let asked = Instant::now();
+            let end = self.renewed.map(|at| at + DEADLINE);
+            // Not given up at shutdown: what is half written could be neither kept nor given back.
+            let outcome = {
+                let attempt = tokio::time::timeout(TIMEOUT, self.attempt());
+                let mut attempt = std::pin::pin!(attempt);
+                tokio::select! {
+                    outcome = &mut attempt => outcome,
+                    () = reached(end) => {
+                        tell(&leading, false);
+                        attempt.await
+                    }
+                }
             };
             match outcome {
-                Ok(Ok(true)) => self.renewed = Some(Instant::now()),
+                Ok(Ok(true)) => self.renewed = Some(asked),
                 Ok(Ok(false)) => self.renewed = None,
                 Ok(Err(error)) => tracing::warn!(%error, "lease could not be looked at"),
                 Err(_) => tracing::warn!("lease could not be looked at in time"),
@@ -91,9 +104,9 @@ impl Candidacy {
                 () = shutdown.cancelled() => break,
             }
         }
-        let held = *leading.borrow();
         tell(&leading, false);
-        if held && tokio::time::timeout(TIMEOUT, self.release()).await.is_err() {
+        // Whatever we believe: a request whose answer we did not wait for may have made it ours.
+        if tokio::time::timeout(TIMEOUT, self.release()).await.is_err() {
             tracing::warn!("lease could not be given back in time");
         }
     }
@@ -184,27 +197,47 @@ impl Candidacy {
 
     /// Another replica need not wait for the Lease to run out.
     async fn release(&self) {
-        let released = async {
-            let lease = self.api.get(LEASE).await?;
-            let mut spec = lease.spec.clone().unwrap_or_default();
-            if spec.holder_identity.as_deref() != Some(&self.identity) {
-                return Ok(());
+        for _ in 0..RELEASES_MAX {
+            match self.give_back().await {
+                Ok(()) => return,
+                // A request that was given up has arrived in between.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => {
+                    tracing::warn!(%error, "lease could not be given back");
+                    return;
+                }
             }
-            spec.holder_identity = Some(String::new());
-            spec.renew_time = Some(MicroTime(Timestamp::now()));
-            let lease = Lease {
-                spec: Some(spec),
-                ..lease
-            };
-            self.api
-                .replace(LEASE, &PostParams::default(), &lease)
-                .await
-                .map(|_| ())
-        };
-        let released: Result<(), kube::Error> = released.await;
-        if let Err(error) = released {
-            tracing::warn!(%error, "lease could not be given back");
         }
+        tracing::warn!("lease could not be given back: it changes all the time");
+    }
+
+    /// Nothing if it is somebody else's.
+    async fn give_back(&self) -> Result<(), kube::Error> {
+        let Some(lease) = self.api.get_opt(LEASE).await? else {
+            return Ok(());
+        };
+        let mut spec = lease.spec.clone().unwrap_or_default();
+        if spec.holder_identity.as_deref() != Some(&self.identity) {
+            return Ok(());
+        }
+        spec.holder_identity = Some(String::new());
+        spec.renew_time = Some(MicroTime(Timestamp::now()));
+        let lease = Lease {
+            spec: Some(spec),
+            ..lease
+        };
+        self.api
+            .replace(LEASE, &PostParams::default(), &lease)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Never, if there is no such moment.
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -226,19 +259,43 @@ fn tell(leading: &watch::Sender<bool>, holds: bool) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use hyper::Method;
+    use kube::client::Body;
+
     use super::*;
 
+    type Request = hyper::Request<Body>;
+    type Response = hyper::Response<Body>;
+
     fn candidacy() -> Candidacy {
-        let service = tower::service_fn(|_: hyper::Request<kube::client::Body>| async {
-            Err::<hyper::Response<kube::client::Body>, _>(std::io::Error::other(
-                "no network in this test",
-            ))
-        });
+        with_server(|_| async { Err(std::io::Error::other("no network in this test")) })
+    }
+
+    fn with_server<F>(serve: impl Fn(Request) -> F + Send + 'static) -> Candidacy
+    where
+        F: Future<Output = std::io::Result<Response>> + Send + 'static,
+    {
         let identity = Identity {
             namespace: "opes".into(),
             name: "me".into(),
         };
-        Candidacy::new(Client::new(service, "opes"), &identity)
+        Candidacy::new(Client::new(tower::service_fn(serve), "opes"), &identity)
+    }
+
+    fn answer(status: u16, body: &impl serde::Serialize) -> std::io::Result<Response> {
+        let body = Body::from(serde_json::to_vec(body)?);
+        let response = hyper::Response::builder().status(status).body(body);
+        response.map_err(std::io::Error::other)
+    }
+
+    fn refusal(code: u16) -> std::io::Result<Response> {
+        let status = serde_json::json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": "", "message": "",
+        });
+        answer(code, &status)
     }
 
     fn lease(holder: &str, version: &str) -> Lease {
@@ -298,5 +355,68 @@ mod tests {
         let renewed = candidacy.spec(Some(&taken));
         assert_eq!(renewed.lease_transitions, Some(1));
         assert_eq!(renewed.acquire_time, taken.acquire_time);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_renew_leads_no_longer_than_others_wait() {
+        let requests = Arc::new(AtomicU32::new(0));
+        let candidacy = with_server(move |_| {
+            let number = requests.fetch_add(1, Ordering::Relaxed);
+            async move {
+                match number {
+                    0 => refusal(404),
+                    1 => answer(201, &lease("me", "1")),
+                    // From here on the API server says nothing.
+                    _ => std::future::pending().await,
+                }
+            }
+        });
+        let (leading, mut leads) = watch::channel(false);
+        let begun = Instant::now();
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(candidacy.run(leading, shutdown.clone()));
+        leads.wait_for(|leads| *leads).await.unwrap();
+        assert!(begun.elapsed() < RENEW);
+        leads.wait_for(|leads| !*leads).await.unwrap();
+        let led = begun.elapsed();
+        assert!(
+            led >= RENEW && led < DEADLINE + Duration::from_millis(10),
+            "{led:?}"
+        );
+        shutdown.cancel();
+        running.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_arrives_late_is_given_back_too() {
+        // The Lease as the server has it; a renewal that nobody waited for is written between two requests of the release.
+        let stored = Arc::new(Mutex::new((String::new(), 1)));
+        let (kept, crossed) = (Arc::clone(&stored), AtomicU32::new(0));
+        let candidacy = with_server(move |request: Request| {
+            let mut stored = kept.lock().unwrap();
+            let response = match *request.method() {
+                Method::GET => answer(200, &lease(&stored.0, &stored.1.to_string())),
+                _ if stored.0.is_empty() => {
+                    *stored = ("me".into(), stored.1 + 1);
+                    answer(200, &lease("me", &stored.1.to_string()))
+                }
+                _ if crossed.fetch_add(1, Ordering::Relaxed) == 0 => {
+                    stored.1 += 1;
+                    refusal(409)
+                }
+                _ => {
+                    *stored = (String::new(), stored.1 + 1);
+                    answer(200, &lease("", &stored.1.to_string()))
+                }
+            };
+            async move { response }
+        });
+        let (leading, mut leads) = watch::channel(false);
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(candidacy.run(leading, shutdown.clone()));
+        leads.wait_for(|leads| *leads).await.unwrap();
+        shutdown.cancel();
+        running.await.unwrap();
+        assert_eq!(stored.lock().unwrap().0, "", "it was kept");
     }
 }

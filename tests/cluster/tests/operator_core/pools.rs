@@ -1,6 +1,6 @@
 //! What is made for services, repaired, shared with others, and taken away.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::jiff::Timestamp;
@@ -13,8 +13,10 @@ use serde_json::json;
 use super::{POOL, RULE, SERVICE, calls, until};
 use crate::bed::{Bed, owners_of};
 
-/// Within which what was deleted or changed is put right. The goal is 5 s; the rest is for a busy machine.
+/// Within which what was deleted or changed is put right, on a machine that is busy with other things.
 const REPAIRED: Duration = Duration::from_secs(60);
+/// Within which half of it is.
+const REPAIRED_USUALLY: Duration = Duration::from_secs(5);
 
 /// What is made for a pool that an HPA scales.
 const MADE: [Kind; 7] = [
@@ -90,15 +92,21 @@ async fn owned_objects_are_made_repaired_and_shared() -> Result<()> {
     ])?;
 
     // What is deleted comes back.
+    let mut times = Vec::new();
     for kind in MADE {
         let api = bed.api(kind)?;
         let before = api.get("opes-scan").await?.uid();
+        let deleted = Instant::now();
         api.delete("opes-scan", &DeleteParams::background()).await?;
         until(&bed, kind, "opes-scan", REPAIRED, |object| {
             object.uid() != before && object.metadata.deletion_timestamp.is_none()
         })
         .await?;
+        times.push(deleted.elapsed());
     }
+    times.sort();
+    println!("repaired after {times:.1?}");
+    assert!(times[times.len() / 2] < REPAIRED_USUALLY, "{times:?}");
     bed.plane.kubectl(&[
         "scale",
         "deployment",
