@@ -291,9 +291,9 @@ mod tests {
         response.map_err(std::io::Error::other)
     }
 
-    fn refusal(code: u16) -> std::io::Result<Response> {
+    fn refusal(code: u16, reason: &str) -> std::io::Result<Response> {
         let status = serde_json::json!({
-            "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": "", "message": "",
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "",
         });
         answer(code, &status)
     }
@@ -364,7 +364,7 @@ mod tests {
             let number = requests.fetch_add(1, Ordering::Relaxed);
             async move {
                 match number {
-                    0 => refusal(404),
+                    0 => refusal(404, "NotFound"),
                     1 => answer(201, &lease("me", "1")),
                     // From here on the API server says nothing.
                     _ => std::future::pending().await,
@@ -402,7 +402,7 @@ mod tests {
                 }
                 _ if crossed.fetch_add(1, Ordering::Relaxed) == 0 => {
                     stored.1 += 1;
-                    refusal(409)
+                    refusal(409, "Conflict")
                 }
                 _ => {
                     *stored = (String::new(), stored.1 + 1);
