@@ -1,5 +1,9 @@
 //! The custom resource definitions on a real API server: what it takes, what it refuses and how it says so, what `kubectl` shows.
 
+mod crds {
+    mod emptied;
+}
+
 mod control_plane {
     use std::collections::BTreeSet;
     use std::path::{Path, PathBuf};
@@ -16,7 +20,7 @@ mod control_plane {
     const COLUMNS_MAX: usize = 120;
     const OURS: [&str; 2] = ["opesrules.opes.dev", "calloutservices.opes.dev"];
 
-    async fn plane() -> Result<&'static ControlPlane> {
+    pub(crate) async fn plane() -> Result<&'static ControlPlane> {
         let plane = ControlPlane::shared().await?;
         ensure!(plane.apply_crds().await? == 2, "there are two definitions");
         Ok(plane)
@@ -39,7 +43,7 @@ mod control_plane {
         refused.map(|error| format!("{error:#}"))
     }
 
-    fn apply(cluster: &Cluster, namespace: &str, text: &str) -> Result<String> {
+    pub(crate) fn apply(cluster: &Cluster, namespace: &str, text: &str) -> Result<String> {
         let arguments = ["apply", "--server-side", "-n", namespace, "-f", "-"];
         cluster.kubectl_with(&arguments, text)
     }
@@ -184,74 +188,16 @@ mod control_plane {
         found
     }
 
-    fn service(name: &str, spec: &str) -> String {
+    pub(crate) fn service(name: &str, spec: &str) -> String {
         format!(
             "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: {name} }}\nspec: {{ {spec} }}\n"
         )
     }
 
-    fn rule(name: &str, spec: &str) -> String {
+    pub(crate) fn rule(name: &str, spec: &str) -> String {
         format!(
             "apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: {name} }}\nspec: {{ {spec} }}\n"
         )
-    }
-
-    /// API servers make `null` of an object that applying empties, unless it is replaced as a whole.
-    #[tokio::test]
-    async fn what_is_emptied_is_empty_and_not_null() -> Result<()> {
-        let plane = plane().await?;
-        let namespace = plane.namespace("emptied").await?;
-        let action =
-            |action: &str| rule("emptied", &format!("at: [rcptTo], action: {{ {action} }}"));
-        for (kind, field, full, empty) in [
-            (
-                "calloutservice",
-                "spec.builtin.config",
-                service(
-                    "emptied",
-                    "class: adapt, builtin: { name: normalizer, config: { domain: example.com } }",
-                ),
-                service(
-                    "emptied",
-                    "class: adapt, builtin: { name: normalizer, config: {} }",
-                ),
-            ),
-            (
-                "opesrule",
-                "spec.action.reject",
-                action("reject: { text: sorry }"),
-                action("reject: {}"),
-            ),
-        ] {
-            apply(plane, &namespace, &full)?;
-            apply(plane, &namespace, &empty).with_context(|| field.to_owned())?;
-            let path = format!("jsonpath={{.{field}}}");
-            let said = plane.kubectl(&["get", kind, "emptied", "-n", &namespace, "-o", &path])?;
-            ensure!(said == "{}", "{field}: {said}");
-        }
-        // What the operator keeps of a rule, it gets back.
-        let api: Api<OpesRule> = Api::namespaced(plane.client()?, &namespace);
-        for action in [
-            json!({ "reject": { "text": "sorry" } }),
-            json!({ "reject": {} }),
-        ] {
-            let kept = json!({ "at": ["rcptTo"], "action": action });
-            let document = json!({
-                "apiVersion": "opes.dev/v1alpha1",
-                "kind": "OpesRule",
-                "status": { "lastAccepted": { "generation": 1, "spec": kept } },
-            });
-            let parameters = PatchParams::apply("operator").force();
-            let patched = api
-                .patch_status("emptied", &parameters, &Patch::Apply(&document))
-                .await?;
-            let accepted = patched.status.and_then(|status| status.last_accepted);
-            ensure!(
-                accepted.as_ref().is_some_and(|it| it.spec == kept),
-                "{accepted:?}"
-            );
-        }
-        Ok(())
     }
 
     #[tokio::test]
