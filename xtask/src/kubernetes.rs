@@ -27,7 +27,7 @@ pub(crate) struct Missing {
 
 /// One version of Kubernetes, made.
 pub(crate) struct Made {
-    /// `v1.36.2`.
+    /// `v1.2.3`.
     pub(crate) version: String,
     /// The folder of the programs, for [`PROGRAMS`].
     pub(crate) programs: PathBuf,

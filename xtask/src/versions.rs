@@ -17,11 +17,12 @@ use crate::{cache, images, install};
 type Chosen = (&'static str, &'static str);
 
 /// What must hold on the oldest version in the gate, on control planes: these mostly wait, and run side by side.
-const ON_OLDEST: [Chosen; 3] = [
+const ON_OLDEST: [Chosen; 4] = [
     // Every example is taken, every refusal said; `kubectl` shows, waits, scales.
     ("crds", "control_plane::"),
-    // What the operator writes, and reads back.
+    // What the operator writes, and reads back; what others apply meanwhile.
     ("operator_core", "control_plane::conditions::"),
+    ("operator_core", "control_plane::pools::"),
     // Each object of each set of values, and each of its pods where Pod Security is `restricted`.
     ("chart", "control_plane::admission::"),
 ];

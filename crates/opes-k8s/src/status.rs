@@ -150,6 +150,8 @@ fn any_object(_: &mut SchemaGenerator) -> Schema {
         "type": "object",
         "maxProperties": 64,
         "x-kubernetes-preserve-unknown-fields": true,
+        // A copy: merged with the last one, `{}` in it would become `null`.
+        "x-kubernetes-map-type": "atomic",
     })
 }
 

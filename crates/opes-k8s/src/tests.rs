@@ -64,6 +64,7 @@ fn everything_is_bounded() {
         seen += 1;
         let has = |key: &str| schema.get(key).is_some();
         let free = has("x-kubernetes-preserve-unknown-fields");
+        assert!(!free || has("x-kubernetes-map-type"), "{path} is merged");
         let bound = match schema.get("type").and_then(Value::as_str) {
             Some("array") => {
                 assert!(has("x-kubernetes-list-type"), "{path}");

@@ -22,7 +22,7 @@ pub fn kubernetes(name: &str) -> Result<Command> {
     Ok(Command::new(program))
 }
 
-/// Of the daemons: `v1.36.2`.
+/// Of the daemons: `v1.2.3`.
 pub fn version() -> Result<String> {
     let output = kubernetes("kube-apiserver")?.arg("--version").output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,5 +1,9 @@
 //! The custom resource definitions on a real API server: what it takes, what it refuses and how it says so, what `kubectl` shows.
 
+mod crds {
+    mod emptied;
+}
+
 mod control_plane {
     use std::collections::BTreeSet;
     use std::path::{Path, PathBuf};
@@ -16,7 +20,7 @@ mod control_plane {
     const COLUMNS_MAX: usize = 120;
     const OURS: [&str; 2] = ["opesrules.opes.dev", "calloutservices.opes.dev"];
 
-    async fn plane() -> Result<&'static ControlPlane> {
+    pub(crate) async fn plane() -> Result<&'static ControlPlane> {
         let plane = ControlPlane::shared().await?;
         ensure!(plane.apply_crds().await? == 2, "there are two definitions");
         Ok(plane)
@@ -39,7 +43,7 @@ mod control_plane {
         refused.map(|error| format!("{error:#}"))
     }
 
-    fn apply(cluster: &Cluster, namespace: &str, text: &str) -> Result<String> {
+    pub(crate) fn apply(cluster: &Cluster, namespace: &str, text: &str) -> Result<String> {
         let arguments = ["apply", "--server-side", "-n", namespace, "-f", "-"];
         cluster.kubectl_with(&arguments, text)
     }
@@ -184,13 +188,13 @@ mod control_plane {
         found
     }
 
-    fn service(name: &str, spec: &str) -> String {
+    pub(crate) fn service(name: &str, spec: &str) -> String {
         format!(
             "apiVersion: opes.dev/v1alpha1\nkind: CalloutService\nmetadata: {{ name: {name} }}\nspec: {{ {spec} }}\n"
         )
     }
 
-    fn rule(name: &str, spec: &str) -> String {
+    pub(crate) fn rule(name: &str, spec: &str) -> String {
         format!(
             "apiVersion: opes.dev/v1alpha1\nkind: OpesRule\nmetadata: {{ name: {name} }}\nspec: {{ {spec} }}\n"
         )

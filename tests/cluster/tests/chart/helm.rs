@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use crate::versions;
+
 /// The release of all renderings.
 pub(crate) const RELEASE: &str = "opes";
 /// Its namespace.
@@ -42,12 +44,11 @@ pub(crate) fn objects(yaml: &str) -> Result<Vec<Value>> {
 /// One rendering: the text, or what helm says against it.
 pub(crate) fn render(helm: &str, values: &[&str]) -> Result<Result<String, String>> {
     let mut command = command(helm)?;
-    command.args(["template", RELEASE]).arg(chart()).args([
-        "--namespace",
-        NAMESPACE,
-        "--kube-version",
-        "1.36.0",
-    ]);
+    command
+        .args(["template", RELEASE])
+        .arg(chart())
+        .args(["--namespace", NAMESPACE])
+        .args(["--kube-version", &versions::minor("")?]);
     let mut files = Vec::new();
     for text in values {
         let mut file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
@@ -99,7 +100,7 @@ pub(crate) fn lint(helm: &str, values: &[&str]) -> Result<()> {
     command
         .arg("lint")
         .arg(chart())
-        .args(["--strict", "--kube-version", "1.36.0"]);
+        .args(["--strict", "--kube-version", &versions::minor("")?]);
     let mut files = Vec::new();
     for text in values {
         let mut file = tempfile::Builder::new().suffix(".yaml").tempfile()?;

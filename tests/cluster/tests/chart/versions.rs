@@ -8,7 +8,7 @@ use crate::helm::file;
 
 const PAGE: &str = include_str!("../../../../docs/operate/kubernetes/install.md");
 
-/// `1.36`, of the Go module in `tests/cluster/kubernetes`.
+/// `1.2`, of the Go module in `tests/cluster/kubernetes`.
 pub(crate) fn minor(module: &str) -> Result<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes");
     let path = folder.join(module).join("go.mod");

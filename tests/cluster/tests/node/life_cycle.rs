@@ -1,6 +1,7 @@
 //! Install, test, upgrade, uninstall.
 
 use anyhow::{Result, ensure};
+use opes_cluster::programs;
 use serde_json::Value;
 
 use super::world::{self, NAMESPACE, NODE_PORT, World};
@@ -48,7 +49,8 @@ pub(crate) fn helm(world: &World<'_>, verb: &str, more: &[&str]) -> Result<Strin
 pub(crate) fn what_watches(world: &World<'_>) -> Result<Vec<Value>> {
     let switches = ["serviceMonitor", "prometheusRule", "dashboards"]
         .map(|what| format!("monitoring.{what}.enabled=true"));
-    let mut more = vec!["--kube-version", "1.36.0"];
+    let version = programs::version()?;
+    let mut more = vec!["--kube-version", &version];
     for switch in &switches {
         more.extend(["--set", switch]);
     }

@@ -1,7 +1,7 @@
 //! `OpesRule`.
 
 use super::{
-    count, finish, free_form, list_set, name, pattern, range, require, require_of, set, text,
+    count, finish, free_form, list_set, name, pattern, range, require, require_of, set, text, whole,
 };
 use schemars::Schema;
 use serde_json::{Map, Value, json};
@@ -118,6 +118,9 @@ pub(crate) fn action(schema: &mut Schema) {
     let names: Vec<String> = fields.keys().cloned().collect();
     members.insert("properties".into(), fields.into());
     finish(schema);
+    for name in &names {
+        set(schema, name, whole());
+    }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let one = format!("{} == 1", count(&names));
     let message = format!(
