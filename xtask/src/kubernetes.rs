@@ -2,6 +2,7 @@
 //!
 //! The gate makes them while Rust compiles ([`sets`]).
 
+pub(crate) mod keda;
 mod sets;
 
 use std::path::PathBuf;

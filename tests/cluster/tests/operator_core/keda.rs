@@ -1,0 +1,170 @@
+//! KEDA itself at our routing port: what the operator writes is what KEDA takes, and a pool comes from nothing and goes back.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::Api;
+use kube::api::{DynamicObject, ListParams};
+use opes_cluster::{ControlPlane, DEADLINE, Keda, eventually};
+use opes_operator::kinds::Kind;
+use opes_proto::routing::PoolLoad;
+
+use super::{SERVICE, until};
+use crate::bed::{self, Bed, Replica};
+use crate::edge::Edge;
+
+/// KEDA asks every 15 s. What it does within this time again and again it was told to do.
+const PUSHED: Duration = Duration::from_secs(3);
+
+/// A pool of KEDA's, and an edge that says how busy it is.
+struct Pool<'p> {
+    bed: Bed<'p>,
+    load: Arc<Mutex<PoolLoad>>,
+    deployments: Api<Deployment>,
+    _edge: Edge,
+}
+
+// === impl Pool ===
+
+impl<'p> Pool<'p> {
+    async fn new(bed: Bed<'p>, operator: &Replica) -> Result<Self> {
+        let load = Arc::new(Mutex::new(PoolLoad {
+            service: format!("{}/scan", bed.namespace),
+            in_flight: 0,
+            queued: 0,
+        }));
+        let said = Arc::clone(&load);
+        let says = move || vec![said.lock().unwrap_or_else(PoisonError::into_inner).clone()];
+        let config = bed.follower("edge-0", operator.routing, bed.edge_tls().await?)?;
+        Ok(Self {
+            deployments: Api::namespaced(bed.plane.client()?, &bed.namespace),
+            load,
+            _edge: Edge::busy(config, says),
+            bed,
+        })
+    }
+
+    fn load(&self, in_flight: u32, queued: u32) {
+        let mut load = self.load.lock().unwrap_or_else(PoisonError::into_inner);
+        (load.in_flight, load.queued) = (in_flight, queued);
+    }
+
+    async fn aims_at(&self, in_flight: u32) -> Result<()> {
+        let spec = format!(
+            "{{ class: adapt, builtin: {{ name: normalizer, config: {{ domain: example.com }} }}, \
+             pool: {{ engine: keda, min: 0, max: 6, targetInFlight: {in_flight}, scaleDownAfter: 5s }} }}"
+        );
+        self.bed.service("scan", &spec).await?;
+        Ok(())
+    }
+
+    async fn replicas(&self, wanted: i32) -> Result<()> {
+        let what = format!("{wanted} replicas");
+        let found = eventually(&what, DEADLINE, || async {
+            let spec = self.deployments.get("opes-scan").await?.spec;
+            let found = spec.context("no spec")?.replicas;
+            ensure!(found == Some(wanted), "{found:?}");
+            Ok(Some(()))
+        });
+        found.await.with_context(|| self.keda_says())
+    }
+
+    /// Of the HorizontalPodAutoscaler that KEDA makes, in transactions for an instance.
+    async fn target(&self, wanted: u32) -> Result<()> {
+        let hpas: Api<HorizontalPodAutoscaler> =
+            Api::namespaced(self.bed.plane.client()?, &self.bed.namespace);
+        let what = format!("a target of {wanted}");
+        let found = eventually(&what, DEADLINE, || async {
+            let spec = hpas.get("keda-hpa-opes-scan").await?.spec;
+            let metrics = spec.and_then(|spec| spec.metrics).unwrap_or_default();
+            let external = metrics.first().and_then(|metric| metric.external.clone());
+            let target = external.and_then(|external| external.target.average_value);
+            let found = target.map(|quantity| quantity.0);
+            ensure!(found == Some(wanted.to_string()), "{found:?}");
+            Ok(Some(()))
+        });
+        found.await.with_context(|| self.keda_says())
+    }
+
+    /// KEDA takes what we wrote, and our operator says so.
+    async fn is_taken(&self) -> Result<()> {
+        let taken = |object: &DynamicObject| {
+            bed::condition(object, "Ready").is_some_and(|ready| ready.status == "True")
+        };
+        until(&self.bed, Kind::ScaledObject, "opes-scan", DEADLINE, taken)
+            .await
+            .with_context(|| self.keda_says())?;
+        self.bed
+            .expect(SERVICE, "scan", "ScalingActive", "True", "Scaling")
+            .await?;
+        Ok(())
+    }
+
+    fn keda_says(&self) -> String {
+        let said = self.bed.plane.tail("keda-operator");
+        said.unwrap_or_default()
+    }
+}
+
+// The one test that is ignored: it needs a program that takes minutes to compile. `cargo xtask kubernetes test` runs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs KEDA, which takes minutes to compile: cargo xtask kubernetes test; or OPES_KEDA from cargo xtask kubernetes keda, and --ignored"]
+async fn keda_itself_scales_a_pool_from_nothing_and_back() -> Result<()> {
+    // One of its own: to the other tests there is no KEDA.
+    let plane = ControlPlane::builder().controllers().start().await?;
+    let keda = Keda::start(&plane).await?;
+    let bed = Bed::new(&plane).await?;
+    let operator = bed.start("a").await?;
+    let address = format!("opes-operator.{}.svc:9443", bed.namespace);
+    keda.route(&address, operator.routing);
+    let pool = Pool::new(bed, &operator).await?;
+    pool.aims_at(20).await?;
+    pool.is_taken().await?;
+    pool.target(20).await?;
+
+    // Nothing to do: no instance. A transaction that waits wakes the pool, whenever KEDA would have asked next.
+    for _ in 0..3 {
+        pool.replicas(0).await?;
+        let waits = Instant::now();
+        pool.load(0, 1);
+        pool.replicas(1).await?;
+        println!("woken after {:?}", waits.elapsed());
+        assert!(waits.elapsed() < PUSHED, "{:?}", waits.elapsed());
+        pool.load(0, 0);
+    }
+    pool.replicas(0).await?;
+
+    // 50 open and waiting, 20 for each; then 15.
+    pool.load(45, 5);
+    pool.replicas(3).await?;
+    pool.load(15, 0);
+    pool.replicas(1).await?;
+    // Another aim: KEDA learns of it though nothing else changes.
+    pool.load(45, 5);
+    pool.aims_at(10).await?;
+    pool.target(10).await?;
+    pool.replicas(5).await?;
+    pool.load(0, 0);
+    pool.replicas(0).await?;
+    pool.is_taken().await?;
+
+    // No autoscaler any more: all of KEDA's goes, and `replicas` decides.
+    let none = "{ class: adapt, builtin: { name: normalizer, config: { domain: example.com } }, replicas: 2, pool: { engine: none } }";
+    pool.bed.service("scan", none).await?;
+    for kind in [
+        Kind::ScaledObject,
+        Kind::TriggerAuthentication,
+        Kind::HorizontalPodAutoscaler,
+    ] {
+        let api = pool.bed.api(kind)?;
+        eventually(&format!("no {}", kind.name()), DEADLINE, || async {
+            Ok(api.list(&ListParams::default()).await?.items.is_empty().then_some(()))
+        })
+        .await?;
+    }
+    pool.replicas(2).await?;
+    operator.stop().await
+}
