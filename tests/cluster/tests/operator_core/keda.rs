@@ -21,30 +21,34 @@ const PUSHED: Duration = Duration::from_secs(3);
 
 /// A pool of KEDA's, and an edge that says how busy it is.
 struct Pool<'p> {
-    bed: Bed<'p>,
+    bed: &'p Bed<'p>,
     load: Arc<Mutex<PoolLoad>>,
     deployments: Api<Deployment>,
-    _edge: Edge,
 }
 
 // === impl Pool ===
 
 impl<'p> Pool<'p> {
-    async fn new(bed: Bed<'p>, operator: &Replica) -> Result<Self> {
-        let load = Arc::new(Mutex::new(PoolLoad {
+    fn new(bed: &'p Bed<'p>) -> Result<Self> {
+        let load = PoolLoad {
             service: format!("{}/scan", bed.namespace),
             in_flight: 0,
             queued: 0,
-        }));
-        let said = Arc::clone(&load);
-        let says = move || vec![said.lock().unwrap_or_else(PoisonError::into_inner).clone()];
-        let config = bed.follower("edge-0", operator.routing, bed.edge_tls().await?)?;
+        };
         Ok(Self {
-            deployments: Api::namespaced(bed.plane.client()?, &bed.namespace),
-            load,
-            _edge: Edge::busy(config, says),
             bed,
+            load: Arc::new(Mutex::new(load)),
+            deployments: Api::namespaced(bed.plane.client()?, &bed.namespace),
         })
+    }
+
+    /// An edge that follows `operator` with what that made for it.
+    async fn edge(&self, operator: &Replica) -> Result<Edge> {
+        let said = Arc::clone(&self.load);
+        let says = move || vec![said.lock().unwrap_or_else(PoisonError::into_inner).clone()];
+        let tls = self.bed.edge_tls().await?;
+        let config = self.bed.follower("edge-0", operator.routing, tls)?;
+        Ok(Edge::busy(config, says))
     }
 
     fn load(&self, in_flight: u32, queued: u32) {
@@ -89,12 +93,36 @@ impl<'p> Pool<'p> {
         found.await.with_context(|| self.keda_says())
     }
 
+    /// A transaction that waits makes an instance, whenever KEDA would have asked next. The first time KEDA may not listen yet.
+    async fn wakes(&self) -> Result<()> {
+        for time in 0..4 {
+            self.replicas(0).await?;
+            let waits = Instant::now();
+            self.load(0, 1);
+            self.replicas(1).await?;
+            let woken = waits.elapsed();
+            println!("woken after {woken:?}");
+            let told = time == 0 || woken < PUSHED;
+            assert!(told, "{woken:?}: {}", self.keda_says());
+            self.load(0, 0);
+        }
+        self.replicas(0).await
+    }
+
+    /// How often the operator has written the ScaledObject anew, and until when its certificate is good.
+    async fn written(&self) -> Result<(Option<i64>, String)> {
+        let object = self.bed.api(Kind::ScaledObject)?.get("opes-scan").await?;
+        let end = &object.data["spec"]["triggers"][0]["metadata"]["certificateNotAfter"];
+        let end = end.as_str().context("no certificate is told of")?;
+        Ok((object.metadata.generation, end.to_owned()))
+    }
+
     /// KEDA takes what we wrote, and our operator says so.
     async fn is_taken(&self) -> Result<()> {
         let taken = |object: &DynamicObject| {
             bed::condition(object, "Ready").is_some_and(|ready| ready.status == "True")
         };
-        until(&self.bed, Kind::ScaledObject, "opes-scan", DEADLINE, taken)
+        until(self.bed, Kind::ScaledObject, "opes-scan", DEADLINE, taken)
             .await
             .with_context(|| self.keda_says())?;
         self.bed
@@ -120,22 +148,12 @@ async fn keda_itself_scales_a_pool_from_nothing_and_back() -> Result<()> {
     let operator = bed.start("a").await?;
     let address = format!("opes-operator.{}.svc:9443", bed.namespace);
     keda.route(&address, operator.routing);
-    let pool = Pool::new(bed, &operator).await?;
+    let pool = Pool::new(&bed)?;
+    let edge = pool.edge(&operator).await?;
     pool.aims_at(20).await?;
     pool.is_taken().await?;
     pool.target(20).await?;
-
-    // Nothing to do: no instance. A transaction that waits wakes the pool, whenever KEDA would have asked next.
-    for _ in 0..3 {
-        pool.replicas(0).await?;
-        let waits = Instant::now();
-        pool.load(0, 1);
-        pool.replicas(1).await?;
-        println!("woken after {:?}", waits.elapsed());
-        assert!(waits.elapsed() < PUSHED, "{:?}", waits.elapsed());
-        pool.load(0, 0);
-    }
-    pool.replicas(0).await?;
+    pool.wakes().await?;
 
     // 50 open and waiting, 20 for each; then 15.
     pool.load(45, 5);
@@ -151,7 +169,39 @@ async fn keda_itself_scales_a_pool_from_nothing_and_back() -> Result<()> {
     pool.replicas(0).await?;
     pool.is_taken().await?;
 
-    // No autoscaler any more: all of KEDA's goes, and `replicas` decides.
+    // Another operator writes nothing that is as it should be.
+    let before = pool.written().await?;
+    operator.stop().await?;
+    drop(edge);
+    let operator = bed.start("b").await?;
+    keda.route(&address, operator.routing);
+    let edge = pool.edge(&operator).await?;
+    pool.wakes().await?;
+    assert_eq!(pool.written().await?, before);
+
+    // Another authority, and nobody believes the one before: KEDA shows the new certificate, also where it is told.
+    operator.stop().await?;
+    drop(edge);
+    for secret in ["opes-ca", "opes-edge-tls", "opes-scan-tls"] {
+        plane.kubectl(&["delete", "secret", "-n", &bed.namespace, secret])?;
+    }
+    let operator = bed.start("c").await?;
+    keda.route(&address, operator.routing);
+    let edge = pool.edge(&operator).await?;
+    eventually("the new certificate is told of", DEADLINE, || async {
+        let after = pool.written().await?;
+        Ok((after.1 != before.1).then_some(()))
+    })
+    .await?;
+    pool.wakes().await?;
+    drop(edge);
+
+    no_autoscaler(&pool).await?;
+    operator.stop().await
+}
+
+/// All of KEDA's goes, and `replicas` decides.
+async fn no_autoscaler(pool: &Pool<'_>) -> Result<()> {
     let none = "{ class: adapt, builtin: { name: normalizer, config: { domain: example.com } }, replicas: 2, pool: { engine: none } }";
     pool.bed.service("scan", none).await?;
     for kind in [
@@ -160,11 +210,12 @@ async fn keda_itself_scales_a_pool_from_nothing_and_back() -> Result<()> {
         Kind::HorizontalPodAutoscaler,
     ] {
         let api = pool.bed.api(kind)?;
-        eventually(&format!("no {}", kind.name()), DEADLINE, || async {
-            Ok(api.list(&ListParams::default()).await?.items.is_empty().then_some(()))
+        let what = format!("no {}", kind.name());
+        eventually(&what, DEADLINE, || async {
+            let left = api.list(&ListParams::default()).await?.items;
+            Ok(left.is_empty().then_some(()))
         })
         .await?;
     }
-    pool.replicas(2).await?;
-    operator.stop().await
+    pool.replicas(2).await
 }
