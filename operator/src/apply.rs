@@ -169,6 +169,19 @@ pub async fn run(inputs: Inputs, outputs: Outputs, shutdown: CancellationToken) 
     }
 }
 
+// === impl Action ===
+
+impl Action {
+    fn ends_scaling(&self) -> bool {
+        match self {
+            Self::Apply { .. } => false,
+            Self::Delete { id, .. } => {
+                matches!(id.0, Kind::HorizontalPodAutoscaler | Kind::ScaledObject)
+            }
+        }
+    }
+}
+
 // === impl Applier ===
 
 impl Applier {
@@ -324,6 +337,10 @@ impl Applier {
                 };
                 actions.entry(name).or_default().push(action);
             }
+        }
+        // First the autoscaler that goes: KEDA's webhook refuses what another one scales.
+        for actions in actions.values_mut() {
+            actions.sort_by_key(|action| !action.ends_scaling());
         }
         actions.into_iter().collect()
     }

@@ -162,7 +162,7 @@ fn scaled_object(input: &Input<'_>) -> Planned {
 }
 
 /// What a ScaledObject that is there says of its certificate.
-pub fn certificate_end(live: &DynamicObject) -> Option<Timestamp> {
+pub(crate) fn certificate_end(live: &DynamicObject) -> Option<Timestamp> {
     let said = live
         .data
         .pointer("/spec/triggers/0/metadata")?

@@ -162,11 +162,7 @@ fn what_keda_reads_once_makes_another_scaled_object() {
         let spec = format!(
             "{{ class: adapt, builtin: {{ name: normalizer }}, pool: {{ engine: keda, targetInFlight: {aim} }} }}"
         );
-        document(
-            &plan_until(end, "", features(), &spec),
-            Kind::ScaledObject,
-        )["spec"]
-            .clone()
+        document(&plan_until(end, "", features(), &spec), Kind::ScaledObject)["spec"].clone()
     };
     let end: Option<Timestamp> = "2026-03-01T00:00:00Z".parse().ok();
     let renewed = end.and_then(|end| end.checked_add(std::time::Duration::from_secs(1)).ok());

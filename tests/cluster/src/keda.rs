@@ -1,7 +1,8 @@
-//! KEDA itself beside a control plane: its operator and its metrics adapter, as processes, with its custom resource definitions.
+//! KEDA itself beside a control plane: its operator, metrics adapter and admission webhooks as processes, with its custom resource
+//! definitions.
 //!
 //! Its programs take minutes to compile, so that they are not among those that every test finds: `OPES_KEDA` names their folder, and
-//! `cargo xtask kubernetes keda` makes it. KEDA has an administrator's rights; its admission webhook does not run.
+//! `cargo xtask kubernetes keda` makes it. KEDA has an administrator's rights.
 
 mod names;
 
@@ -17,11 +18,12 @@ use crate::{ControlPlane, DEADLINE, eventually, ports};
 
 use self::names::Names;
 
-/// Names the folder: `keda-operator`, `keda-adapter`, and `crds`.
+/// Names the folder: the three programs, and `crds`.
 const VARIABLE: &str = "OPES_KEDA";
 
 const OPERATOR: &str = "keda-operator";
 const ADAPTER: &str = "keda-adapter";
+const WEBHOOKS: &str = "keda-webhooks";
 /// The Service that the API server asks for metrics.
 const METRICS_SERVICE: &str = "keda-metrics-apiserver";
 
@@ -30,18 +32,20 @@ pub struct Keda {
     names: Names,
 }
 
-/// What its two programs have in common.
+/// What its programs have in common.
 struct Place {
     programs: PathBuf,
     namespace: String,
     kubeconfig: PathBuf,
     /// `tls.crt`, `tls.key`, `ca.crt`: what they show each other.
     certificates: PathBuf,
-    probes: u16,
+    /// Where operator and webhooks are asked whether they are ready.
+    probes: [u16; 2],
     /// Where the adapter asks the operator.
     metrics: u16,
-    /// Where the API server asks the adapter.
+    /// Where the API server asks the adapter, and the webhooks.
     api: u16,
+    admission: u16,
 }
 
 // === impl Keda ===
@@ -56,9 +60,10 @@ impl Keda {
         let names = Names::start().await?;
         plane.spawn(OPERATOR, place.operator(names.port))?;
         plane.spawn(ADAPTER, place.adapter())?;
-        plane
-            .until("KEDA's operator ready", || probe(place.probes))
-            .await?;
+        plane.spawn(WEBHOOKS, place.webhooks())?;
+        for port in place.probes {
+            plane.until("KEDA ready", || probe(port)).await?;
+        }
         place.register(plane)?;
         let registered = eventually("KEDA's metrics API", DEADLINE, || async {
             plane.raw("/apis/external.metrics.k8s.io/v1beta1").await?;
@@ -90,9 +95,10 @@ impl Place {
             namespace,
             kubeconfig: plane.kubeconfig().to_owned(),
             certificates,
-            probes: ports::free()?,
+            probes: [ports::free()?, ports::free()?],
             metrics: ports::free()?,
             api: ports::free()?,
+            admission: ports::free()?,
         })
     }
 
@@ -118,7 +124,7 @@ impl Place {
                 ("enable-prometheus-metrics", &false),
                 (
                     "health-probe-bind-address",
-                    &format!("127.0.0.1:{}", self.probes),
+                    &format!("127.0.0.1:{}", self.probes[0]),
                 ),
                 (
                     "metrics-service-bind-address",
@@ -157,6 +163,34 @@ impl Place {
         )
     }
 
+    fn webhooks(&self) -> Command {
+        self.command(
+            WEBHOOKS,
+            &[
+                ("metrics-bind-address", &0),
+                (
+                    "health-probe-bind-address",
+                    &format!("127.0.0.1:{}", self.probes[1]),
+                ),
+                ("cert-dir", &self.certificates.display()),
+                ("port", &self.admission),
+            ],
+        )
+    }
+
+    /// What KEDA's manifests have for one kind; here, who does not answer is an error.
+    fn webhook(&self, kind: &str, bundle: &k8s_openapi::ByteString) -> serde_json::Value {
+        let url = format!(
+            "https://localhost:{}/validate-keda-sh-v1alpha1-{kind}",
+            self.admission
+        );
+        json!({
+            "name": format!("v{kind}.kb.io"), "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
+            "clientConfig": {"url": url, "caBundle": bundle},
+            "rules": [{"apiGroups": ["keda.sh"], "apiVersions": ["v1alpha1"], "operations": ["CREATE", "UPDATE"], "resources": [format!("{kind}s")]}],
+        })
+    }
+
     /// As KEDA's manifests do it, but that the Service leads to this machine.
     fn register(&self, plane: &ControlPlane) -> Result<()> {
         let authority = fs::read(self.certificates.join("ca.crt"))?;
@@ -168,6 +202,8 @@ impl Place {
                 "group": "external.metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100, "caBundle": bundle,
                 "service": {"namespace": self.namespace, "name": METRICS_SERVICE, "port": self.api},
             }},
+            {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": "keda-admission"},
+             "webhooks": [self.webhook("scaledobject", &bundle), self.webhook("triggerauthentication", &bundle)]},
             // Who scales asks for metrics: KEDA's manifests give that right to the controller of HorizontalPodAutoscalers.
             {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "keda-external-metrics-reader"},
              "rules": [{"apiGroups": ["external.metrics.k8s.io"], "resources": ["*"], "verbs": ["*"]}]},
@@ -186,7 +222,7 @@ fn folder() -> Result<PathBuf> {
     let folder = folder.with_context(|| {
         format!("{VARIABLE} does not name the folder of KEDA's programs: run `cargo xtask kubernetes keda`, which makes and prints it")
     })?;
-    for name in [OPERATOR, ADAPTER] {
+    for name in [OPERATOR, ADAPTER, WEBHOOKS] {
         let program = folder.join(name);
         ensure!(
             program.exists(),

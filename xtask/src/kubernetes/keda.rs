@@ -1,4 +1,4 @@
-//! KEDA's operator and metrics adapter, with its custom resource definitions: made once, and kept in the cache.
+//! KEDA's operator, metrics adapter and admission webhooks, with its custom resource definitions: made once, and kept in the cache.
 //!
 //! Not part of the gate: some 800 modules that take minutes to compile, for one test. `cargo xtask kubernetes test` makes and runs them.
 
@@ -19,7 +19,11 @@ pub(crate) const PROGRAMS: &str = "OPES_KEDA";
 const MODULE: &str = "tests/cluster/kubernetes/keda";
 const KEDA: &str = "github.com/kedacore/keda/v2";
 /// Program in that module, our name for it.
-const MADE: [(&str, &str); 2] = [("operator", "keda-operator"), ("adapter", "keda-adapter")];
+const MADE: [(&str, &str); 3] = [
+    ("operator", "keda-operator"),
+    ("adapter", "keda-adapter"),
+    ("webhooks", "keda-webhooks"),
+];
 
 /// `cargo xtask kubernetes keda`.
 pub(crate) fn print() -> Result<()> {

@@ -12,7 +12,7 @@ use opes_cluster::{ControlPlane, DEADLINE, Keda, eventually};
 use opes_operator::kinds::Kind;
 use opes_proto::routing::PoolLoad;
 
-use super::{SERVICE, until};
+use super::{POOL, SERVICE, until};
 use crate::bed::{self, Bed, Replica};
 use crate::edge::Edge;
 
@@ -58,7 +58,7 @@ impl<'p> Pool<'p> {
 
     async fn aims_at(&self, in_flight: u32) -> Result<()> {
         let spec = format!(
-            "{{ class: adapt, builtin: {{ name: normalizer, config: {{ domain: example.com }} }}, \
+            "{{ class: adapt, builtin: {{ name: normalizer, config: {{}} }}, \
              pool: {{ engine: keda, min: 0, max: 6, targetInFlight: {in_flight}, scaleDownAfter: 5s }} }}"
         );
         self.bed.service("scan", &spec).await?;
@@ -145,11 +145,22 @@ async fn keda_itself_scales_a_pool_from_nothing_and_back() -> Result<()> {
     let plane = ControlPlane::builder().controllers().start().await?;
     let keda = Keda::start(&plane).await?;
     let bed = Bed::new(&plane).await?;
-    let operator = bed.start("a").await?;
+    // Here it may not look whose the metrics API is, and takes it for its own: there is an HPA first.
+    let more = "metricsApi: { enabled: auto, listen: '127.0.0.1:0' }\n";
+    let operator = bed.start_with("a", more).await?;
     let address = format!("opes-operator.{}.svc:9443", bed.namespace);
     keda.route(&address, operator.routing);
     let pool = Pool::new(&bed)?;
     let edge = pool.edge(&operator).await?;
+    bed.service("scan", POOL).await?;
+    until(
+        &bed,
+        Kind::HorizontalPodAutoscaler,
+        "opes-scan",
+        DEADLINE,
+        |_| true,
+    )
+    .await?;
     pool.aims_at(20).await?;
     pool.is_taken().await?;
     pool.target(20).await?;
@@ -202,7 +213,7 @@ async fn keda_itself_scales_a_pool_from_nothing_and_back() -> Result<()> {
 
 /// All of KEDA's goes, and `replicas` decides.
 async fn no_autoscaler(pool: &Pool<'_>) -> Result<()> {
-    let none = "{ class: adapt, builtin: { name: normalizer, config: { domain: example.com } }, replicas: 2, pool: { engine: none } }";
+    let none = "{ class: adapt, builtin: { name: normalizer, config: {} }, replicas: 2, pool: { engine: none } }";
     pool.bed.service("scan", none).await?;
     for kind in [
         Kind::ScaledObject,
