@@ -7,10 +7,11 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::Api;
-use kube::api::{DynamicObject, ListParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use opes_cluster::{ControlPlane, DEADLINE, Keda, eventually};
 use opes_operator::kinds::Kind;
 use opes_proto::routing::PoolLoad;
+use serde_json::{Value, json};
 
 use super::{POOL, SERVICE, until};
 use crate::bed::{self, Bed, Replica};
@@ -209,6 +210,64 @@ async fn keda_itself_scales_a_pool_from_nothing_and_back() -> Result<()> {
 
     no_autoscaler(&pool).await?;
     operator.stop().await
+}
+
+#[tokio::test]
+async fn a_new_certificate_makes_another_scaled_object_and_a_restart_does_not() -> Result<()> {
+    // One of its own: to the other tests there is no KEDA. Here are its kinds, and nobody who acts on them.
+    let plane = ControlPlane::builder().controllers().start().await?;
+    let kinds = [Kind::ScaledObject, Kind::TriggerAuthentication].map(definition);
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": kinds });
+    plane.kubectl_with(&["apply", "-f", "-"], &list.to_string())?;
+    plane.kubectl(&["wait", "--for=condition=Established", "crd", "--all"])?;
+    let bed = Bed::new(&plane).await?;
+    let pool = Pool::new(&bed)?;
+    let operator = bed.start("a").await?;
+    pool.aims_at(20).await?;
+    let certified = || async { Ok(pool.written().await.ok()) };
+    let before = eventually("a certificate is told of", DEADLINE, certified).await?;
+    operator.stop().await?;
+
+    // It has looked at the Secret when the service's status is its own work.
+    bed.api(SERVICE)?
+        .patch_status(
+            "scan",
+            &PatchParams::default(),
+            &Patch::Merge(json!({ "status": { "certificateNotAfter": null } })),
+        )
+        .await?;
+    let operator = bed.start("b").await?;
+    until(&bed, SERVICE, "scan", DEADLINE, |service| {
+        service.data["status"]["certificateNotAfter"] == before.1
+    })
+    .await?;
+    assert_eq!(pool.written().await?, before);
+    operator.stop().await?;
+
+    plane.kubectl(&["delete", "secret", "-n", &bed.namespace, "opes-scan-tls"])?;
+    let operator = bed.start("c").await?;
+    eventually("the new certificate is told of", DEADLINE, || async {
+        let after = pool.written().await?;
+        ensure!(after.0 > before.0 && after.1 > before.1, "{after:?}");
+        Ok(Some(()))
+    })
+    .await?;
+    operator.stop().await
+}
+
+/// Of a kind of KEDA's, that takes everything.
+fn definition(kind: Kind) -> Value {
+    let resource = kind.resource();
+    let schema = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("{}.{}", resource.plural, resource.group) },
+        "spec": {
+            "group": resource.group, "scope": "Namespaced",
+            "names": { "kind": resource.kind, "plural": resource.plural },
+            "versions": [{ "name": resource.version, "served": true, "storage": true, "schema": { "openAPIV3Schema": schema } }],
+        },
+    })
 }
 
 /// All of KEDA's goes, and `replicas` decides.
