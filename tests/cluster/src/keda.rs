@@ -112,6 +112,7 @@ impl Place {
             )
             .env("KUBECONFIG", &self.kubeconfig)
             .env("POD_NAMESPACE", &self.namespace)
+            .env("KEDA_CLUSTER_OBJECT_NAMESPACE", &self.namespace)
             // All.
             .env("WATCH_NAMESPACE", "");
         command
