@@ -33,7 +33,7 @@ pub struct Keda {
 }
 
 /// What its programs have in common.
-struct Place {
+struct Layout {
     programs: PathBuf,
     namespace: String,
     kubeconfig: PathBuf,
@@ -56,15 +56,15 @@ impl Keda {
         let programs = folder()?;
         let crds = plane.apply_crds_of(&programs.join("crds")).await?;
         ensure!(crds > 0, "{}/crds is empty", programs.display());
-        let place = Place::new(plane, programs).await?;
+        let layout = Layout::new(plane, programs).await?;
         let names = Names::start().await?;
-        plane.spawn(OPERATOR, place.operator(names.port))?;
-        plane.spawn(ADAPTER, place.adapter())?;
-        plane.spawn(WEBHOOKS, place.webhooks())?;
-        for port in place.probes {
+        plane.spawn(OPERATOR, layout.operator(names.port))?;
+        plane.spawn(ADAPTER, layout.adapter())?;
+        plane.spawn(WEBHOOKS, layout.webhooks())?;
+        for port in layout.probes {
             plane.until("KEDA ready", || probe(port)).await?;
         }
-        place.register(plane)?;
+        layout.register(plane)?;
         let registered = eventually("KEDA's metrics API", DEADLINE, || async {
             plane.raw("/apis/external.metrics.k8s.io/v1beta1").await?;
             Ok(Some(()))
@@ -81,9 +81,9 @@ impl Keda {
     }
 }
 
-// === impl Place ===
+// === impl Layout ===
 
-impl Place {
+impl Layout {
     async fn new(plane: &ControlPlane, programs: PathBuf) -> Result<Self> {
         let namespace = plane.namespace("keda").await?;
         let certificates = plane.folder()?.join("keda");
