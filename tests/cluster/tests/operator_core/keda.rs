@@ -59,7 +59,7 @@ impl<'p> Pool<'p> {
 
     async fn aims_at(&self, in_flight: u32) -> Result<()> {
         let spec = format!(
-            "{{ class: adapt, builtin: {{ name: normalizer, config: {{}} }}, \
+            "{{ class: adapt, builtin: {{ name: normalizer, config: {{ domain: example.com }} }}, \
              pool: {{ engine: keda, min: 0, max: 6, targetInFlight: {in_flight}, scaleDownAfter: 5s }} }}"
         );
         self.bed.service("scan", &spec).await?;
@@ -272,7 +272,7 @@ fn definition(kind: Kind) -> Value {
 
 /// All of KEDA's goes, and `replicas` decides.
 async fn no_autoscaler(pool: &Pool<'_>) -> Result<()> {
-    let none = "{ class: adapt, builtin: { name: normalizer, config: {} }, replicas: 2, pool: { engine: none } }";
+    let none = "{ class: adapt, builtin: { name: normalizer, config: { domain: example.com } }, replicas: 2, pool: { engine: none } }";
     pool.bed.service("scan", none).await?;
     for kind in [
         Kind::ScaledObject,
