@@ -94,18 +94,23 @@ impl<'p> Pool<'p> {
         found.await.with_context(|| self.keda_says())
     }
 
-    /// A transaction that waits makes an instance, whenever KEDA would have asked next. The first time KEDA may not listen yet.
-    async fn wakes(&self) -> Result<()> {
-        for time in 0..4 {
+    /// A transaction that waits makes an instance, whenever KEDA would have asked next: three times running, and before that `late` times
+    /// not, while KEDA has lost the operator and waits before it calls again.
+    async fn wakes(&self, mut late: u32) -> Result<()> {
+        let mut told = 0;
+        while told < 3 {
             self.replicas(0).await?;
             let waits = Instant::now();
             self.load(0, 1);
             self.replicas(1).await?;
             let woken = waits.elapsed();
             println!("woken after {woken:?}");
-            let told = time == 0 || woken < PUSHED;
-            assert!(told, "{woken:?}: {}", self.keda_says());
             self.load(0, 0);
+            told = if woken < PUSHED { told + 1 } else { 0 };
+            if told == 0 {
+                let left = late.checked_sub(1);
+                late = left.with_context(|| format!("{woken:?}: {}", self.keda_says()))?;
+            }
         }
         self.replicas(0).await
     }
@@ -165,7 +170,7 @@ async fn keda_itself_scales_a_pool_from_nothing_and_back() -> Result<()> {
     pool.aims_at(20).await?;
     pool.is_taken().await?;
     pool.target(20).await?;
-    pool.wakes().await?;
+    pool.wakes(1).await?;
 
     // 50 open and waiting, 20 for each; then 15.
     pool.load(45, 5);
@@ -188,7 +193,7 @@ async fn keda_itself_scales_a_pool_from_nothing_and_back() -> Result<()> {
     let operator = bed.start("b").await?;
     keda.route(&address, operator.routing);
     let edge = pool.edge(&operator).await?;
-    pool.wakes().await?;
+    pool.wakes(3).await?;
     assert_eq!(pool.written().await?, before);
 
     // Another authority, and nobody believes the one before: KEDA shows the new certificate, also where it is told.
@@ -205,7 +210,7 @@ async fn keda_itself_scales_a_pool_from_nothing_and_back() -> Result<()> {
         Ok((after.1 != before.1).then_some(()))
     })
     .await?;
-    pool.wakes().await?;
+    pool.wakes(3).await?;
     drop(edge);
 
     no_autoscaler(&pool).await?;
