@@ -118,6 +118,8 @@ enum Action {
 /// What became of it.
 enum Outcome {
     Written(Box<DynamicObject>),
+    /// It is there and ours, and no watch has brought it yet: what it says counts before it is written.
+    Seen(Box<DynamicObject>),
     Gone,
     NotLeading,
     Failed(Problem),
@@ -417,6 +419,16 @@ impl Applier {
         }
     }
 
+    /// As the watch would bring it.
+    fn know(&self, kind: Kind, object: DynamicObject) {
+        let scope = Scope {
+            kind,
+            namespace: None,
+            own: false,
+        };
+        self.inputs.world.apply(&scope, object);
+    }
+
     fn note(&mut self, service: &str, action: &Action, outcome: Outcome) {
         let (id, hash) = match action {
             Action::Apply { planned, .. } => (planned.id(), planned.hash()),
@@ -430,13 +442,9 @@ impl Applier {
                 self.problems.remove(&id);
                 self.senseless.remove(&id);
                 self.backoff.worked(&id);
-                let scope = Scope {
-                    kind: id.0,
-                    namespace: None,
-                    own: false,
-                };
-                self.inputs.world.apply(&scope, object);
+                self.know(id.0, object);
             }
+            Outcome::Seen(object) => self.know(id.0, crate::watch::slim(*object)),
             Outcome::Gone => {
                 self.inputs.world.deleted(id.0, &id.1);
                 self.backoff.worked(&id);
