@@ -94,9 +94,10 @@ impl<'p> Pool<'p> {
         found.await.with_context(|| self.keda_says())
     }
 
-    /// A transaction that waits makes an instance, whenever KEDA would have asked next: three times running, and before that `late` times
-    /// not, while KEDA has lost the operator and waits before it calls again.
-    async fn wakes(&self, mut late: u32) -> Result<()> {
+    /// A transaction that waits makes an instance, whenever KEDA would have asked next: three times running. Before that it may be late as
+    /// often: where KEDA got an error, as from an operator that has just started, its stream is closed, and it pauses before it calls again.
+    async fn wakes(&self) -> Result<()> {
+        let mut late: u32 = 3;
         let mut told = 0;
         while told < 3 {
             self.replicas(0).await?;
@@ -170,7 +171,7 @@ async fn keda_itself_scales_a_pool_from_nothing_and_back() -> Result<()> {
     pool.aims_at(20).await?;
     pool.is_taken().await?;
     pool.target(20).await?;
-    pool.wakes(1).await?;
+    pool.wakes().await?;
 
     // 50 open and waiting, 20 for each; then 15.
     pool.load(45, 5);
@@ -193,7 +194,7 @@ async fn keda_itself_scales_a_pool_from_nothing_and_back() -> Result<()> {
     let operator = bed.start("b").await?;
     keda.route(&address, operator.routing);
     let edge = pool.edge(&operator).await?;
-    pool.wakes(3).await?;
+    pool.wakes().await?;
     assert_eq!(pool.written().await?, before);
 
     // Another authority, and nobody believes the one before: KEDA shows the new certificate, also where it is told.
@@ -210,7 +211,7 @@ async fn keda_itself_scales_a_pool_from_nothing_and_back() -> Result<()> {
         Ok((after.1 != before.1).then_some(()))
     })
     .await?;
-    pool.wakes(3).await?;
+    pool.wakes().await?;
     drop(edge);
 
     no_autoscaler(&pool).await?;
