@@ -10,21 +10,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::ResourceExt as _;
 use kube::api::DynamicObject;
+use opes_rules::object::{CalloutServiceSpec, PoolEngine};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::config::Config;
+use crate::endpoints::pool_name;
 use crate::features::Features;
 use crate::index::Evaluation;
 use crate::kinds::{Kind, SERVICE_LABEL};
 use crate::metrics::{Metrics, Part, Reason};
-use crate::plan::{Input, PLAN_HASH, Plan, Planned};
-use crate::shared::{CertificateWanted, Leading};
+use crate::plan::{self, Input, PLAN_HASH, Plan, Planned};
+use crate::shared::{CertificateEnds, CertificateWanted, Leading};
 use crate::world::{Scope, World};
 
 mod compare;
@@ -66,6 +69,8 @@ pub struct Inputs {
     pub evaluations: watch::Receiver<Option<Arc<Evaluation>>>,
     /// What the cluster has.
     pub features: watch::Receiver<Features>,
+    /// When certificates that were made end.
+    pub ends: watch::Receiver<Arc<CertificateEnds>>,
     /// Whether anything is written.
     pub leading: Leading,
     /// Counts.
@@ -94,7 +99,7 @@ struct Applier {
 }
 
 /// What a plan depends on besides `operator.yaml`.
-type PlanKey = (String, i64, Features);
+type PlanKey = (String, i64, Features, Option<Timestamp>);
 
 /// One request to make.
 #[derive(Debug, Clone)]
@@ -113,6 +118,8 @@ enum Action {
 /// What became of it.
 enum Outcome {
     Written(Box<DynamicObject>),
+    /// It is there and ours, and no watch has brought it yet: what it says counts before it is written.
+    Seen(Box<DynamicObject>),
     Gone,
     NotLeading,
     Failed(Problem),
@@ -122,6 +129,7 @@ enum Outcome {
 pub async fn run(inputs: Inputs, outputs: Outputs, shutdown: CancellationToken) {
     let mut evaluations = inputs.evaluations.clone();
     let mut features = inputs.features.clone();
+    let mut ends = inputs.ends.clone();
     let mut leading = inputs.leading.clone();
     let mut live = inputs.world.live_changed();
     let mut applier = Applier {
@@ -135,6 +143,7 @@ pub async fn run(inputs: Inputs, outputs: Outputs, shutdown: CancellationToken) 
     loop {
         evaluations.borrow_and_update();
         features.borrow_and_update();
+        ends.borrow_and_update();
         leading.borrow_and_update();
         live.borrow_and_update();
         applier.pass(&outputs).await;
@@ -148,6 +157,8 @@ pub async fn run(inputs: Inputs, outputs: Outputs, shutdown: CancellationToken) 
         let alive = tokio::select! {
             changed = evaluations.changed() => changed.is_ok(),
             changed = features.changed() => changed.is_ok(),
+            // Nobody says anything where cert-manager makes them.
+            Ok(()) = ends.changed() => true,
             changed = leading.changed() => changed.is_ok(),
             changed = live.changed() => changed.is_ok(),
             () = retry => true,
@@ -157,6 +168,19 @@ pub async fn run(inputs: Inputs, outputs: Outputs, shutdown: CancellationToken) 
             return;
         }
         tokio::time::sleep(COALESCE).await;
+    }
+}
+
+// === impl Action ===
+
+impl Action {
+    fn ends_scaling(&self) -> bool {
+        match self {
+            Self::Apply { .. } => false,
+            Self::Delete { id, .. } => {
+                matches!(id.0, Kind::HorizontalPodAutoscaler | Kind::ScaledObject)
+            }
+        }
     }
 }
 
@@ -218,7 +242,13 @@ impl Applier {
         self.plans
             .retain(|name, _| evaluation.services.contains_key(name));
         for (name, service) in &evaluation.services {
-            let key = (service.uid.clone(), service.generation, features);
+            let certificate_end = self.certificate_end(name, &service.spec);
+            let key = (
+                service.uid.clone(),
+                service.generation,
+                features,
+                certificate_end,
+            );
             if self.plans.get(name).is_some_and(|(known, _)| *known == key) {
                 continue;
             }
@@ -231,9 +261,31 @@ impl Applier {
                 name: short,
                 uid: &service.uid,
                 spec: &service.spec,
+                certificate_end,
             });
             self.plans.insert(name.clone(), (key, Arc::new(plan)));
         }
+    }
+
+    /// When the certificate ends that KEDA shows for a service: as whoever makes it says, or else as the `ScaledObject` says. Who has
+    /// just begun to lead has not looked yet, and nothing has changed.
+    fn certificate_end(&self, service: &str, spec: &CalloutServiceSpec) -> Option<Timestamp> {
+        if spec.pool.engine != PoolEngine::Keda {
+            return None;
+        }
+        let (namespace, short) = service.split_once('/')?;
+        let secret = (namespace.to_owned(), plan::tls_secret(short));
+        let made = self.inputs.ends.borrow().get(&secret).copied();
+        if let Some(end) = made.and_then(|end| i64::try_from(end).ok()) {
+            return Timestamp::from_second(end).ok();
+        }
+        let id = format!("{namespace}/{}", pool_name(short));
+        let live = |kind: Kind| self.inputs.world.owned_one(kind, &id);
+        let issued = live(Kind::Certificate).and_then(|certificate| {
+            let end = certificate.data.pointer("/status/notAfter")?;
+            end.as_str()?.parse().ok()
+        });
+        issued.or_else(|| plan::scaling::certificate_end(live(Kind::ScaledObject)?.as_ref()))
     }
 
     /// Nothing is remembered of what is not planned any more.
@@ -287,6 +339,10 @@ impl Applier {
                 };
                 actions.entry(name).or_default().push(action);
             }
+        }
+        // First the autoscaler that goes: KEDA's webhook refuses what another one scales.
+        for actions in actions.values_mut() {
+            actions.sort_by_key(|action| !action.ends_scaling());
         }
         actions.into_iter().collect()
     }
@@ -363,6 +419,16 @@ impl Applier {
         }
     }
 
+    /// As the watch would bring it.
+    fn know(&self, kind: Kind, object: DynamicObject) {
+        let scope = Scope {
+            kind,
+            namespace: None,
+            own: false,
+        };
+        self.inputs.world.apply(&scope, object);
+    }
+
     fn note(&mut self, service: &str, action: &Action, outcome: Outcome) {
         let (id, hash) = match action {
             Action::Apply { planned, .. } => (planned.id(), planned.hash()),
@@ -376,13 +442,9 @@ impl Applier {
                 self.problems.remove(&id);
                 self.senseless.remove(&id);
                 self.backoff.worked(&id);
-                let scope = Scope {
-                    kind: id.0,
-                    namespace: None,
-                    own: false,
-                };
-                self.inputs.world.apply(&scope, object);
+                self.know(id.0, object);
             }
+            Outcome::Seen(object) => self.know(id.0, crate::watch::slim(*object)),
             Outcome::Gone => {
                 self.inputs.world.deleted(id.0, &id.1);
                 self.backoff.worked(&id);

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount, ServicePort
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::jiff::Timestamp;
 use opes_rules::object::{API_VERSION, CalloutServiceSpec, PoolEngine};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ use crate::shared::CertificateWanted;
 
 mod deployment;
 mod network;
-mod scaling;
+pub(crate) mod scaling;
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +55,8 @@ pub struct Input<'a> {
     pub uid: &'a str,
     /// What it says.
     pub spec: &'a CalloutServiceSpec,
+    /// When the certificate that KEDA shows for it ends; none: there is none yet, or KEDA shows none.
+    pub certificate_end: Option<Timestamp>,
 }
 
 /// What the cluster should have for one service.
@@ -225,7 +228,7 @@ impl Input<'_> {
     }
 
     fn tls_secret(&self) -> String {
-        format!("{}-tls", self.full_name())
+        tls_secret(self.name)
     }
 
     /// The pods show a certificate, or KEDA does for them.
@@ -275,6 +278,11 @@ impl Planned {
             }
         }
     }
+}
+
+/// Name of the Secret with the certificate of a service.
+pub fn tls_secret(service: &str) -> String {
+    format!("{}-tls", pool_name(service))
 }
 
 /// What the pods of a service are selected by: never changes.

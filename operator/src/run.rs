@@ -209,6 +209,7 @@ impl Operator {
             namespace: self.identity.namespace.clone(),
             evaluations: evaluated.clone(),
             features: features.clone(),
+            ends: ends.clone(),
             leading: leading.clone(),
             metrics: metrics.clone(),
         };

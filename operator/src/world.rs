@@ -208,6 +208,11 @@ impl World {
         self.lock().owned.clone()
     }
 
+    /// One of them.
+    pub fn owned_one(&self, kind: Kind, name: &str) -> Option<Arc<DynamicObject>> {
+        self.lock().owned.get(&(kind, name.to_owned())).cloned()
+    }
+
     /// Changes when what rules or services say has changed.
     pub fn specs_changed(&self) -> watch::Receiver<u64> {
         self.specs.subscribe()

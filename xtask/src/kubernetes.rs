@@ -2,15 +2,16 @@
 //!
 //! The gate makes them while Rust compiles ([`sets`]).
 
+pub(crate) mod keda;
 mod sets;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
-use crate::step;
+use crate::{step, versions};
 
 /// Names a kubeconfig that tests use instead of a control plane of their own.
 pub(crate) const OTHER_CLUSTER: &str = "OPES_TEST_KUBECONFIG";
@@ -61,8 +62,18 @@ impl Background {
     }
 }
 
-/// `cargo xtask kubernetes`.
-pub(crate) fn print() -> Result<()> {
+/// `cargo xtask kubernetes …`.
+pub(crate) fn command(arguments: &[&str]) -> Result<()> {
+    match arguments {
+        [] => print(),
+        ["keda"] => keda::print(),
+        ["oldest"] => versions::oldest(),
+        ["test"] => versions::everything(),
+        _ => bail!("cargo xtask kubernetes, alone or with one of: keda, oldest, test"),
+    }
+}
+
+fn print() -> Result<()> {
     let versions = Background::start().wait()?;
     for made in [versions.newest, versions.oldest] {
         println!("{PROGRAMS}={} # {}", made.programs.display(), made.version);

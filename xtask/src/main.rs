@@ -23,6 +23,7 @@ cargo xtask bench             CPU of a callout; Postfix + milter against edge + 
 cargo xtask images            an OCI archive for each program, without a container engine ([--target TARGET]… [--registry HOST/PATH]
                               [--sign KEY] [--out DIR] [--no-build] [NAME…]; or --node, for tests)
 cargo xtask kubernetes        make the programs of Kubernetes that tests start, print where they are
+cargo xtask kubernetes keda   make KEDA's programs, for the test that the gate leaves out, print where they are
 cargo xtask kubernetes oldest what the gate runs on the oldest supported version
 cargo xtask kubernetes test   all tests of the cluster in their long form, on the oldest and on the newest supported version
 cargo xtask python            make what the Python example runs in, print where it is
@@ -47,9 +48,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["bench"] => bench::command(false),
         ["bench", "--quick"] => bench::command(true),
         ["images", rest @ ..] => images::command(rest),
-        ["kubernetes"] => kubernetes::print(),
-        ["kubernetes", "oldest"] => versions::oldest(),
-        ["kubernetes", "test"] => versions::everything(),
+        ["kubernetes", rest @ ..] => kubernetes::command(rest),
         ["python"] => python::print(),
         ["soak"] => test::soak(10),
         ["soak", minutes] => test::soak(minutes.parse()?),

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::kubernetes::{self, Background, Made, Versions};
+use crate::kubernetes::{self, Background, Made, Versions, keda};
 use crate::step;
 use crate::{cache, images, install};
 
@@ -115,13 +115,16 @@ fn started(line: &str) -> u32 {
         .unwrap_or_default()
 }
 
-/// `cargo xtask kubernetes test`: everything on both, with ten minutes where the gate waits for less.
+/// `cargo xtask kubernetes test`: everything on both, with ten minutes where the gate waits for less, and with KEDA itself.
 pub(crate) fn everything() -> Result<()> {
     let (target, images, versions) = prepare()?;
+    let keda = keda::make()?;
     for made in [versions.oldest, versions.newest] {
         let mut command = step::cargo_command(&target);
         command
             .args(["test", "--locked", "--no-fail-fast", "-p", "opes-cluster"])
+            .args(["--", "--include-ignored"])
+            .env(keda::PROGRAMS, &keda)
             .env("OPES_BIN", target.join("release/opes"))
             .env("OPES_LONG", "yes")
             .env("OPES_IMAGES", &images)

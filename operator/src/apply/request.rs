@@ -50,8 +50,10 @@ async fn apply(
     let api = api(inputs, planned.kind, &planned.namespace);
     if live.is_none()
         && let Some(there) = api.get_opt(&planned.name).await?
-        && !is_ours(&there, planned, uid)
     {
+        if is_ours(&there, planned, uid) {
+            return Ok(Outcome::Seen(Box::new(there)));
+        }
         let message = format!(
             "{} {} is somebody else's; rename the service, or remove it",
             planned.kind.name(),

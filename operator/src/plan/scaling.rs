@@ -7,6 +7,8 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::DynamicObject;
 use opes_rules::object::Pool;
 use serde_json::json;
 
@@ -109,6 +111,9 @@ fn behavior(pool: &Pool) -> HorizontalPodAutoscalerBehavior {
     }
 }
 
+/// In the metadata of KEDA's trigger: when the certificate ends.
+const CERTIFICATE_END: &str = "certificateNotAfter";
+
 /// What KEDA shows to the operator, and whom it believes.
 fn trigger_authentication(input: &Input<'_>) -> Planned {
     let parameter = |parameter: &str, key: &str| json!({ "parameter": parameter, "name": input.tls_secret(), "key": key });
@@ -128,6 +133,17 @@ fn scaled_object(input: &Input<'_>) -> Planned {
         "{}.{}.svc:9443",
         input.config.service, input.operator_namespace
     );
+    // The last two are for nobody to read. KEDA asks for the aim, and reads the Secret, when the ScaledObject becomes another one, and
+    // then no more: its stream would go on with a certificate that nobody believes.
+    let mut metadata = json!({
+        "scalerAddress": address,
+        "service": format!("{}/{}", input.namespace, input.name),
+        "enableTLS": "true",
+        "targetInFlight": pool.target_in_flight.to_string(),
+    });
+    if let Some(end) = input.certificate_end {
+        metadata[CERTIFICATE_END] = json!(end.to_string());
+    }
     let spec = json!({
         "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": input.full_name() },
         "minReplicaCount": pool.min,
@@ -138,15 +154,20 @@ fn scaled_object(input: &Input<'_>) -> Planned {
         "triggers": [{
             "type": "external-push",
             "metricType": "AverageValue",
-            "metadata": {
-                "scalerAddress": address,
-                "service": format!("{}/{}", input.namespace, input.name),
-                "enableTLS": "true",
-            },
+            "metadata": metadata,
             "authenticationRef": { "name": input.full_name() },
         }],
     });
     input.planned_custom(Kind::ScaledObject, &spec)
+}
+
+/// What a ScaledObject that is there says of its certificate.
+pub(crate) fn certificate_end(live: &DynamicObject) -> Option<Timestamp> {
+    let said = live
+        .data
+        .pointer("/spec/triggers/0/metadata")?
+        .get(CERTIFICATE_END)?;
+    said.as_str()?.parse().ok()
 }
 
 fn count(value: u32) -> i32 {

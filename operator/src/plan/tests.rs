@@ -1,6 +1,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use kube::api::DynamicObject;
 use opes_rules::Resource;
 
 use super::*;
@@ -26,6 +27,16 @@ fn config(text: &str) -> Config {
 }
 
 fn plan(config_text: &str, features: Features, spec_text: &str) -> Plan {
+    let end = "2026-03-01T00:00:00Z".parse().ok();
+    plan_until(end, config_text, features, spec_text)
+}
+
+fn plan_until(
+    certificate_end: Option<Timestamp>,
+    config_text: &str,
+    features: Features,
+    spec_text: &str,
+) -> Plan {
     Plan::of(&Input {
         config: &config(config_text),
         operator_namespace: "opes",
@@ -34,6 +45,7 @@ fn plan(config_text: &str, features: Features, spec_text: &str) -> Plan {
         name: "scan",
         uid: "00000000-0000-0000-0000-000000000001",
         spec: &spec(spec_text),
+        certificate_end,
     })
 }
 
@@ -142,6 +154,28 @@ fn replicas_are_planned_only_where_nothing_else_scales() {
         ),
         json!(5)
     );
+}
+
+#[test]
+fn what_keda_reads_once_makes_another_scaled_object() {
+    let scaled_object = |aim: u32, end: Option<Timestamp>| {
+        let spec = format!(
+            "{{ class: adapt, builtin: {{ name: normalizer }}, pool: {{ engine: keda, targetInFlight: {aim} }} }}"
+        );
+        document(&plan_until(end, "", features(), &spec), Kind::ScaledObject)["spec"].clone()
+    };
+    let end: Option<Timestamp> = "2026-03-01T00:00:00Z".parse().ok();
+    let renewed = end.and_then(|end| end.checked_add(std::time::Duration::from_secs(1)).ok());
+    let first = scaled_object(20, end);
+    assert_eq!(first, scaled_object(20, end));
+    assert_ne!(first, scaled_object(10, end));
+    assert_ne!(first, scaled_object(20, renewed));
+    assert_ne!(first, scaled_object(20, None));
+    let mut live = DynamicObject::new("opes-scan", &Kind::ScaledObject.resource());
+    for end in [end, renewed, None] {
+        live.data = json!({ "spec": scaled_object(20, end) });
+        assert_eq!(scaling::certificate_end(&live), end, "it can be read again");
+    }
 }
 
 #[test]

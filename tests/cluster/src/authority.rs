@@ -52,23 +52,33 @@ impl Authority {
     /// For a client: `user` is who it is, `group` what it belongs to. More groups than one take impersonation.
     pub fn client(&self, user: &str, group: Option<&str>) -> Result<Pair> {
         let params = named(user, group, &[])?;
-        self.sign(user, params, ExtendedKeyUsagePurpose::ClientAuth)
+        self.sign(user, params, &[ExtendedKeyUsagePurpose::ClientAuth])
     }
 
     /// For a server that is found under `names`, host names or addresses.
     pub fn server(&self, name: &str, names: &[&str]) -> Result<Pair> {
         let params = named(name, None, names)?;
-        self.sign(name, params, ExtendedKeyUsagePurpose::ServerAuth)
+        self.sign(name, params, &[ExtendedKeyUsagePurpose::ServerAuth])
+    }
+
+    /// For both ends of connections among equals.
+    pub fn peer(&self, name: &str, names: &[&str]) -> Result<Pair> {
+        let params = named(name, None, names)?;
+        let both = [
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
+        self.sign(name, params, &both)
     }
 
     fn sign(
         &self,
         name: &str,
         mut params: CertificateParams,
-        usage: ExtendedKeyUsagePurpose,
+        usages: &[ExtendedKeyUsagePurpose],
     ) -> Result<Pair> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = usages.to_vec();
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let file = name.replace([':', '/'], "-");

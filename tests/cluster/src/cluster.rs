@@ -127,7 +127,12 @@ impl Cluster {
 
     /// Applies the project's custom resource definitions, if they have been generated, and waits until they are served. How many.
     pub async fn apply_crds(&self) -> Result<usize> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(CRDS);
+        self.apply_crds_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join(CRDS))
+            .await
+    }
+
+    /// Applies the custom resource definitions of a folder, one in each `*.yaml`, and waits until they are served. How many.
+    pub async fn apply_crds_of(&self, folder: &Path) -> Result<usize> {
         let api: Api<CustomResourceDefinition> = Api::all(self.client()?);
         let mut names = Vec::new();
         for entry in std::fs::read_dir(folder).into_iter().flatten() {

@@ -8,6 +8,7 @@ pub(crate) mod daemons;
 
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::OnceCell;
@@ -134,6 +135,26 @@ impl ControlPlane {
         let command = daemons::apiserver(&own.place, &own.pki)?;
         own.group.spawn("kube-apiserver", command)?;
         self.ready().await
+    }
+
+    /// Starts another daemon beside these; it goes with them.
+    pub(crate) fn spawn(&self, name: &str, command: Command) -> Result<()> {
+        self.own()?.group.spawn(name, command)?;
+        Ok(())
+    }
+
+    /// The last lines of a daemon.
+    pub fn tail(&self, name: &str) -> Result<String> {
+        Ok(self.own()?.group.tail(name))
+    }
+
+    /// As [`crate::eventually`], but over at once when a daemon has ended.
+    pub(crate) async fn until<F: Future<Output = Result<()>>>(
+        &self,
+        what: &str,
+        work: impl FnMut() -> F,
+    ) -> Result<()> {
+        until(&self.own()?.group, what, DEADLINE, work).await
     }
 
     /// The folder of the daemons, in which are `*.log`.

@@ -7,6 +7,7 @@ pub mod authority;
 pub mod cluster;
 pub mod control_plane;
 pub mod group;
+pub mod keda;
 pub mod load;
 pub mod node;
 pub mod programs;
@@ -15,6 +16,7 @@ pub mod wait;
 
 pub use cluster::Cluster;
 pub use control_plane::ControlPlane;
+pub use keda::Keda;
 pub use node::Node;
 pub use opes_e2e::ports;
 pub use prometheus::Prometheus;

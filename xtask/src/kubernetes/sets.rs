@@ -192,7 +192,7 @@ fn share_clients(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Runs a command whose output nobody wants to see unless it fails.
-fn logged(command: &mut Command, log: &Path) -> Result<()> {
+pub(super) fn logged(command: &mut Command, log: &Path) -> Result<()> {
     let file = File::create(log).with_context(|| log.display().to_string())?;
     let status = command
         .stdin(Stdio::null())

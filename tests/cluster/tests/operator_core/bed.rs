@@ -237,10 +237,20 @@ impl<'p> Bed<'p> {
 
     /// With what it shows at hand.
     pub(crate) fn edge_with(&self, name: &str, routing: u16, tls: ClientTls) -> Result<Edge> {
+        Ok(Edge::start(self.follower(name, routing, tls)?))
+    }
+
+    /// What an edge of this name needs to follow a replica.
+    pub(crate) fn follower(
+        &self,
+        name: &str,
+        routing: u16,
+        tls: ClientTls,
+    ) -> Result<FollowerConfig> {
         let address = format!("https://opes-operator.{}.svc:{routing}", self.namespace);
         let mut config = FollowerConfig::new(address.parse()?, name, tls);
         config.namespace.clone_from(&self.namespace);
-        Ok(Edge::start(config))
+        Ok(config)
     }
 
     /// What the operator made for edges.

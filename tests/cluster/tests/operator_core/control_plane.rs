@@ -10,6 +10,7 @@ use opes_operator::kinds::Kind;
 use crate::bed::{self, Bed};
 
 mod conditions;
+mod keda;
 mod pools;
 mod replicas;
 mod rights;

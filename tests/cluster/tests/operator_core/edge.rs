@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use futures_util::future::BoxFuture;
 use opes_cluster::DEADLINE;
 use opes_host::{Accept, Connect, Duplex, Network};
+use opes_proto::routing::PoolLoad;
 use opes_routing::{Fault, Follower, FollowerConfig, News};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -42,13 +43,21 @@ struct Here;
 
 impl Edge {
     /// Follows; every name and address is found on this machine.
-    pub(crate) fn start(mut config: FollowerConfig) -> Self {
+    pub(crate) fn start(config: FollowerConfig) -> Self {
+        Self::busy(config, Vec::new)
+    }
+
+    /// One that says how busy pools are.
+    pub(crate) fn busy(
+        mut config: FollowerConfig,
+        loads: impl Fn() -> Vec<PoolLoad> + Send + Sync + 'static,
+    ) -> Self {
         config.host.network = Network::Other(Arc::new(Here));
         let (running, runs) = watch::channel(String::new());
         let (counts, objects) = watch::channel(0);
         let (answer, answers) = watch::channel(Answer::Take);
         let task = tokio::spawn(async move {
-            let mut follower = Follower::start(config, Vec::new);
+            let mut follower = Follower::start(config, loads);
             loop {
                 let News::Table(update) = follower.next().await else {
                     continue;
