@@ -31,7 +31,9 @@ fn first_cells(page: &str) -> BTreeSet<&str> {
 fn keys() -> BTreeSet<String> {
     let sources = [
         include_str!("../src/config.rs"),
+        include_str!("../src/config/delivery.rs"),
         include_str!("../src/config/incidents.rs"),
+        include_str!("../src/config/listener.rs"),
         include_str!("../src/config/quarantine.rs"),
         include_str!("../src/config/routing.rs"),
     ];
