@@ -62,11 +62,11 @@ impl Server {
             .build()
             .unwrap();
         let begun = Arc::new(AtomicUsize::new(0));
-        let (hold, held) = watch::channel(false);
+        let (hold, is_held) = watch::channel(false);
         let service = Arc::new(Worker {
             time,
             begun: Arc::clone(&begun),
-            held,
+            held: is_held,
         });
         let shutdown = CancellationToken::new();
         // Bound on a thread of its own: the caller's runtime may not block.

@@ -128,7 +128,10 @@ async fn reached(world: &World<'_>, step: &str) -> Result<()> {
 /// Says that the step was taken so long before now.
 fn step_is_older(world: &World<'_>, by: Duration) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let since = format!("opes.dev/rotation-since={}", (now - by).as_secs());
+    let since = format!(
+        "opes.dev/rotation-since={}",
+        now.saturating_sub(by).as_secs()
+    );
     world.kubectl(&["annotate", "--overwrite", "secret", AUTHORITY, &since])?;
     Ok(())
 }
@@ -144,11 +147,11 @@ async fn arrived(world: &World<'_>, authorities: &str, issuer: Option<&Path>) ->
                 mounted.len()
             );
             for it in &mounted {
-                let issued = match issuer {
+                let of_it = match issuer {
                     Some(issuer) => is_issued(&it.leaf, issuer)?,
                     None => true,
                 };
-                if it.authorities != authorities || !issued {
+                if it.authorities != authorities || !of_it {
                     return Ok(None);
                 }
             }

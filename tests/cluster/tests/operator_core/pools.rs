@@ -14,7 +14,7 @@ use super::{POOL, RULE, SERVICE, calls, until};
 use crate::bed::{Bed, owners_of};
 
 /// Within which what was deleted or changed is put right, on a machine that is busy with other things.
-const REPAIRED: Duration = Duration::from_secs(60);
+const REPAIRED: Duration = Duration::from_mins(1);
 /// Within which half of it is.
 const REPAIRED_USUALLY: Duration = Duration::from_secs(5);
 
