@@ -119,9 +119,7 @@ impl Deposit {
         let new = mailbox.join("new").join(&self.name);
         let file = create(root, &mailbox, &tmp)?;
         let written = self.fill(file, &tmp);
-        let moved = written.and_then(|()| {
-            fs::rename(&tmp, &new).map_err(DepositError::disk("move a message to", &new))
-        });
+        let moved = written.and_then(|()| rename(root, &mailbox, &tmp, &new));
         if let Err(error) = moved {
             // The next attempt takes the same name and would overwrite it anyway.
             let _ = fs::remove_file(&tmp);
@@ -212,6 +210,18 @@ fn create(root: &Path, mailbox: &Path, tmp: &Path) -> Result<File, DepositError>
     .map_err(DepositError::disk("create", tmp))
 }
 
+/// `new` is missing where a crash came while the folders were made, or somebody has removed it.
+fn rename(root: &Path, mailbox: &Path, tmp: &Path, new: &Path) -> Result<(), DepositError> {
+    match fs::rename(tmp, new) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_mailbox(root, mailbox)?;
+            fs::rename(tmp, new)
+        }
+        other => other,
+    }
+    .map_err(DepositError::disk("move a message to", new))
+}
+
 /// What a crash left in `tmp` is overwritten.
 fn open(tmp: &Path) -> io::Result<File> {
     OpenOptions::new()
@@ -227,7 +237,8 @@ fn make_mailbox(root: &Path, mailbox: &Path) -> Result<(), DepositError> {
     if !root.is_dir() {
         return Err(DepositError::NoRoot(root.to_owned()));
     }
-    for folder in ["tmp", "new", "cur"] {
+    // `tmp` last: where it is, the others are.
+    for folder in ["cur", "new", "tmp"] {
         let folder = mailbox.join(folder);
         DirBuilder::new()
             .recursive(true)

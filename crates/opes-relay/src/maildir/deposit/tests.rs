@@ -110,3 +110,12 @@ fn stream_that_breaks_off_leaves_nothing() {
     assert_eq!(files(&root.path().join("example.com/b/new")), 0);
     assert_eq!(files(&root.path().join("example.com/b/tmp")), 0);
 }
+
+#[test]
+fn mailbox_that_a_crash_left_half_made_is_completed() {
+    let root = tempfile::tempdir().expect("a folder");
+    fs::create_dir_all(root.path().join("example.com/b/tmp")).expect("made");
+    let path = written(root.path(), false);
+    assert_eq!(path, root.path().join("example.com/b/new/1.Q7R0.mx"));
+    assert_eq!(files(&root.path().join("example.com/b/cur")), 0);
+}
