@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use opes_cluster::is_long;
 
 use super::observing;
@@ -18,15 +18,7 @@ pub(crate) async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) 
     world.kubectl(&["scale", "deployment/opes-operator", "--replicas=0"])?;
     world
         .eventually("no operator", |world| {
-            let pods = world.kubectl(&[
-                "get",
-                "pods",
-                "-l",
-                "app.kubernetes.io/component=operator",
-                "-o",
-                "name",
-            ])?;
-            Ok(pods.trim().is_empty().then_some(()))
+            Ok(world.pods("operator")?.is_empty().then_some(()))
         })
         .await?;
     let load = world
@@ -35,15 +27,9 @@ pub(crate) async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) 
     let began = load.elapsed();
     let away = if is_long() { AWAY_LONG } else { AWAY };
     tokio::time::sleep(away / 4).await;
-    let pod = world.kubectl(&[
-        "get",
-        "pods",
-        "-l",
-        "app.kubernetes.io/component=edge",
-        "-o",
-        "jsonpath={.items[0].metadata.name}",
-    ])?;
-    let age = world.metric(&pod, "opes_edge_routing_age_seconds")?;
+    let pods = world.pods("edge")?;
+    let pod = pods.first().context("no edge")?;
+    let age = world.metric(pod, "opes_edge_routing_age_seconds")?;
     ensure!(age > 5.0, "the table's age is {age}");
     observing::fires(world, "OpesOperatorGone").await?;
     let object = format!("pod/{pod}");
@@ -53,7 +39,7 @@ pub(crate) async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) 
         Ok((status["restartCount"].as_u64(), status["ready"] == true))
     };
     let (restarts, _) = status(world)?;
-    world.kill_container(&pod)?;
+    world.kill_container(pod)?;
     world
         .eventually("the edge came up from its disk", |world| {
             let (now, ready) = status(world)?;
@@ -72,16 +58,8 @@ pub(crate) async fn a_minute_without_operator_and_mail_flows(world: &World<'_>) 
     // `Programmed` is said of the edges that are there; one that is slow to come back would be asked for mail before it has the rule.
     world
         .eventually("all edges follow again", |world| {
-            let pods = world.kubectl(&[
-                "get",
-                "pods",
-                "-l",
-                "app.kubernetes.io/component=edge",
-                "-o",
-                "jsonpath={.items[*].metadata.name}",
-            ])?;
-            for pod in pods.split_whitespace() {
-                let operators = world.metric(pod, "opes_edge_routing_operators")?;
+            for pod in world.pods("edge")? {
+                let operators = world.metric(&pod, "opes_edge_routing_operators")?;
                 ensure!(operators > 0.5, "{pod} follows nobody");
             }
             Ok(Some(()))

@@ -52,7 +52,7 @@ pub(crate) async fn mail_of_an_edge_that_is_gone_is_delivered_from_its_volume(
     upgrade(world, &["edge.replicas=2"])?;
     world
         .eventually("edges with volumes, and no others", |world| {
-            Ok((edges(world)? == ["opes-edge-0", "opes-edge-1"]).then_some(()))
+            Ok((world.pods("edge")? == ["opes-edge-0", "opes-edge-1"]).then_some(()))
         })
         .await?;
     let label = "spooled";
@@ -74,7 +74,7 @@ pub(crate) async fn mail_of_an_edge_that_is_gone_is_delivered_from_its_volume(
     upgrade(world, &["edge.replicas=1"])?;
     world
         .eventually("one edge", |world| {
-            Ok((edges(world)? == ["opes-edge-0"]).then_some(()))
+            Ok((world.pods("edge")? == ["opes-edge-0"]).then_some(()))
         })
         .await?;
     world.kubectl(&["get", "pvc", "spool-opes-edge-1"])?;
@@ -131,19 +131,4 @@ fn disks(world: &World<'_>, count: usize) -> Result<()> {
         .node
         .kubectl_with(&["create", "-f", "-"], &list.to_string())?;
     Ok(())
-}
-
-/// Pods of edges, those that are about to go too.
-fn edges(world: &World<'_>) -> Result<Vec<String>> {
-    let names = world.kubectl(&[
-        "get",
-        "pods",
-        "-l",
-        "app.kubernetes.io/component=edge",
-        "-o",
-        "jsonpath={.items[*].metadata.name}",
-    ])?;
-    let mut names: Vec<String> = names.split_whitespace().map(str::to_owned).collect();
-    names.sort();
-    Ok(names)
 }

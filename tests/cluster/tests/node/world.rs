@@ -244,6 +244,16 @@ impl<'n> World<'n> {
         value.parse().with_context(|| line.to_owned())
     }
 
+    /// Names of the pods of a component of the release, in order; those that are about to go too.
+    pub(crate) fn pods(&self, component: &str) -> Result<Vec<String>> {
+        let label = format!("app.kubernetes.io/component={component}");
+        let path = "jsonpath={.items[*].metadata.name}";
+        let names = self.kubectl(&["get", "pods", "-l", &label, "-o", path])?;
+        let mut names: Vec<String> = names.split_whitespace().map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// Ready pods of a deployment or stateful set.
     pub(crate) fn ready(&self, workload: &str) -> Result<u64> {
         let object = self.get(&[workload])?;
